@@ -1,0 +1,73 @@
+"""A torch model and its tokenizer as one thing that turns texts into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.encoding import collate, encode_inputs, sorted_batches
+from factory.progress import bar
+
+INFERENCE_BATCH_SIZE = 64
+
+
+class Classifier(Protocol):
+    """The one seam through which teacher, student, ONNX file and bundle are scored."""
+
+    def logits(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raw outputs in input order: (inputs, labels)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TorchClassifier:
+    """A transformers sequence classifier in eval mode."""
+
+    model: Any
+    tokenizer: Any
+    max_length: int
+    device: str = "cpu"
+
+    def logits(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raw outputs in input order: (inputs, labels)."""
+        import torch
+
+        self.model.eval()
+        rows = encode_inputs(self.tokenizer, inputs, self.max_length)
+        result = np.empty((len(rows), self.model.config.num_labels), dtype=np.float32)
+        with torch.inference_mode(), bar("predict", len(rows), "row") as progress:
+            for positions in sorted_batches(rows.lengths, INFERENCE_BATCH_SIZE):
+                batch = collate(rows, positions, self.device)
+                output = self.model(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask,
+                    token_type_ids=batch.token_type_ids,
+                )
+                result[positions] = output.logits.float().cpu().numpy()
+                progress.advance(len(positions))
+        return result
+
+
+def load_torch_classifier(
+    directory: Path, max_length: int, device: str = "cpu"
+) -> TorchClassifier:
+    """Open a saved sequence classifier with its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(directory).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return TorchClassifier(model, tokenizer, max_length, device)
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` becomes cuda when torch can use it, else cpu; anything else is taken as asked."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted

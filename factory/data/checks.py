@@ -1,0 +1,114 @@
+"""What can be wrong with texts, with rows that stand twice, and with too few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from factory.data.table import Table
+from factory.data.telling import Findings, count, first_few, quote
+from factory.errors import DataError
+
+Targets = Sequence[int | None] | Sequence[float | None]
+SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
+
+
+def check_batch(rows: int, batch_size: int, what: str) -> None:
+    """Refuse to train on fewer rows than one batch.
+
+    Raises:
+        DataError: with both numbers.
+    """
+    if rows < batch_size:
+        problem = (
+            f"{count(rows, 'row')} do not fill one batch of {batch_size}; "
+            f"lower batch_size to {rows} or less, or add rows"
+        )
+        raise DataError(f"too little data for {what}", [problem])
+
+
+def check_texts(table: Table, columns: Sequence[str], findings: Findings) -> None:
+    """Note texts that are null, empty, or nothing but blanks."""
+    for name, column in zip(columns, table.texts, strict=True):
+        nulls = [row for row, text in enumerate(column) if text is None]
+        blanks = [row for row, text in enumerate(column) if text is not None and not text.strip()]
+        for rows, what in ((nulls, "without a text (null)"), (blanks, "with an empty text")):
+            if rows:
+                findings.problems.append(
+                    f"{table.places(rows)}: {count(len(rows), 'row')} {what} in column "
+                    f"{name!r}; remove or fill them"
+                )
+
+
+def check_repeats(table: Table, targets: Targets, findings: Findings) -> None:
+    """Notices on inputs that stand twice in one split, those with unlike labels first."""
+    first: dict[tuple[str | None, ...], int] = {}
+    same: list[tuple[int, int]] = []
+    unlike: list[tuple[int, int]] = []
+    for row, key in enumerate(table.keys()):
+        earlier = first.setdefault(key, row)
+        if earlier != row:
+            (same if targets[earlier] == targets[row] else unlike).append((earlier, row))
+    for pairs, which in ((unlike, "another label"), (same, "the same label")):
+        if pairs:
+            repeats = "row repeats" if len(pairs) == 1 else "rows repeat"
+            example = f"; for example {_example(table, pairs[0])}" if pairs is unlike else ""
+            findings.notices.append(
+                f"{table.source}: {len(pairs):,} {repeats} an earlier input with {which}: "
+                f"{_told(table, table, pairs)}{example}"
+            )
+
+
+def check_leaks(
+    tables: Mapping[str, Table], allow_duplicates: bool, findings: Findings
+) -> dict[str, int]:
+    """Note inputs that stand in two splits; return their number by pair of splits."""
+    counts: dict[str, int] = {}
+    for one, other in SPLIT_PAIRS:
+        if one not in tables or other not in tables:
+            continue
+        pairs = _shared(tables[one], tables[other])
+        counts[f"{one}/{other}"] = len(pairs)
+        if not pairs:
+            continue
+        told = (
+            f"{tables[other].source}: {count(len(pairs), 'row')} of {other} also in {one}: "
+            f"{_told(tables[one], tables[other], pairs)}"
+        )
+        if allow_duplicates:
+            findings.notices.append(f"{told} (data.allow_duplicates)")
+        else:
+            findings.problems.append(
+                f"{told}; remove them from one of the two, or set data.allow_duplicates = true"
+            )
+    return counts
+
+
+def count_repeats(keys: Sequence[object]) -> int:
+    """How many rows repeat an earlier row."""
+    return len(keys) - len(set(keys))
+
+
+def _shared(one: Table, other: Table) -> list[tuple[int, int]]:
+    """Row of `one` (its first) and row of `other`, for each row of `other` found in `one`."""
+    first: dict[tuple[str | None, ...], int] = {}
+    for row, key in enumerate(one.keys()):
+        first.setdefault(key, row)
+    return [(first[key], row) for row, key in enumerate(other.keys()) if key in first]
+
+
+def _told(one: Table, other: Table, pairs: Sequence[tuple[int, int]]) -> str:
+    """Which row equals which, the later one first: "line 9 = line 3"."""
+
+    def earlier(row: int) -> str:
+        return f"{one.unit} {one.numbers[row]}" if one is other else one.places([row])
+
+    return first_few(
+        f"{other.unit} {other.numbers[late]} = {earlier(early)}" for early, late in pairs
+    )
+
+
+def _example(table: Table, pair: tuple[int, int]) -> str:
+    early, late = pair
+    text = " | ".join(column[late] or "" for column in table.texts)
+    labels = table.labels
+    return f"{quote(text)} is {quote(labels[early])} and then {quote(labels[late])}"

@@ -1,0 +1,131 @@
+"""The labelled splits a run works on, and their form on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from factory.errors import DataError
+from factory.store import write_json
+
+DESCRIPTION_FILE = "dataset.json"
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The rows of one split, in the order of its source.
+
+    Args:
+        name: train, dev or test.
+        texts: one text per row.
+        text_pairs: the second text per row, or None when rows are single texts.
+        targets: class index per row (classification) or number per row (regression).
+    """
+
+    name: str
+    texts: list[str]
+    text_pairs: list[str] | None
+    targets: list[int] | list[float]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def inputs(self) -> list[str] | list[tuple[str, str]]:
+        """What a tokenizer takes: texts, or pairs of texts."""
+        if self.text_pairs is None:
+            return list(self.texts)
+        return list(zip(self.texts, self.text_pairs, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Checked splits of one task.
+
+    Args:
+        task: classification or regression.
+        labels: class names in the order of the class indices; ("value",) for regression.
+        train: rows to learn from.
+        dev: rows that select and gate.
+        test: rows that are only reported, or None.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    train: Split
+    dev: Split
+    test: Split | None
+
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are, train first."""
+        present = (self.train, self.dev, self.test)
+        return tuple(split for split in present if split is not None)
+
+
+def write_dataset(dataset: Dataset, directory: Path) -> None:
+    """Write one parquet file per split and a description; every text survives exactly."""
+    import pyarrow
+    import pyarrow.parquet
+
+    directory.mkdir(parents=True, exist_ok=True)
+    number = pyarrow.int64() if dataset.task == "classification" else pyarrow.float64()
+    for split in dataset.splits():
+        columns = {"text": pyarrow.array(split.texts, pyarrow.string())}
+        if split.text_pairs is not None:
+            columns["text_pair"] = pyarrow.array(split.text_pairs, pyarrow.string())
+        columns["target"] = pyarrow.array(split.targets, number)
+        pyarrow.parquet.write_table(pyarrow.table(columns), _split_file(directory, split.name))
+    description = {
+        "task": dataset.task,
+        "labels": list(dataset.labels),
+        "splits": [split.name for split in dataset.splits()],
+    }
+    write_json(directory / DESCRIPTION_FILE, description)
+
+
+def read_dataset(directory: Path) -> Dataset:
+    """Read what `write_dataset` wrote.
+
+    Raises:
+        DataError: the directory holds no data set, or a broken one.
+    """
+    try:
+        description = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        splits = {name: _read_split(directory, name) for name in description["splits"]}
+        return Dataset(
+            task=description["task"],
+            labels=tuple(description["labels"]),
+            train=splits["train"],
+            dev=splits["dev"],
+            test=splits.get("test"),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        problem = f"{error}; delete the directory and run the data stage again"
+        raise DataError(f"{directory} holds no readable data set", [problem]) from error
+
+
+def select(split: Split, name: str, rows: Sequence[int]) -> Split:
+    """The given rows of a split, as a split of another name."""
+    pairs = split.text_pairs
+    return Split(
+        name=name,
+        texts=[split.texts[row] for row in rows],
+        text_pairs=None if pairs is None else [pairs[row] for row in rows],
+        targets=[split.targets[row] for row in rows],
+    )
+
+
+def _read_split(directory: Path, name: str) -> Split:
+    import pyarrow.parquet
+
+    # ParquetFile, because read_table would take folder names of the path as columns
+    with pyarrow.parquet.ParquetFile(_split_file(directory, name)) as file:
+        columns = file.read().to_pydict()
+    return Split(name, columns["text"], columns.get("text_pair"), columns["target"])
+
+
+def _split_file(directory: Path, name: str) -> Path:
+    return directory / f"{name}.parquet"

@@ -1,0 +1,99 @@
+"""Part of train held out as dev: stratified, seeded, duplicates kept together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+
+from factory.data.dataset import Split, select
+from factory.data.telling import Findings, count, first_few_of_names
+from factory.recipe import DataSettings
+
+Group = list[int]  # row indices of one input
+
+
+def hold_out(
+    train: Split, labels: Sequence[str], settings: DataSettings, findings: Findings
+) -> tuple[Split, Split]:
+    """Train without the rows drawn, and the rows drawn, both in their old order.
+
+    Which rows are drawn depends on the seed and the texts, not on the order of the file.
+    Every class keeps at least one row in train.
+    """
+    assert settings.dev_fraction is not None, "only called to hold out rows"
+    # a float such as 0.1 is meant as the decimal it is written as
+    share = Fraction(repr(settings.dev_fraction))
+    classes = train.targets if settings.task == "classification" else [0] * len(train)
+    quotas = _quotas(Counter(classes), share)
+    strata: dict[float, list[Group]] = {}
+    for group in _groups(train, settings.seed):
+        strata.setdefault(classes[group[0]], []).append(group)
+    left = Counter(classes)
+    drawn: set[int] = set()
+    for target, groups in strata.items():
+        drawn.update(_draw(groups, quotas[target], classes, left))
+    rows = range(len(train))
+    dev = select(train, "dev", [row for row in rows if row in drawn])
+    rest = select(train, "train", [row for row in rows if row not in drawn])
+    _tell(train, dev, labels, settings, findings)
+    return rest, dev
+
+
+def _quotas(sizes: Counter[float], share: Fraction) -> dict[float, int]:
+    """Rows to draw from each class: shares rounded down, the rest to the largest remainders."""
+    exact = {target: size * share for target, size in sizes.items()}
+    quotas = {target: int(value) for target, value in exact.items()}
+    missing = round(sum(exact.values())) - sum(quotas.values())
+    by_remainder = sorted(exact, key=lambda target: (quotas[target] - exact[target], target))
+    for target in by_remainder[:missing]:
+        quotas[target] += 1
+    return quotas
+
+
+def _groups(train: Split, seed: int) -> list[Group]:
+    """Rows with the same input together, in an order drawn from seed and input."""
+    groups: dict[object, Group] = {}
+    for row, key in enumerate(train.inputs()):
+        groups.setdefault(key, []).append(row)
+
+    def rank(item: tuple[object, Group]) -> bytes:
+        return hashlib.sha256(f"{seed}\0{item[0]!r}".encode()).digest()
+
+    return [group for _, group in sorted(groups.items(), key=rank)]
+
+
+def _draw(
+    groups: list[Group], quota: int, classes: Sequence[float], left: Counter[float]
+) -> list[int]:
+    """Whole groups up to the quota, never the last rows of a class; updates `left`."""
+    drawn: list[int] = []
+    for group in groups:
+        takes = Counter(classes[row] for row in group)
+        fits = len(drawn) + len(group) <= quota
+        if fits and all(left[target] > number for target, number in takes.items()):
+            drawn.extend(group)
+            left.subtract(takes)
+    return drawn
+
+
+def _tell(
+    train: Split, dev: Split, labels: Sequence[str], settings: DataSettings, findings: Findings
+) -> None:
+    share = f"data.dev_fraction {settings.dev_fraction}"
+    if len(dev) == 0:
+        findings.problems.append(
+            f"{share}: holds out none of {count(len(train), 'row')}; raise it or add rows"
+        )
+        return
+    findings.notices.append(
+        f"{share}: {len(dev):,} of {count(len(train), 'row')} of train held out as dev "
+        f"(seed {settings.seed})"
+    )
+    if settings.task == "classification":
+        present = set(dev.targets)
+        absent = [name for index, name in enumerate(labels) if index not in present]
+        if absent:
+            told = first_few_of_names(absent)
+            findings.notices.append(f"{share}: dev has no row of {told}")

@@ -1,0 +1,139 @@
+"""Where the data comes from: local files, a local data set folder, or a hub name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from factory.errors import DataError
+from factory.recipe import DataSettings
+from factory.store import sha256_of_directory
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """One file of the recipe.
+
+    Args:
+        split: train, dev or test.
+        name: the path as the recipe gives it; messages use it.
+        path: where it is.
+        format: how it is written, without compression.
+        gzipped: whether it is compressed.
+    """
+
+    split: str
+    name: str
+    path: Path
+    format: Format
+    gzipped: bool
+
+
+def local_files(settings: DataSettings, base_directory: Path) -> list[LocalFile]:
+    """The recipe's files, found and of a known format.
+
+    Raises:
+        DataError: a file is missing or has an unknown ending; all such files together.
+    """
+    named = {"train": settings.train, "dev": settings.dev, "test": settings.test}
+    files: list[LocalFile] = []
+    problems: list[str] = []
+    for split, name in named.items():
+        if name is None:
+            continue
+        path = base_directory / name
+        file_format, gzipped = _format_of(path)
+        if not path.is_file():
+            problems.append(_missing_file(split, name, path))
+        elif file_format is None:
+            problems.append(_unknown_format(split, name))
+        else:
+            files.append(LocalFile(split, name, path, file_format, gzipped))
+    if problems:
+        raise DataError("the data files cannot be used", problems)
+    return files
+
+
+def hub_folder(settings: DataSettings, base_directory: Path) -> Path | None:
+    """The folder `hub` names, or None when it is a name on the hub.
+
+    Raises:
+        DataError: it is written as a path, and nothing is there; or the library would take
+            a folder of the working directory for it.
+    """
+    name = settings.hub
+    assert name is not None, "only called for a hub source"
+    path = base_directory / name
+    if path.is_dir():
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        problem = _missing_file("hub", name, path).replace("no such file", "no such folder")
+        raise DataError("the data set cannot be used", [problem])
+    if Path(name).exists():
+        problem = (
+            f"data.hub {name!r} is no folder beside the recipe, but {Path(name).resolve()} exists "
+            "and would be read in place of the hub; write the path, or run from another directory"
+        )
+        raise DataError("the data set cannot be used", [problem])
+    return None
+
+
+def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, object]:
+    """What identifies the source: SHA-256 of each file, or hub name, config and revision.
+
+    Raises:
+        DataError: a file is missing or has an unknown ending.
+    """
+    if settings.hub is None:
+        files = local_files(settings, base_directory)
+        return {"files": {file.split: sha256_of_file(file.path) for file in files}}
+    folder = hub_folder(settings, base_directory)
+    identity: dict[str, object] = {
+        "hub": settings.hub,
+        "config": settings.config,
+        "revision": settings.revision,
+    }
+    if folder is not None:
+        identity["sha256"] = sha256_of_directory(folder)
+    return identity
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 over a file's bytes, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _format_of(path: Path) -> tuple[Format | None, bool]:
+    endings = [ending.lower().lstrip(".") for ending in path.suffixes]
+    gzipped = endings[-1:] == ["gz"]
+    if gzipped:
+        endings.pop()
+    found = [name for name in FORMATS if endings[-1:] == [name]]
+    return (found[0] if found else None), gzipped
+
+
+def _missing_file(setting: str, name: str, path: Path) -> str:
+    if path.is_dir():
+        return f"data.{setting}: {name} is a folder; name a file in it"
+    if not path.parent.is_dir():
+        return f"data.{setting}: no such file {name}: the folder {path.parent} does not exist"
+    there = sorted(entry.name for entry in path.parent.iterdir())
+    close = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
+    hint = f"; similar there: {', '.join(close)}" if close else "; nothing there has a similar name"
+    return f"data.{setting}: no such file {name} in {path.parent}{hint}"
+
+
+def _unknown_format(setting: str, name: str) -> str:
+    endings = ", ".join(f".{known}" for known in FORMATS)
+    if Path(name.removesuffix(".gz")).suffix.lower() in (".json", ".ndjson"):
+        hint = "one JSON object per line goes into a file with the ending .jsonl"
+    else:
+        hint = "rename or convert it"
+    return f"data.{setting}: {name} has none of the endings {endings} (.gz may follow); {hint}"

@@ -1,0 +1,75 @@
+"""How findings are told: places, counts and nearest names, and where they are collected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+SHOWN = 5
+LONGEST_QUOTE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything noticed while reading, told together at the end.
+
+    Args:
+        problems: lines that make the data unusable.
+        notices: lines the user should know, though the data is usable.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def places(source: str, unit: str, numbers: Sequence[int]) -> str:
+    """The first few lines of a file, and how many more: "dev.tsv, lines 2, 3"."""
+    return f"{source}, {numbered(unit, numbers)}"
+
+
+def numbered(unit: str, numbers: Sequence[int]) -> str:
+    """The first few numbers with their unit: "lines 2, 3"."""
+    noun = unit if len(numbers) == 1 else f"{unit}s"
+    return f"{noun} {first_few(str(number) for number in numbers)}"
+
+
+def first_few(items: Iterable[str]) -> str:
+    """The first items, and how many are left out."""
+    listed = list(items)
+    hidden = len(listed) - SHOWN
+    shown = ", ".join(listed[:SHOWN])
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def count(number: int, thing: str, plural: str | None = None) -> str:
+    """A number with its noun: "1 row", "1,200 rows"."""
+    return f"{number:,} {thing if number == 1 else plural or thing + 's'}"
+
+
+def quote(text: object) -> str:
+    """A value as it stands in the data, shortened."""
+    shown = repr(text)
+    return shown if len(shown) <= LONGEST_QUOTE else f"{shown[:LONGEST_QUOTE]}..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the most similar known name, or nothing."""
+    by_folded = {candidate.strip().casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.strip().casefold(), by_folded, n=1, cutoff=0.5)
+    return f" (did you mean {by_folded[close[0]]!r}?)" if close else ""
+
+
+def missing_column(source: str, setting: str, name: str, columns: Sequence[str]) -> str:
+    """The problem line for a column that is not there."""
+    there = first_few_of_names(columns)
+    return (
+        f"{source}: no column {name!r}{nearest(name, columns)}; the columns are {there}; "
+        f"set data.{setting} to one of them"
+    )
+
+
+def first_few_of_names(names: Sequence[str], shown: int = 20) -> str:
+    """Names in quotation marks, a long list cut."""
+    listed = ", ".join(repr(name) for name in names[:shown])
+    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

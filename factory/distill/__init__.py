@@ -1,0 +1,1 @@
+"""Task distillation: layer map, losses, student start and the two training phases."""

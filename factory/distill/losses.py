@@ -1,0 +1,88 @@
+"""The distillation losses as pure functions of tensors and masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def hidden_loss(projected_student: Tensor, teacher_hidden: Tensor, token_mask: Tensor) -> Tensor:
+    """Mean squared error of hidden states (or embeddings) over real tokens only.
+
+    TinyBERT, eq. 8 and 9. The denominator counts real tokens times width, so the value does not
+    depend on how far a batch was padded.
+
+    Shapes:
+        projected_student, teacher_hidden: (batch, tokens, teacher width)
+        token_mask: (batch, tokens), 1 for real tokens
+    """
+    mask = token_mask.unsqueeze(-1).to(projected_student.dtype)
+    squared = (projected_student - teacher_hidden).square() * mask
+    return squared.sum() / (mask.sum() * teacher_hidden.shape[-1])
+
+
+def attention_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
+    """Unnormalized scores Q K^T / sqrt(d) of every head (TinyBERT, eq. 7, before softmax).
+
+    Shapes:
+        query, key: (batch, tokens, heads * head width)
+        returns: (batch, heads, tokens, tokens), rows are queries
+    """
+    batch, tokens, width = query.shape
+    head_width = width // heads
+    query = query.view(batch, tokens, heads, head_width).transpose(1, 2)
+    key = key.view(batch, tokens, heads, head_width).transpose(1, 2)
+    return torch.matmul(query, key.transpose(-1, -2)) / head_width**0.5
+
+
+def attention_loss(student_scores: Tensor, teacher_scores: Tensor, token_mask: Tensor) -> Tensor:
+    """Mean squared error of attention scores over heads and real (query, key) pairs.
+
+    TinyBERT, eq. 7: the mean over heads. Padded keys and padded query rows take no part, neither
+    in the sum nor in the count.
+
+    Shapes:
+        student_scores, teacher_scores: (batch, heads, tokens, tokens)
+        token_mask: (batch, tokens), 1 for real tokens
+    """
+    mask = token_mask.to(student_scores.dtype)
+    pair_mask = (mask.unsqueeze(-1) * mask.unsqueeze(-2)).unsqueeze(1)
+    squared = (student_scores - teacher_scores).square() * pair_mask
+    return squared.sum() / (pair_mask.sum() * student_scores.shape[1])
+
+
+def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Soft cross entropy, summed over classes, averaged over rows, times temperature squared.
+
+    TinyBERT, eq. 10; the square keeps the gradient's size when the temperature changes
+    (Hinton et al. 2015, section 2).
+
+    Shapes:
+        student_logits, teacher_logits: (batch, classes)
+    """
+    teacher_probabilities = functional.softmax(teacher_logits / temperature, dim=-1)
+    student_log_probabilities = functional.log_softmax(student_logits / temperature, dim=-1)
+    per_row = -(teacher_probabilities * student_log_probabilities).sum(dim=-1)
+    return per_row.mean() * temperature**2
+
+
+def regression_loss(student_outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of single-number outputs.
+
+    Shapes:
+        student_outputs, targets: (batch, 1)
+    """
+    return functional.mse_loss(student_outputs, targets)
+
+
+def hard_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """What the undistilled baseline minimizes: cross entropy, or squared error for numbers.
+
+    Shapes:
+        logits: (batch, classes)
+        targets: (batch,) class numbers, or (batch, 1) numbers to predict
+    """
+    if targets.is_floating_point():
+        return regression_loss(logits, targets)
+    return functional.cross_entropy(logits, targets)

@@ -1,0 +1,114 @@
+"""The student: a plain BERT classifier of the recipe's shape, and where its weights start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from factory.classifier import TorchClassifier
+from factory.distill.derive import derive_student
+from factory.encoding import EncodedRows
+from factory.errors import RecipeError
+from factory.model_source import ModelSource
+from factory.recipe import StudentSettings
+
+CALIBRATION_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StudentStart:
+    """A student before training, with its training-only width projections.
+
+    Args:
+        projections: one map student hidden -> teacher hidden for the embedding output (index 0)
+            and one per student layer; never exported.
+    """
+
+    model: Any
+    projections: nn.ModuleList
+
+
+def student_config(teacher: Any, settings: StudentSettings) -> Any:  # noqa: ANN401 - untyped
+    """The student's `BertConfig`: the recipe's shape, the teacher's vocabulary and labels."""
+    from transformers import BertConfig
+
+    source = teacher.config
+    return BertConfig(
+        vocab_size=source.vocab_size,
+        hidden_size=settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        intermediate_size=settings.intermediate,
+        hidden_act=source.hidden_act,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+        max_position_embeddings=source.max_position_embeddings,
+        type_vocab_size=source.type_vocab_size,
+        layer_norm_eps=source.layer_norm_eps,
+        pad_token_id=source.pad_token_id,
+        id2label=source.id2label,
+        label2id=source.label2id,
+        problem_type=source.problem_type,
+    )
+
+
+def start_student(
+    settings: StudentSettings,
+    source: ModelSource | None,
+    teacher: TorchClassifier,
+    layer_map: tuple[int, ...],
+    calibration: EncodedRows,
+    seed: int,
+) -> StudentStart:
+    """Make the student that training begins with.
+
+    Args:
+        source: the checkpoint when `settings.start` names one, else None.
+        calibration: rows of the transfer set; the teacher-derived start looks at the first 512.
+
+    Raises:
+        RecipeError: the start does not fit the recipe's shape or the teacher.
+    """
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(seed)
+    config = student_config(teacher.model, settings)
+    if source is not None:
+        model = _load_checkpoint(source, config)
+    else:
+        model = BertForSequenceClassification(config)
+    teacher_hidden = teacher.model.config.hidden_size
+    projections = nn.ModuleList(
+        nn.Linear(config.hidden_size, teacher_hidden) for _ in range(config.num_hidden_layers + 1)
+    )
+    if settings.start == "teacher":
+        few = EncodedRows(
+            calibration.input_ids[:CALIBRATION_ROWS],
+            calibration.token_type_ids[:CALIBRATION_ROWS],
+            calibration.pad_id,
+        )
+        derive_student(model, projections, teacher, layer_map, few)
+    return StudentStart(model.to(teacher.device), projections.to(teacher.device))
+
+
+def _load_checkpoint(source: ModelSource, config: Any) -> Any:  # noqa: ANN401 - untyped
+    """A student whose encoder comes from a checkpoint of exactly the recipe's shape."""
+    from transformers import AutoConfig, BertForSequenceClassification
+
+    found = AutoConfig.from_pretrained(source.location, revision=source.revision)
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    names = (*names, "vocab_size")
+    problems = [
+        f"{name} is {getattr(found, name, None)} in {source.location}, "
+        f"the student needs {getattr(config, name)}"
+        for name in names
+        if getattr(found, name, None) != getattr(config, name)
+    ]
+    if problems:
+        raise RecipeError("student.start", problems)
+    return BertForSequenceClassification.from_pretrained(
+        source.location, revision=source.revision, config=config, ignore_mismatched_sizes=True
+    )

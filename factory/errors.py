@@ -1,0 +1,66 @@
+"""What can go wrong, as exceptions that know their exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_DONE = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_GATE = 3
+
+
+class FactoryError(Exception):
+    """A failure with a message for the user: what is wrong, where, and what to do."""
+
+    exit_code = EXIT_ERROR
+
+
+class ProblemsError(FactoryError):
+    """Several problems found together, each one line.
+
+    Args:
+        headline: what was being looked at.
+        problems: one line per problem; never empty.
+    """
+
+    def __init__(self, headline: str, problems: Sequence[str]) -> None:
+        self.headline = headline
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{headline}:", *(f"  - {line}" for line in problems)]))
+
+
+class RecipeError(ProblemsError):
+    """The recipe, or an override of it, cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class DataError(ProblemsError):
+    """The data cannot be trained on as it is."""
+
+
+class TeacherError(FactoryError):
+    """The teacher cannot be loaded, or is not fit to teach."""
+
+
+class TrainingError(FactoryError):
+    """Training diverged or left a model that cannot be used."""
+
+
+class StoreError(FactoryError):
+    """A directory of the store is missing, broken, or in use."""
+
+
+class ParityError(FactoryError):
+    """An exported model does not compute what the model it came from computes."""
+
+
+class MissingDependencyError(FactoryError):
+    """An optional part of the installation is needed and absent."""
+
+
+class GateFailedError(ProblemsError):
+    """A gate said no; nothing is published."""
+
+    exit_code = EXIT_GATE

@@ -1,0 +1,1 @@
+"""From a trained student to checked ONNX files."""

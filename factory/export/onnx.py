@@ -1,0 +1,103 @@
+"""Export a saved BERT classifier to one ONNX file with dynamic batch and sequence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from factory.errors import ParityError
+
+STAGE_VERSION = 1
+INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT_NAME = "logits"
+
+
+def export_onnx(model_directory: Path, output_file: Path, opset: int) -> None:
+    """Write the model of a folder as fp32 ONNX through optimum's exporter.
+
+    Eager attention exports a smaller graph than the fused one, and the only one ONNX Runtime's
+    transformer optimizer recognizes.
+
+    Raises:
+        ParityError: the file does not have the inputs, output and axes a bundle promises.
+    """
+    from optimum.exporters.onnx import main_export
+
+    scratch = output_file.parent / "export.tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _quiet():
+        main_export(
+            str(model_directory),
+            output=scratch,
+            task="text-classification",
+            opset=opset,
+            do_validation=False,  # it only warns when values differ; factory.export.parity raises
+            library_name="transformers",
+            model_kwargs={"attn_implementation": "eager"},
+            local_files_only=True,
+        )
+    (scratch / "model.onnx").replace(output_file)
+    shutil.rmtree(scratch)
+    check_interface(output_file)
+
+
+def check_interface(file: Path) -> None:
+    """Check names, types and axes of inputs and output, and that all weights are inside.
+
+    Raises:
+        ParityError: with everything that differs.
+    """
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False).graph
+    problems = [
+        f"weight {tensor.name} lies in another file"
+        for tensor in graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    axes = {value.name: _axes(value) for value in (*graph.input, *graph.output)}
+    wanted: dict[str, tuple[int, list[str] | None]] = {
+        name: (onnx.TensorProto.INT64, ["batch_size", "sequence_length"]) for name in INPUT_NAMES
+    }
+    wanted[OUTPUT_NAME] = (onnx.TensorProto.FLOAT, None)
+    if set(axes) != set(wanted):
+        problems.append(f"inputs and outputs are {sorted(axes)}, not {sorted(wanted)}")
+    for name, (element_type, names) in wanted.items():
+        if name not in axes:
+            continue
+        found_type, found_names = axes[name]
+        if found_type != element_type:
+            problems.append(f"{name} has element type {found_type}, not {element_type}")
+        if names is not None and found_names != names:
+            problems.append(f"{name} has axes {found_names}, not {names}")
+        if names is None and found_names[0] != "batch_size":
+            problems.append(f"{name} has axes {found_names}, the first must be batch_size")
+    if problems:
+        raise ParityError(f"{file}: not the graph a bundle promises: " + "; ".join(problems))
+
+
+def _axes(value: object) -> tuple[int, list[str]]:
+    tensor = value.type.tensor_type  # type: ignore[attr-defined]
+    return tensor.elem_type, [
+        dimension.dim_param or str(dimension.dim_value) for dimension in tensor.shape.dim
+    ]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own notes (tracing, deprecation of TorchScript) off the terminal."""
+    names = ("optimum", "transformers", "torch.onnx")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

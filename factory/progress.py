@@ -1,0 +1,48 @@
+"""Talk on stderr: messages, and bars that are silent when nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One running progress bar."""
+
+    handle: Any
+
+    def advance(self, count: int = 1) -> None:
+        """Move on by `count` units."""
+        self.handle.update(count)
+
+    def note(self, text: str) -> None:
+        """Show a short text behind the bar."""
+        self.handle.set_postfix_str(text, refresh=False)
+
+
+def say(message: str) -> None:
+    """One line on stderr, kept apart from any running bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def bar(description: str, total: int, unit: str, initial: int = 0) -> Iterator[Bar]:
+    """A bar on stderr with rate and time left; draws nothing when stderr is no terminal."""
+    with tqdm(
+        desc=description,
+        total=total,
+        unit=unit,
+        initial=initial,
+        file=sys.stderr,
+        disable=None,
+        dynamic_ncols=True,
+        smoothing=0.1,
+        leave=True,
+    ) as handle:
+        yield Bar(handle)

@@ -1,0 +1,239 @@
+"""The recipe: every setting that changes an artifact's bytes, as one frozen tree."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+
+ClassificationMetric = Literal["accuracy", "macro_f1", "mcc"]
+RegressionMetric = Literal["pearson", "spearman"]
+VariantName = Literal["fp32", "int8"]
+
+
+class Section(BaseModel):
+    """One table of the recipe; unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSettings(Section):
+    """Where the labelled text is and how to read it."""
+
+    train: str | None = Field(None, description="training file: csv, tsv, jsonl or parquet (.gz too)")
+    dev: str | None = Field(None, description="file that selects and gates")
+    test: str | None = Field(None, description="file that is only reported, once")
+    dev_fraction: Fraction | None = Field(
+        None, description="share of train held out as dev when there is no dev file"
+    )
+    hub: str | None = Field(None, description="name of a hub data set, instead of files")
+    config: str | None = Field(None, description="configuration of the hub data set")
+    revision: str | None = Field(None, description="revision of the hub data set")
+    train_split: str = Field("train", description="hub split to train on")
+    dev_split: str | None = Field("validation", description="hub split that selects and gates")
+    test_split: str | None = Field(None, description="hub split that is only reported")
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
+        "text", description="text column, or two columns for sentence pairs"
+    )
+    label: str = Field("label", description="label column")
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None, description="label names in order; needed when the column holds integers with names"
+    )
+    task: Literal["classification", "regression"] = "classification"
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(128, description="tokens per input")
+    quoting: Literal["standard", "none"] | None = Field(
+        None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
+    )
+    allow_duplicates: bool = Field(
+        False, description="accept texts that stand in two splits, and count them"
+    )
+    seed: int = Field(42, description="draws the rows of dev_fraction")
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The text column, or the two columns of a pair."""
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    @model_validator(mode="after")
+    def one_source(self) -> DataSettings:
+        """Exactly one source of training rows and one of dev rows."""
+        if (self.train is None) == (self.hub is None):
+            raise ValueError("give either train (a file) or hub (a data set name)")
+        if self.hub is None and (self.dev is None) == (self.dev_fraction is None):
+            raise ValueError("give either dev (a file) or dev_fraction (a share of train)")
+        if self.hub is not None and (self.dev_split is None) == (self.dev_fraction is None):
+            raise ValueError("give either dev_split or dev_fraction for a hub data set")
+        if self.dev_fraction in (0.0, 1.0):
+            raise ValueError("dev_fraction must lie between 0 and 1")
+        if self.task == "regression" and self.labels is not None:
+            raise ValueError("labels belong to classification; a regression target is a number")
+        return self
+
+
+class TeacherSettings(Section):
+    """The large model, and how it is fine-tuned when it is not yet."""
+
+    model: str = Field(description="hub id, local folder, or package:NAME for an installed package")
+    revision: str | None = Field(None, description="revision of a hub id")
+    fine_tune: bool = Field(True, description="false adopts a model already fine-tuned")
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None, description="names of an adopted teacher's outputs, when its config has none"
+    )
+    epochs: PositiveFloat = 3.0
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 5e-5
+    warmup: Fraction = Field(0.1, description="share of the steps")
+    weight_decay: NonNegativeFloat = 0.01
+    seed: int = 42
+    min_margin: Fraction = Field(
+        0.05,
+        description="dev accuracy above the majority class (regression: Spearman above 0) "
+        "below which nobody learns from this teacher",
+    )
+
+
+class StudentSettings(Section):
+    """The small model's shape and where its first weights come from."""
+
+    layers: PositiveInt = 4
+    hidden: PositiveInt = 312
+    heads: PositiveInt = 12
+    intermediate: PositiveInt = 1200
+    dropout: Fraction = Field(0.1, description="while training; the paper's student has 0.1")
+    start: str = Field("teacher", description='"teacher", "random", or a checkpoint: hub id, folder')
+    revision: str | None = Field(None, description="revision of a hub checkpoint")
+
+    @model_validator(mode="after")
+    def heads_divide(self) -> StudentSettings:
+        """Every head has the same width."""
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
+        return self
+
+
+class IntermediateSettings(Section):
+    """First phase: embeddings, hidden states and attention scores (TinyBERT, eq. 7-9)."""
+
+    epochs: NonNegativeFloat = 6.0
+    learning_rate: PositiveFloat = 3e-4
+    warmup: Fraction = 0.1
+    embedding_weight: NonNegativeFloat = 1.0
+    hidden_weight: NonNegativeFloat = 1.0
+    attention_weight: NonNegativeFloat = 1.0
+
+
+class PredictionSettings(Section):
+    """Second phase: the teacher's logits (TinyBERT, eq. 10)."""
+
+    epochs: NonNegativeFloat = 3.0
+    learning_rate: PositiveFloat = 5e-5
+    warmup: Fraction = 0.1
+    temperature: PositiveFloat = Field(
+        1.0, description="divides both sets of logits; the loss is scaled by its square"
+    )
+
+
+class DistillSettings(Section):
+    """How the student learns from the teacher."""
+
+    seed: int = 42
+    batch_size: PositiveInt = 32
+    weight_decay: NonNegativeFloat = 0.01
+    layer_map: Literal["uniform", "top", "bottom"] | list[PositiveInt] = "uniform"
+    baseline: Literal["off", "random", "same"] = Field(
+        "off",
+        description="also train the same student on the hard labels alone, for equal steps, from "
+        "random weights or from the student's own start",
+    )
+    intermediate: IntermediateSettings = IntermediateSettings()
+    prediction: PredictionSettings = PredictionSettings()
+
+
+class GateSettings(Section):
+    """What the student and the bundle must reach; a rule left out is not checked."""
+
+    metric: ClassificationMetric | RegressionMetric | None = Field(
+        None, description="unset: accuracy, or spearman for regression"
+    )
+    split: Literal["dev", "test"] = "dev"
+    min_value: Fraction | None = None
+    max_drop: Fraction | None = Field(None, description="teacher minus candidate")
+    min_retention: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="candidate / teacher"
+    )
+    min_gain: float | None = Field(
+        None, description="candidate minus the student without distillation (distill.baseline)"
+    )
+    min_class_recall: Fraction | None = Field(None, description="recall of the worst class")
+    max_quantization_drop: Fraction = Field(
+        0.01, description="student in torch minus shipped variant"
+    )
+    max_size_bytes: PositiveInt | None = Field(None, description="of the shipped ONNX file")
+    max_latency_ms: PositiveFloat | None = Field(
+        None, description="p50 of the shipped variant, batch 1, one thread, dev texts"
+    )
+
+
+class ExportSettings(Section):
+    """The ONNX file."""
+
+    opset: Annotated[int, Field(ge=14, le=20)] = 17
+    atol: PositiveFloat = Field(1e-4, description="largest difference of a logit from torch")
+
+
+class QuantizeSettings(Section):
+    """The forms to try; the first that passes gate 2 ships."""
+
+    variants: Annotated[list[VariantName], Field(min_length=1)] = Field(default=["int8"])
+    per_channel: bool = Field(True, description="one weight scale per output channel")
+
+
+class Recipe(Section):
+    """Everything that decides what a run makes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    data: DataSettings
+    teacher: TeacherSettings
+    student: StudentSettings = StudentSettings()
+    distill: DistillSettings = DistillSettings()
+    gate: GateSettings = GateSettings()
+    export: ExportSettings = ExportSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
+
+    @property
+    def metric(self) -> str:
+        """The gate's metric, or the task's usual one."""
+        if self.gate.metric is not None:
+            return self.gate.metric
+        return "accuracy" if self.data.task == "classification" else "spearman"
+
+    @model_validator(mode="after")
+    def consistent(self) -> Recipe:
+        """Settings that only make sense together."""
+        gate = self.gate
+        rules = (gate.min_value, gate.max_drop, gate.min_retention, gate.min_gain)
+        if all(rule is None for rule in rules):
+            raise ValueError(
+                "gate has no quality rule: set one of min_value, max_drop, min_retention, min_gain"
+            )
+        regression_metric = self.metric in ("pearson", "spearman")
+        if regression_metric != (self.data.task == "regression"):
+            raise ValueError(f"gate.metric {self.metric} does not fit data.task {self.data.task}")
+        if gate.min_class_recall is not None and self.data.task == "regression":
+            raise ValueError("gate.min_class_recall needs data.task = classification")
+        if gate.min_gain is not None and self.distill.baseline == "off":
+            raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
+        has_test = self.data.test is not None or self.data.test_split is not None
+        if gate.split == "test" and not has_test:
+            raise ValueError('gate.split = "test" needs data.test')
+        layer_map = self.distill.layer_map
+        if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
+            raise ValueError(
+                f"distill.layer_map has {len(layer_map)} entries for {self.student.layers} layers"
+            )
+        return self

@@ -1,0 +1,212 @@
+"""Artifacts on disk: fingerprints, partial and published directories, manifests."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from factory.errors import StoreError
+
+ARTIFACT_FILE = "artifact.json"
+Status = Literal["cached", "resume", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage with everything that decides its result.
+
+    Args:
+        stage: the stage's name.
+        version: raised by hand when the stage's code changes its result.
+        settings: the recipe settings the stage reads, as JSON data.
+        inputs: fingerprint of each input artifact, by role.
+    """
+
+    stage: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over name, version, settings and inputs, in hexadecimal."""
+        identity = [self.stage, self.version, dict(self.settings), dict(self.inputs)]
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def directory_name(self) -> str:
+        """Stage and the first twelve digits of the fingerprint."""
+        return f"{self.stage}-{self.fingerprint[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A published directory and the facts its stage recorded."""
+
+    directory: Path
+    fingerprint: str
+    facts: Mapping[str, Any]
+
+
+class Store:
+    """A directory of artifacts, used by one run at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def directory(self, step: Step) -> Path:
+        """Where the published artifact of `step` stands."""
+        return self.root / step.directory_name
+
+    def partial(self, step: Step) -> Path:
+        """Where `step` works until it is finished."""
+        return self.root / f"{step.directory_name}.partial"
+
+    def status(self, step: Step) -> Status:
+        """Whether `step` is done, was begun, or is new."""
+        if (self.directory(step) / ARTIFACT_FILE).is_file():
+            return "cached"
+        return "resume" if self.partial(step).is_dir() else "run"
+
+    def load(self, step: Step) -> Artifact:
+        """The published artifact of `step`.
+
+        Raises:
+            StoreError: it is not there, or files of it were removed or changed in size.
+        """
+        return load_artifact(self.directory(step), step.fingerprint)
+
+    def build(
+        self, step: Step, label: str, make: Callable[[Path], Mapping[str, Any]]
+    ) -> Artifact:
+        """Return the artifact of `step`, making it first when it is not there.
+
+        Args:
+            label: the recipe's name, kept so that a later plan can say what changed.
+            make: writes files into the directory it is given and returns the stage's facts;
+                finds there what an interrupted run of the same step left.
+        """
+        if self.status(step) == "cached":
+            return self.load(step)
+        partial = self.partial(step)
+        partial.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        facts = dict(make(partial))
+        record = {
+            "stage": step.stage,
+            "stage_version": step.version,
+            "fingerprint": step.fingerprint,
+            "recipe_name": label,
+            "settings": dict(step.settings),
+            "inputs": dict(step.inputs),
+            "facts": facts,
+            "seconds": round(time.monotonic() - started, 3),
+            "files": _file_sizes(partial),
+        }
+        write_json(partial / ARTIFACT_FILE, record)
+        partial.rename(self.directory(step))
+        return self.load(step)
+
+    def discard(self, step: Step) -> None:
+        """Remove what an unfinished `step` left behind."""
+        shutil.rmtree(self.partial(step), ignore_errors=True)
+
+    def records(self, stage: str) -> list[dict[str, Any]]:
+        """The records of every published artifact of one stage, newest first."""
+        files = list(self.root.glob(f"{stage}-*/{ARTIFACT_FILE}"))
+        files = [file for file in files if not file.parent.name.endswith(".partial")]
+        files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+        return [read_json(file) for file in files]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store alone; the lock dies with the process, however that ends.
+
+        Raises:
+            StoreError: another run holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"{self.root}: another run is using this store; wait for it, "
+                    "or give this one its own with --store DIRECTORY"
+                ) from error
+            yield
+
+
+def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:
+    """Read a published artifact and check that its files are still there.
+
+    Raises:
+        StoreError: no artifact, another fingerprint, or a file missing or of another size.
+    """
+    record_file = directory / ARTIFACT_FILE
+    if not record_file.is_file():
+        raise StoreError(f"{directory}: no {ARTIFACT_FILE} here, so this is no finished artifact")
+    record = read_json(record_file)
+    if fingerprint is not None and record.get("fingerprint") != fingerprint:
+        raise StoreError(f"{directory}: its fingerprint is another; delete it and run again")
+    found = _file_sizes(directory)
+    for name, size_bytes in record["files"].items():
+        if found.get(name) != size_bytes:
+            state = "missing" if name not in found else f"{found[name]} bytes, not {size_bytes}"
+            raise StoreError(f"{directory / name}: {state}; delete {directory} and run again")
+    return Artifact(directory, record["fingerprint"], record["facts"])
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as handle:
+        json.dump(data, handle, indent=2, ensure_ascii=False, allow_nan=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        StoreError: the file is not one.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: holds {type(data).__name__}, not an object")
+    return data
+
+
+def sha256_of_directory(directory: Path) -> str:
+    """SHA-256 over the names and bytes of all files below a directory, in hexadecimal."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        total.update(file.relative_to(directory).as_posix().encode() + b"\0")
+        with file.open("rb") as handle:
+            total.update(hashlib.file_digest(handle, "sha256").digest())
+    return total.hexdigest()
+
+
+def _file_sizes(directory: Path) -> dict[str, int]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {
+        file.relative_to(directory).as_posix(): file.stat().st_size
+        for file in files
+        if file.name != ARTIFACT_FILE
+    }

@@ -1,0 +1,197 @@
+"""The teacher: fine-tune a BERT or adopt a fine-tuned one, and check that it is fit to teach."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from factory.classifier import TorchClassifier, load_torch_classifier
+from factory.data.dataset import Dataset
+from factory.errors import TeacherError
+from factory.evaluate import evaluate
+from factory.metrics import majority_share
+from factory.model_source import ModelSource
+from factory.recipe import TeacherSettings
+from factory.teacher_training import fine_tune
+
+STAGE_VERSION = 1
+
+
+def make_teacher(
+    directory: Path,
+    source: ModelSource,
+    settings: TeacherSettings,
+    dataset: Dataset,
+    max_length: int,
+    device: str,
+) -> dict[str, Any]:
+    """Fine-tune or adopt the teacher, save it below `directory`, and score it on dev.
+
+    Returns:
+        Facts: parameters, layers, and the evaluation on dev.
+
+    Raises:
+        TeacherError: the model cannot be loaded, is no BERT, or its labels do not match.
+    """
+    model, tokenizer = load_pretrained(source, settings, dataset)
+    if settings.fine_tune:
+        fine_tune(directory, model, tokenizer, settings, dataset, max_length, device)
+    model.eval()
+    model.save_pretrained(directory / "model")
+    tokenizer.save_pretrained(directory / "model")
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    teacher = load_torch_classifier(directory / "model", max_length, device)
+    result = evaluate(teacher, dataset.dev, dataset.labels)
+    return {
+        "source": source.identity,
+        "fine_tuned_here": settings.fine_tune,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": model.config.num_hidden_layers,
+        "hidden": model.config.hidden_size,
+        "dev": result.facts(),
+    }
+
+
+def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float) -> None:
+    """Refuse a teacher that is not clearly better than no teacher.
+
+    Raises:
+        TeacherError: dev accuracy is not `min_margin` above the majority class (regression:
+            Spearman not above `min_margin`).
+    """
+    scores = facts["dev"]["scores"]
+    if dataset.task == "regression":
+        spearman = scores["spearman"]["value"]
+        if spearman <= min_margin:
+            raise TeacherError(
+                f"the teacher's Spearman correlation on dev is {spearman:.3f}, not above "
+                f"teacher.min_margin = {min_margin:g}; it has not learned this task, so nobody "
+                "can learn it from there. " + _advice(facts)
+            )
+        return
+    majority = majority_share(np.array(dataset.dev.targets, dtype=np.int64))
+    accuracy = scores["accuracy"]["value"]
+    if accuracy < majority + min_margin:
+        raise TeacherError(
+            f"the teacher's accuracy on dev is {accuracy:.3f}; always answering the most frequent "
+            f"label gives {majority:.3f}, and teacher.min_margin asks for {min_margin:g} more. "
+            + _advice(facts)
+        )
+
+
+def load_pretrained(
+    source: ModelSource, settings: TeacherSettings, dataset: Dataset
+) -> tuple[Any, Any]:
+    """Load model and tokenizer with the outputs in the data's label order.
+
+    Raises:
+        TeacherError: not found, no BERT, no fast tokenizer, or labels that do not match.
+    """
+    from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
+
+    place = {"revision": source.revision}
+    try:
+        config = AutoConfig.from_pretrained(source.location, **place)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **place)
+    except (OSError, ValueError) as error:
+        raise TeacherError(_not_loadable(source, settings, error)) from error
+    if config.model_type != "bert":
+        raise TeacherError(
+            f"teacher.model {settings.model} is a {config.model_type} model; only BERT models "
+            "(model_type bert) can teach: their layers and scores are what the student copies"
+        )
+    if not tokenizer.is_fast:
+        raise TeacherError(f"teacher.model {settings.model} has no fast tokenizer (tokenizer.json)")
+    order = None if settings.fine_tune else match_labels(config, settings, dataset)
+    if settings.fine_tune:
+        config.num_labels = len(dataset.labels)
+    try:
+        model = BertForSequenceClassification.from_pretrained(
+            source.location, config=config, ignore_mismatched_sizes=settings.fine_tune, **place
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TeacherError(_not_loadable(source, settings, error)) from error
+    if order is not None:
+        _reorder_outputs(model, order)
+    _name_labels(model.config, dataset)
+    return model, tokenizer
+
+
+def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> list[int]:  # noqa: ANN401
+    """For each label of the data, the teacher's output that means it.
+
+    Names are compared exactly, then without regard to case. Generic names (LABEL_0) say nothing,
+    so they match only when `teacher.labels` names the outputs.
+
+    Raises:
+        TeacherError: a different number of outputs, or names that cannot be matched.
+    """
+    if dataset.task == "regression":
+        if config.num_labels != 1:
+            raise TeacherError(
+                f"teacher.model {settings.model} has {config.num_labels} outputs; "
+                "regression needs exactly 1"
+            )
+        return [0]
+    names = settings.labels or [config.id2label[number] for number in range(config.num_labels)]
+    if len(names) != config.num_labels:
+        raise TeacherError(
+            f"teacher.labels names {len(names)} outputs, the teacher has {config.num_labels}"
+        )
+    for normal in (str, str.casefold):
+        wanted = [normal(label) for label in dataset.labels]
+        found = [normal(name) for name in names]
+        if sorted(wanted) == sorted(found) and len(set(found)) == len(found):
+            return [found.index(label) for label in wanted]
+    raise TeacherError(
+        f"the teacher's outputs {_shorten(names)} cannot be matched by name to the data's labels "
+        f"{_shorten(dataset.labels)}; name the teacher's outputs in order with teacher.labels, or "
+        "the data's classes with data.labels"
+    )
+
+
+def _shorten(names: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(names[:6])
+    return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
+
+
+def _reorder_outputs(model: Any, order: list[int]) -> None:  # noqa: ANN401 - untyped
+    """Permute the classifier so that output i means the data's label i."""
+    import torch
+
+    with torch.no_grad():
+        model.classifier.weight.copy_(model.classifier.weight[order].clone())
+        model.classifier.bias.copy_(model.classifier.bias[order].clone())
+
+
+def _name_labels(config: Any, dataset: Dataset) -> None:  # noqa: ANN401 - untyped
+    config.id2label = dict(enumerate(dataset.labels))
+    config.label2id = {label: number for number, label in enumerate(dataset.labels)}
+    regression = dataset.task == "regression"
+    config.problem_type = "regression" if regression else "single_label_classification"
+
+
+def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"teacher.model {settings.model} cannot be loaded from {source.location}: {first_line}. "
+        "Give a hub id (needs the network once), a folder with config.json, weights and "
+        "tokenizer.json, or package:NAME"
+    )
+
+
+def _advice(facts: Mapping[str, Any]) -> str:
+    if facts["fine_tuned_here"]:
+        return (
+            "Fine-tuning did not work: look at teacher.learning_rate and teacher.epochs, and at "
+            "whether the labels in train fit their texts"
+        )
+    return (
+        "Was this model fine-tuned on these labels? If yes, its outputs may be in another order: "
+        "name them with teacher.labels. If not, set teacher.fine_tune = true"
+    )
+

@@ -1,0 +1,107 @@
+"""Fine-tuning with the Hugging Face Trainer, resumable and with our own progress."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from factory.data.dataset import Dataset, Split
+from factory.encoding import encode_inputs
+from factory.progress import bar
+from factory.recipe import TeacherSettings
+
+
+def fine_tune(
+    directory: Path,
+    model: Any,  # noqa: ANN401 - transformers models have no types
+    tokenizer: Any,  # noqa: ANN401
+    settings: TeacherSettings,
+    dataset: Dataset,
+    max_length: int,
+    device: str,
+) -> None:
+    """Train `model` in place on the train split; an interrupted run continues from its last epoch.
+
+    The last weights are kept: nothing is selected on dev, which scores the teacher afterwards.
+    """
+    from transformers import (
+        DataCollatorWithPadding,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+    )
+
+    checkpoints = directory / "checkpoints"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_ratio=settings.warmup,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        group_by_length=True,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        bf16=device == "cuda",
+        dataloader_pin_memory=device == "cuda",
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_trainer_rows(tokenizer, dataset.train, max_length),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    resume_from = last_complete_checkpoint(checkpoints)
+    with bar("teacher", 0, "step") as progress:
+        trainer.add_callback(_bar_callback(progress.handle))
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+
+def last_complete_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint whose state file, which is written last, can be read.
+
+    Others are removed: a process killed while saving leaves one that would break the next start.
+    """
+    complete = []
+    for checkpoint in directory.glob("checkpoint-*"):
+        try:
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            complete.append((int(state["global_step"]), checkpoint))
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return max(complete)[1] if complete else None
+
+
+def _trainer_rows(tokenizer: Any, split: Split, max_length: int) -> list[dict[str, Any]]:  # noqa: ANN401
+    encoded = encode_inputs(tokenizer, split.inputs(), max_length)
+    return [
+        {"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": target}
+        for ids, types, target in zip(
+            encoded.input_ids, encoded.token_type_ids, split.targets, strict=True
+        )
+    ]
+
+
+def _bar_callback(handle: Any) -> Any:  # noqa: ANN401 - tqdm and transformers have no types
+    from transformers import TrainerCallback
+
+    class BarCallback(TrainerCallback):  # type: ignore[misc]
+        """Moves our bar with the trainer's steps."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+            handle.reset(total=state.max_steps)
+            handle.update(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+            handle.update(state.global_step - handle.n)
+
+    return BarCallback()
