@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.encoding import collate, encode_inputs, sorted_batches
+from factory.encoding import Batch, collate, encode_inputs, sorted_batches
 from factory.progress import bar
+
+if TYPE_CHECKING:
+    import torch
 
 INFERENCE_BATCH_SIZE = 64
 
@@ -43,14 +46,20 @@ class TorchClassifier:
         with torch.inference_mode(), bar("predict", len(rows), "row") as progress:
             for positions in sorted_batches(rows.lengths, INFERENCE_BATCH_SIZE):
                 batch = collate(rows, positions, self.device)
-                output = self.model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    token_type_ids=batch.token_type_ids,
-                )
-                result[positions] = output.logits.float().cpu().numpy()
+                result[positions] = forward_logits(self.model, batch).cpu().numpy()
                 progress.advance(len(positions))
         return result
+
+
+def forward_logits(model: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - untyped
+    """Logits of one padded batch in float32: (batch, labels)."""
+    output = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_type_ids,
+    )
+    logits: torch.Tensor = output.logits.float()
+    return logits
 
 
 def load_torch_classifier(

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from factory.errors import GateFailedError
-from factory.recipe import GateSettings
+from factory.recipe import GateSettings, Recipe
+
+# A tie arrives as a difference or quotient of two floats: 0.9 - 0.8 is below 0.1.
+TIE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,35 @@ def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list
         results.append(_at_most("max_quantization_drop", label, drop, limit))
     if measured.size_bytes is not None:
         size = float(measured.size_bytes)
-        results.append(_at_most("max_size_bytes", "bytes of the file", size, settings.max_size_bytes))
+        results.append(
+            _at_most("max_size_bytes", "bytes of the file", size, settings.max_size_bytes)
+        )
     if measured.latency_ms is not None:
         label = "milliseconds at batch 1, p50"
         results.append(
             _at_most("max_latency_ms", label, measured.latency_ms, settings.max_latency_ms)
         )
     return [result for result in results if result is not None]
+
+
+def measured_student(recipe: Recipe, evaluation: Mapping[str, Any]) -> Measured:
+    """What gate 1 looks at, out of the evaluate stage's facts."""
+    split, metric = recipe.gate.split, recipe.metric
+
+    def value(model: str) -> float:
+        return float(evaluation[model][split]["scores"][metric]["value"])
+
+    return Measured(
+        value=value("student"),
+        teacher=value("teacher"),
+        baseline=value("baseline") if "baseline" in evaluation else None,
+        class_recalls=class_recalls(evaluation["student"][split]["per_class"]),
+    )
+
+
+def class_recalls(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Recall of each label that occurs in the split."""
+    return {label: row["recall"] for label, row in per_class.items() if row["support"] > 0}
 
 
 def verdict_lines(results: Sequence[RuleResult]) -> list[str]:
@@ -117,7 +142,7 @@ def _retention(value: float, teacher: float) -> float:
 def _at_least(rule: str, label: str, measured: float, limit: float | None) -> RuleResult | None:
     if limit is None:
         return None
-    passed = measured >= limit
+    passed = measured >= limit - TIE
     sign = ">=" if passed else "<"
     return RuleResult(
         rule, measured, limit, passed, f"{rule}: {label} is {measured:.4f} {sign} {limit:g}"
@@ -127,8 +152,9 @@ def _at_least(rule: str, label: str, measured: float, limit: float | None) -> Ru
 def _at_most(rule: str, label: str, measured: float, limit: float | None) -> RuleResult | None:
     if limit is None:
         return None
-    # A tie in accuracy arrives here as a difference of two floats.
-    passed = measured <= limit + 1e-12
+    passed = measured <= limit + TIE
     sign = "<=" if passed else ">"
     shown = f"{measured:.4f}" if abs(measured) < 1000 else f"{measured:.0f}"
-    return RuleResult(rule, measured, limit, passed, f"{rule}: {label} is {shown} {sign} {limit:.10g}")
+    return RuleResult(
+        rule, measured, limit, passed, f"{rule}: {label} is {shown} {sign} {limit:.10g}"
+    )

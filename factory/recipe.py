@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,51 +19,63 @@ VariantName = Literal["fp32", "int8"]
 class Section(BaseModel):
     """One table of the recipe; unknown keys and wrong types are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSettings(Section):
     """Where the labelled text is and how to read it."""
 
-    train: str | None = Field(None, description="training file: csv, tsv, jsonl or parquet (.gz too)")
-    dev: str | None = Field(None, description="file that selects and gates")
-    test: str | None = Field(None, description="file that is only reported, once")
+    train: str | None = Field(
+        default=None, description="training file: csv, tsv, jsonl or parquet (.gz too)"
+    )
+    dev: str | None = Field(default=None, description="file that selects and gates")
+    test: str | None = Field(default=None, description="file that is only reported, once")
     dev_fraction: Fraction | None = Field(
-        None, description="share of train held out as dev when there is no dev file"
+        default=None, description="share of train held out as dev when there is no dev file"
     )
-    hub: str | None = Field(None, description="name of a hub data set, instead of files")
-    config: str | None = Field(None, description="configuration of the hub data set")
-    revision: str | None = Field(None, description="revision of the hub data set")
-    train_split: str = Field("train", description="hub split to train on")
-    dev_split: str | None = Field("validation", description="hub split that selects and gates")
-    test_split: str | None = Field(None, description="hub split that is only reported")
+    hub: str | None = Field(default=None, description="name of a hub data set, instead of files")
+    config: str | None = Field(default=None, description="configuration of the hub data set")
+    revision: str | None = Field(default=None, description="revision of the hub data set")
+    train_split: str = Field(default="train", description="hub split to train on")
+    dev_split: str | None = Field(default="validation", description="hub split that selects and gates")
+    test_split: str | None = Field(default=None, description="hub split that is only reported")
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
-        "text", description="text column, or two columns for sentence pairs"
+        default="text", description="text column, or two columns for sentence pairs"
     )
-    label: str = Field("label", description="label column")
+    label: str = Field(default="label", description="label column")
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(
-        None, description="label names in order; needed when the column holds integers with names"
+        default=None, description="label names in order; needed when the column holds integers with names"
     )
     task: Literal["classification", "regression"] = "classification"
-    max_length: Annotated[int, Field(ge=8, le=512)] = Field(128, description="tokens per input")
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(default=128, description="tokens per input")
     quoting: Literal["standard", "none"] | None = Field(
-        None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
+        default=None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
     )
     allow_duplicates: bool = Field(
-        False, description="accept texts that stand in two splits, and count them"
+        default=False, description="accept texts that stand in two splits, and count them"
     )
-    seed: int = Field(42, description="draws the rows of dev_fraction")
+    seed: int = Field(default=42, description="draws the rows of dev_fraction")
 
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The text column, or the two columns of a pair."""
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
 
+    @model_validator(mode="before")
+    @classmethod
+    def fraction_unsets_dev_split(cls, values: Any) -> Any:  # noqa: ANN401 - not yet validated
+        """TOML has no null, so dev_fraction alone has to switch the default dev_split off."""
+        if isinstance(values, dict) and values.get("dev_fraction") is not None:
+            return {"dev_split": None, **values}
+        return values
+
     @model_validator(mode="after")
     def one_source(self) -> DataSettings:
         """Exactly one source of training rows and one of dev rows."""
         if (self.train is None) == (self.hub is None):
             raise ValueError("give either train (a file) or hub (a data set name)")
+        if self.hub is not None and (self.dev is not None or self.test is not None):
+            raise ValueError("dev and test name files; a hub data set has dev_split and test_split")
         if self.hub is None and (self.dev is None) == (self.dev_fraction is None):
             raise ValueError("give either dev (a file) or dev_fraction (a share of train)")
         if self.hub is not None and (self.dev_split is None) == (self.dev_fraction is None):
@@ -79,19 +91,19 @@ class TeacherSettings(Section):
     """The large model, and how it is fine-tuned when it is not yet."""
 
     model: str = Field(description="hub id, local folder, or package:NAME for an installed package")
-    revision: str | None = Field(None, description="revision of a hub id")
-    fine_tune: bool = Field(True, description="false adopts a model already fine-tuned")
+    revision: str | None = Field(default=None, description="revision of a hub id")
+    fine_tune: bool = Field(default=True, description="false adopts a model already fine-tuned")
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(
-        None, description="names of an adopted teacher's outputs, when its config has none"
+        default=None, description="names of an adopted teacher's outputs, when its config has none"
     )
     epochs: PositiveFloat = 3.0
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 5e-5
-    warmup: Fraction = Field(0.1, description="share of the steps")
+    warmup: Fraction = Field(default=0.1, description="share of the steps")
     weight_decay: NonNegativeFloat = 0.01
     seed: int = 42
     min_margin: Fraction = Field(
-        0.05,
+        default=0.05,
         description="dev accuracy above the majority class (regression: Spearman above 0) "
         "below which nobody learns from this teacher",
     )
@@ -104,9 +116,11 @@ class StudentSettings(Section):
     hidden: PositiveInt = 312
     heads: PositiveInt = 12
     intermediate: PositiveInt = 1200
-    dropout: Fraction = Field(0.1, description="while training; the paper's student has 0.1")
-    start: str = Field("teacher", description='"teacher", "random", or a checkpoint: hub id, folder')
-    revision: str | None = Field(None, description="revision of a hub checkpoint")
+    dropout: Fraction = Field(default=0.1, description="while training; the paper's student has 0.1")
+    start: str = Field(
+        default="teacher", description='"teacher", "random", or a checkpoint: hub id, folder'
+    )
+    revision: str | None = Field(default=None, description="revision of a hub checkpoint")
 
     @model_validator(mode="after")
     def heads_divide(self) -> StudentSettings:
@@ -134,7 +148,7 @@ class PredictionSettings(Section):
     learning_rate: PositiveFloat = 5e-5
     warmup: Fraction = 0.1
     temperature: PositiveFloat = Field(
-        1.0, description="divides both sets of logits; the loss is scaled by its square"
+        default=1.0, description="divides both sets of logits; the loss is scaled by its square"
     )
 
 
@@ -146,7 +160,7 @@ class DistillSettings(Section):
     weight_decay: NonNegativeFloat = 0.01
     layer_map: Literal["uniform", "top", "bottom"] | list[PositiveInt] = "uniform"
     baseline: Literal["off", "random", "same"] = Field(
-        "off",
+        default="off",
         description="also train the same student on the hard labels alone, for equal steps, from "
         "random weights or from the student's own start",
     )
@@ -158,24 +172,24 @@ class GateSettings(Section):
     """What the student and the bundle must reach; a rule left out is not checked."""
 
     metric: ClassificationMetric | RegressionMetric | None = Field(
-        None, description="unset: accuracy, or spearman for regression"
+        default=None, description="unset: accuracy, or spearman for regression"
     )
     split: Literal["dev", "test"] = "dev"
     min_value: Fraction | None = None
-    max_drop: Fraction | None = Field(None, description="teacher minus candidate")
+    max_drop: Fraction | None = Field(default=None, description="teacher minus candidate")
     min_retention: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="candidate / teacher"
+        default=None, description="candidate / teacher"
     )
     min_gain: float | None = Field(
-        None, description="candidate minus the student without distillation (distill.baseline)"
+        default=None, description="candidate minus the student without distillation (distill.baseline)"
     )
-    min_class_recall: Fraction | None = Field(None, description="recall of the worst class")
+    min_class_recall: Fraction | None = Field(default=None, description="recall of the worst class")
     max_quantization_drop: Fraction = Field(
-        0.01, description="student in torch minus shipped variant"
+        default=0.01, description="student in torch minus shipped variant"
     )
-    max_size_bytes: PositiveInt | None = Field(None, description="of the shipped ONNX file")
+    max_size_bytes: PositiveInt | None = Field(default=None, description="of the shipped ONNX file")
     max_latency_ms: PositiveFloat | None = Field(
-        None, description="p50 of the shipped variant, batch 1, one thread, dev texts"
+        default=None, description="p50 of the shipped variant, batch 1, one thread, dev texts"
     )
 
 
@@ -183,14 +197,14 @@ class ExportSettings(Section):
     """The ONNX file."""
 
     opset: Annotated[int, Field(ge=14, le=20)] = 17
-    atol: PositiveFloat = Field(1e-4, description="largest difference of a logit from torch")
+    atol: PositiveFloat = Field(default=1e-4, description="largest difference of a logit from torch")
 
 
 class QuantizeSettings(Section):
     """The forms to try; the first that passes gate 2 ships."""
 
     variants: Annotated[list[VariantName], Field(min_length=1)] = Field(default=["int8"])
-    per_channel: bool = Field(True, description="one weight scale per output channel")
+    per_channel: bool = Field(default=True, description="one weight scale per output channel")
 
 
 class Recipe(Section):
@@ -228,9 +242,9 @@ class Recipe(Section):
             raise ValueError("gate.min_class_recall needs data.task = classification")
         if gate.min_gain is not None and self.distill.baseline == "off":
             raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
-        has_test = self.data.test is not None or self.data.test_split is not None
-        if gate.split == "test" and not has_test:
-            raise ValueError('gate.split = "test" needs data.test')
+        test = self.data.test if self.data.hub is None else self.data.test_split
+        if gate.split == "test" and test is None:
+            raise ValueError('gate.split = "test" needs data.test, or data.test_split of a hub set')
         layer_map = self.distill.layer_map
         if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
             raise ValueError(

@@ -82,8 +82,10 @@ def _describe(detail: ErrorDetails) -> str:
     """One line for one problem, without pydantic's internal union branches in the path."""
     location = [str(part) for part in detail["loc"]]
     known = set(known_keys())
-    while len(location) > 1 and ".".join(location[:-1]) in known and _is_leaf(location[:-1], known):
-        location = location[:-1]
+    for length in range(1, len(location)):
+        if ".".join(location[:length]) in known and _is_leaf(location[:length], known):
+            location = location[:length]
+            break
     path = ".".join(location) or "recipe"
     if detail["type"] == "extra_forbidden":
         near = nearest_key(path)
@@ -92,7 +94,9 @@ def _describe(detail: ErrorDetails) -> str:
         return f"{path}: required and missing"
     message = detail["msg"].removeprefix("Value error, ")
     given = detail["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" (given: {json.dumps(given, default=str)})"
+    shown = (
+        "" if isinstance(given, dict | BaseModel) else f" (given: {json.dumps(given, default=str)})"
+    )
     return f"{path}: {message}{shown}"
 
 
@@ -102,17 +106,20 @@ def _is_leaf(location: Sequence[str], known: set[str]) -> bool:
 
 
 def nearest_key(path: str) -> str | None:
-    """The known key closest in spelling to `path`, preferring the same section."""
-    keys = list(known_keys())
-    section = path.rpartition(".")[0]
-    same_section = [key for key in keys if key.rpartition(".")[0] == section]
-    for pool in (same_section, keys):
-        near = difflib.get_close_matches(path, pool, n=1, cutoff=0.6)
+    """The known key closest to `path`: of the same name elsewhere, in its section, or anywhere.
+
+    Only the last parts are compared: a shared section would make any two keys look alike.
+    """
+    section, _, name = path.rpartition(".")
+    below_first = sorted(known_keys(), key=lambda key: not key.startswith(f"{section}."))
+    keys = {key: key.rpartition(".")[2] for key in below_first}
+    same_name = {key: last for key, last in keys.items() if last == name}
+    same_section = {key: last for key, last in keys.items() if key.rpartition(".")[0] == section}
+    for pool in (same_name, same_section, keys):
+        near = difflib.get_close_matches(name, pool.values(), n=1, cutoff=0.6)
         if near:
-            return near[0]
-    last = path.rpartition(".")[2]
-    by_name = [key for key in keys if key.rpartition(".")[2] == last]
-    return by_name[0] if by_name else None
+            return next(key for key, last in pool.items() if last == near[0])
+    return None
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

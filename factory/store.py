@@ -86,9 +86,7 @@ class Store:
         """
         return load_artifact(self.directory(step), step.fingerprint)
 
-    def build(
-        self, step: Step, label: str, make: Callable[[Path], Mapping[str, Any]]
-    ) -> Artifact:
+    def build(self, step: Step, label: str, make: Callable[[Path], Mapping[str, Any]]) -> Artifact:
         """Return the artifact of `step`, making it first when it is not there.
 
         Args:
@@ -96,7 +94,8 @@ class Store:
             make: writes files into the directory it is given and returns the stage's facts;
                 finds there what an interrupted run of the same step left.
         """
-        if self.status(step) == "cached":
+        # before the work: a directory without its record would stop the rename after it
+        if self.directory(step).exists():
             return self.load(step)
         partial = self.partial(step)
         partial.mkdir(parents=True, exist_ok=True)
@@ -155,7 +154,10 @@ def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:
     """
     record_file = directory / ARTIFACT_FILE
     if not record_file.is_file():
-        raise StoreError(f"{directory}: no {ARTIFACT_FILE} here, so this is no finished artifact")
+        raise StoreError(
+            f"{directory}: no {ARTIFACT_FILE} here, so this is no finished artifact; "
+            "move it away and run again"
+        )
     record = read_json(record_file)
     if fingerprint is not None and record.get("fingerprint") != fingerprint:
         raise StoreError(f"{directory}: its fingerprint is another; delete it and run again")
@@ -204,9 +206,11 @@ def sha256_of_directory(directory: Path) -> str:
 
 
 def _file_sizes(directory: Path) -> dict[str, int]:
+    # the second is what a process killed while it wrote the record leaves in a partial directory
+    not_content = (ARTIFACT_FILE, f".{ARTIFACT_FILE}.tmp")
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {
         file.relative_to(directory).as_posix(): file.stat().st_size
         for file in files
-        if file.name != ARTIFACT_FILE
+        if file.name not in not_content
     }

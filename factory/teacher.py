@@ -18,7 +18,6 @@ from factory.model_source import ModelSource
 from factory.recipe import TeacherSettings
 from factory.teacher_training import fine_tune
 
-STAGE_VERSION = 1
 
 
 def make_teacher(

@@ -35,7 +35,7 @@ def read_hub(
         findings.notices.append(
             f"data.hub {settings.hub!r} is a local folder; it is read, not the hub"
         )
-        # by content: the library does not notice a second write within the clock's tick
+        # by content, because the library's own key is paths and times of the last change
         cache = cache_directory / sha256_of_directory(folder)[:16]
     source = settings.hub if settings.config is None else f"{settings.hub} ({settings.config})"
     with loading.library_errors(source):

@@ -62,14 +62,18 @@ def library_errors(source: str) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """No progress bars and no log lines of the two libraries; their settings come back."""
     import datasets
-    from huggingface_hub import utils as hub
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     verbosity = datasets.logging.get_verbosity()
     datasets_bars = not datasets.are_progress_bars_disabled()
-    hub_bars = not hub.are_progress_bars_disabled()
+    hub_bars = not are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     datasets.disable_progress_bars()
-    hub.disable_progress_bars()
+    disable_progress_bars()
     try:
         yield
     finally:
@@ -77,7 +81,7 @@ def _quiet() -> Iterator[None]:
         if datasets_bars:
             datasets.enable_progress_bars()
         if hub_bars:
-            hub.enable_progress_bars()
+            enable_progress_bars()
 
 
 def columns_of(dataset: LoadedDataset, names: Sequence[str]) -> list[list[object]]:

@@ -221,7 +221,7 @@ def _read_parquet(
 
 
 def _cache_of(file: LocalFile, cache_directory: Path) -> Path:
-    """By content: the library's own key is path and time, and misses a quick second write."""
+    """By content, because the library's own key is the path and the time of the last change."""
     return cache_directory / sha256_of_file(file.path)[:16]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier
+from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split
 from factory.distill.capture import recording
 from factory.distill.layer_map import describe_map, map_layers
@@ -30,7 +30,6 @@ from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import DistillSettings, IntermediateSettings, StudentSettings
 
-STAGE_VERSION = 1
 
 
 def distill(
@@ -91,7 +90,7 @@ def train_baseline(
     phase = baseline_phase(settings, len(rows))
 
     def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return hard_label_loss(_logits(start.model, batch), targets[batch.rows]), {}
+        return hard_label_loss(forward_logits(start.model, batch), targets[batch.rows]), {}
 
     checkpoint = directory / "baseline.checkpoint"
     modules = nn.ModuleDict({"student": start.model})
@@ -210,7 +209,7 @@ def _prediction_phase(
     regression = teacher_logits.shape[1] == 1
 
     def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        student_logits = _logits(student, batch)
+        student_logits = forward_logits(student, batch)
         wanted = teacher_logits[batch.rows]
         if regression:
             return regression_loss(student_logits, wanted), {}
@@ -239,16 +238,6 @@ def _encode(bert: Any, batch: Batch) -> None:  # noqa: ANN401 - untyped
         attention_mask=batch.attention_mask,
         token_type_ids=batch.token_type_ids,
     )
-
-
-def _logits(model: Any, batch: Batch) -> Tensor:  # noqa: ANN401 - untyped
-    output = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_type_ids,
-    )
-    logits: Tensor = output.logits.float()
-    return logits
 
 
 def _targets(train: Split, device: str) -> Tensor:

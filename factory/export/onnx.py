@@ -11,7 +11,6 @@ from pathlib import Path
 
 from factory.errors import ParityError
 
-STAGE_VERSION = 1
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT_NAME = "logits"
 
@@ -25,20 +24,21 @@ def export_onnx(model_directory: Path, output_file: Path, opset: int) -> None:
     Raises:
         ParityError: the file does not have the inputs, output and axes a bundle promises.
     """
-    from optimum.exporters.onnx import main_export
+    from optimum.exporters.onnx import onnx_export_from_model
+    from transformers import BertForSequenceClassification
 
+    model = BertForSequenceClassification.from_pretrained(
+        model_directory, attn_implementation="eager"
+    ).eval()
     scratch = output_file.parent / "export.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     with _quiet():
-        main_export(
-            str(model_directory),
-            output=scratch,
+        onnx_export_from_model(
+            model,
+            scratch,
             task="text-classification",
             opset=opset,
             do_validation=False,  # it only warns when values differ; factory.export.parity raises
-            library_name="transformers",
-            model_kwargs={"attn_implementation": "eager"},
-            local_files_only=True,
         )
     (scratch / "model.onnx").replace(output_file)
     shutil.rmtree(scratch)

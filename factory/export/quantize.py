@@ -8,7 +8,6 @@ from typing import Any
 
 from factory.errors import ParityError
 
-STAGE_VERSION = 1
 
 
 def quantize_int8(source: Path, target: Path, per_channel: bool) -> dict[str, Any]:

@@ -10,18 +10,18 @@ import pytest
 Load = Callable[..., Any]
 
 
-def load_labels(load: Load, labels: list[str], **settings: Any) -> Any:
+def load_labels(load: Load, column: list[str], **settings: Any) -> Any:
     """A csv file with the given labels, one of its rows held out as dev."""
-    rows = "".join(f"text {i},{label}\n" for i, label in enumerate(labels))
-    dev = f"text,label\nother,{labels[0]}\n"
+    rows = "".join(f"text {i},{label}\n" for i, label in enumerate(column))
+    dev = f"text,label\nother,{column[0]}\n"
     files = {"t.csv": f"text,label\n{rows}", "d.csv": dev}
     return load(files, train="t.csv", dev="d.csv", **settings)
 
 
-def load_typed(load: Load, labels: list[str], **settings: Any) -> Any:
+def load_typed(load: Load, column: list[str], **settings: Any) -> Any:
     """The same as JSON, where numbers are numbers."""
-    rows = "".join(f'{{"text":"{i}","label":{label}}}\n' for i, label in enumerate(labels))
-    dev = f'{{"text":"other","label":{labels[0]}}}\n'
+    rows = "".join(f'{{"text":"{i}","label":{label}}}\n' for i, label in enumerate(column))
+    dev = f'{{"text":"other","label":{column[0]}}}\n'
     return load({"t.jsonl": rows, "d.jsonl": dev}, train="t.jsonl", dev="d.jsonl", **settings)
 
 

@@ -6,6 +6,9 @@ import csv
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,13 +147,16 @@ def test_pairs(load: Callable[..., Any]) -> None:
     assert loaded.rows("dev") == [(("two", "one"), "y")]
 
 
-def test_a_second_write_is_not_answered_from_the_cache(load: Callable[..., Any]) -> None:
-    dev = "text,label\nq,x\n"
-    names = {"train": "[t].csv", "dev": "d.csv"}
-    first = load({"[t].csv": "text,label\na,x\nb,y\n", "d.csv": dev}, **names)
-    second = load({"[t].csv": "text,label\nc,x\nd,y\n", "d.csv": dev}, **names)
-    assert [row[0] for row in first.rows()] == ["a", "b"]
-    assert [row[0] for row in second.rows()] == ["c", "d"]
+def test_a_second_write_is_not_answered_from_the_cache(tmp_path: Path) -> None:
+    """Same path, same size, same time; the brackets are no glob pattern either."""
+    train = tmp_path / "[t].csv"
+    data = DataSettings(train=train.name, dev_fraction=0.5)
+    for first, second in (("a", "b"), ("c", "d")):
+        train.write_text(f"text,label\n{first},x\n{first}2,x\n{second},y\n{second}2,y\n")
+        os.utime(train, (1_000_000_000, 1_000_000_000))
+        dataset, _ = load_dataset(data, tmp_path, tmp_path / "cache", lambda line: None)
+        found = sorted(dataset.train.texts + dataset.dev.texts)
+        assert found == [first, f"{first}2", second, f"{second}2"]
 
 
 def test_two_readers_that_disagree_are_an_error(
@@ -167,13 +173,28 @@ def test_two_readers_that_disagree_are_an_error(
             load_dataset(data, tmp_path, tmp_path / "cache", lambda line: None)
 
 
-def test_nothing_is_cached_elsewhere(
-    load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+def test_nothing_is_cached_elsewhere_or_said(tmp_path: Path) -> None:
+    """In a process of its own, since the library fixes its folders when it is imported."""
     (tmp_path / "home").mkdir()
-    train = gzip.compress(write_csv(TRICKY))
-    loaded = load({"t.csv.gz": train}, train="t.csv.gz", dev_fraction=0.25)
-    assert loaded.dataset is not None
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "t.csv.gz").write_bytes(gzip.compress(write_csv(TRICKY)))
+    code = (
+        "from pathlib import Path\n"
+        "from factory.data import load_dataset\n"
+        "from factory.recipe import DataSettings\n"
+        "settings = DataSettings(train='t.csv.gz', dev_fraction=0.25)\n"
+        "load_dataset(settings, Path(), Path('cache'), lambda line: None)\n"
+    )
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "work",
+        env={**inherited, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list((tmp_path / "home").iterdir()) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"home", "cache", "t.csv.gz"}
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"cache", "t.csv.gz"}

@@ -1,0 +1,268 @@
+"""The command line: parse, call, print, exit; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.errors import EXIT_ERROR, FactoryError
+from factory.version import VERSION
+
+DEFAULT_STORE = Path("runs")
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override one recipe setting; may be repeated.",
+)
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_STORE,
+    show_default=True,
+    help="Directory of finished and half-finished stages.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+class FactoryGroup(click.Group):
+    """The command group; turns known failures into one message and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 - click's own type
+        """Run the command."""
+        with _failures_as_exit_codes():
+            return super().invoke(context)
+
+
+@click.group(cls=FactoryGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="factory")
+def main() -> None:
+    """Distil a fine-tuned BERT into a small one, gate it, export it, serve it.
+
+    Exit codes: 0 done, 1 error, 2 usage or recipe, 3 gate failed.
+    """
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.toml"))
+@click.option("--train", default="data/train.csv", show_default=True, help="Training file.")
+@click.option("--dev", default=None, help="Dev file; without it a tenth of train is held out.")
+@click.option("--text", default="text", show_default=True, help="Text column.")
+@click.option("--text-pair", default=None, help="Second text column, for pairs.")
+@click.option("--label", default="label", show_default=True, help="Label column.")
+@click.option("--teacher", default="google-bert/bert-base-uncased", show_default=True)
+def init(
+    path: Path,
+    train: str,
+    dev: str | None,
+    text: str,
+    text_pair: str | None,
+    label: str,
+    teacher: str,
+) -> None:
+    """Write a commented recipe to PATH."""
+    from factory.recipe_template import write_template
+
+    columns = [text] if text_pair is None else [text, text_pair]
+    write_template(path, train=train, dev=dev, text_columns=columns, label=label, teacher=teacher)
+    click.echo(path)
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@set_option
+@click.option("--schema", is_flag=True, help="Print the recipe's JSON Schema instead.")
+def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> None:
+    """Check RECIPE, its files and its models without running anything."""
+    from factory.graph import make_graph
+    from factory.recipe_file import load_recipe, recipe_schema
+
+    if schema:
+        click.echo(json.dumps(recipe_schema(), indent=2))
+        return
+    if recipe is None:
+        raise click.UsageError("give a recipe, or --schema")
+    parsed = load_recipe(recipe, overrides)
+    make_graph(parsed, recipe.parent)
+    click.echo(f"{recipe}: valid")
+
+
+@main.command()
+@recipe_argument
+@set_option
+@store_option
+@json_option
+def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -> None:
+    """Print what `run` would do with each stage of RECIPE, and why."""
+    from factory.graph import make_graph
+    from factory.graph import plan as plan_steps
+    from factory.recipe_file import load_recipe
+    from factory.store import Store
+
+    parsed = load_recipe(recipe, overrides)
+    steps = plan_steps(make_graph(parsed, recipe.parent), Store(store), parsed.name)
+    if as_json:
+        rows = [
+            {
+                "stage": planned.step.stage,
+                "fingerprint": planned.step.fingerprint,
+                "status": planned.status,
+                "reason": planned.reason,
+            }
+            for planned in steps
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for planned in steps:
+        click.echo(f"{planned.step.directory_name:24} {planned.status:7} {planned.reason}")
+
+
+@main.command()
+@recipe_argument
+@set_option
+@store_option
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
+    """Make the bundle of RECIPE; the last line on stdout is its directory."""
+    from factory.environment import prepare_libraries
+    from factory.pipeline import run as run_pipeline
+    from factory.recipe_file import load_recipe
+    from factory.report import result_table
+    from factory.store import Store
+    from serving.bundle import read_manifest
+
+    parsed = load_recipe(recipe, overrides)
+    prepare_libraries()
+    bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
+    click.echo(result_table(read_manifest(bundle)), err=True)
+    click.echo(bundle)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--text", "text_columns", multiple=True, default=("text",), show_default=True)
+@click.option("--label", default="label", show_default=True, help="Label column.")
+@click.option("--max-length", default=None, type=int, help="Tokens; a bundle knows its own.")
+@json_option
+def evaluate(
+    model: Path,
+    data: Path,
+    text_columns: tuple[str, ...],
+    label: str,
+    max_length: int | None,
+    as_json: bool,
+) -> None:
+    """Score MODEL (a bundle, or a folder in Hugging Face format) on the labelled file DATA.
+
+    Give --text twice for sentence pairs.
+    """
+    from factory.environment import prepare_libraries
+    from factory.scoring import evaluation_lines, score_file
+
+    prepare_libraries()
+    evaluation = score_file(model, data, list(text_columns), label, max_length)
+    if as_json:
+        click.echo(json.dumps(evaluation.facts(), indent=2))
+        return
+    for line in evaluation_lines(evaluation):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Print what BUNDLE is, how good it is, and why the gate let it pass."""
+    from factory.report import gate_lines, result_table
+    from serving.bundle import MANIFEST_NAME, read_manifest
+
+    manifest = read_manifest(bundle)
+    if as_json:
+        click.echo((bundle / MANIFEST_NAME).read_text(encoding="utf-8"), nl=False)
+        return
+    click.echo(f"{manifest.name}  version {manifest.version}  {manifest.task}")
+    click.echo(f"serves {manifest.model.file} ({manifest.model.variant})")
+    click.echo(f"{len(manifest.labels)} labels: {', '.join(manifest.labels)}")
+    click.echo(f"\n{result_table(manifest)}\n")
+    for line in gate_lines(manifest):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def verify(bundle: Path) -> None:
+    """Check every file of BUNDLE against its manifest, and that the model loads and answers."""
+    from serving.predictor import Predictor
+
+    predictor = Predictor.open(bundle)
+    click.echo(f"{bundle}: {len(predictor.manifest.files)} files match, the model answers")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--host", default=None, help="Overrides SERVING_HOST.")
+@click.option("--port", default=None, type=int, help="Overrides SERVING_PORT.")
+def serve(bundle: Path, host: str | None, port: int | None) -> None:
+    """Serve BUNDLE over HTTP; the same as `python -m serving`."""
+    from serving.__main__ import main as serve_main
+
+    arguments = [str(bundle)]
+    arguments += ["--host", host] if host is not None else []
+    arguments += ["--port", str(port)] if port is not None else []
+    raise SystemExit(serve_main(arguments))
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Print versions, devices and usable execution providers, and what is missing."""
+    from factory.doctor import examine
+
+    examination = examine()
+    if as_json:
+        click.echo(json.dumps(examination.facts(), indent=2))
+    else:
+        for line in examination.lines():
+            click.echo(line)
+    if examination.errors:
+        raise SystemExit(EXIT_ERROR)
+
+
+@contextlib.contextmanager
+def _failures_as_exit_codes() -> Iterator[None]:
+    from serving.errors import ServingError
+
+    try:
+        yield
+    except FactoryError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from error
+    except ServingError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(EXIT_ERROR) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        raise SystemExit(EXIT_ERROR) from error
+    except ModuleNotFoundError as error:
+        from factory.doctor import install_line
+
+        click.echo(f"error: {install_line(error.name or '')}", err=True)
+        raise SystemExit(EXIT_ERROR) from error
+
+

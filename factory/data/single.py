@@ -1,0 +1,48 @@
+"""One labelled file, read for scoring with labels that are already fixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from factory.data.checks import check_texts
+from factory.data.dataset import Split
+from factory.data.labels import encode
+from factory.data.reading import confirm, read_file
+from factory.data.source import local_files
+from factory.data.telling import Findings
+from factory.errors import DataError
+from factory.recipe import DataSettings
+
+
+def load_split(
+    path: Path,
+    text_columns: list[str],
+    label: str,
+    labels: tuple[str, ...] | None,
+    cache_directory: Path,
+) -> Split:
+    """Read every row of a file; `labels` None means that the targets are numbers.
+
+    Raises:
+        DataError: with every problem, each with its line; labels the model lacks included.
+    """
+    settings = DataSettings(
+        train=str(path.absolute()),
+        dev_fraction=0.5,  # never drawn: the file is read whole
+        text=text_columns[0] if len(text_columns) == 1 else text_columns,
+        label=label,
+        labels=list(labels) if labels is not None else None,
+        task="classification" if labels is not None else "regression",
+    )
+    findings = Findings()
+    (file,) = local_files(settings, path.parent)
+    table = read_file(file, settings, cache_directory, findings)
+    if table is not None:
+        check_texts(table, settings.text_columns, findings)
+        targets = encode({path.stem: table}, settings, findings).targets[path.stem]
+    if table is None or findings.problems:
+        raise DataError(f"{path} cannot be scored", findings.problems)
+    table = confirm(file, table, settings, cache_directory)
+    texts = [[str(text) for text in column] for column in table.texts]
+    checked = [target for target in targets if target is not None]
+    return Split(path.stem, texts[0], texts[1] if len(texts) == 2 else None, checked)  # type: ignore[arg-type]

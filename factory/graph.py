@@ -1,0 +1,242 @@
+"""The stages of one recipe with their fingerprints, computed without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.data.source import source_identity
+from factory.errors import RecipeError
+from factory.model_source import ModelSource, find_model
+from factory.recipe import Recipe
+from factory.store import Status, Step, Store
+
+# Raised by hand when a stage's code makes something else from the same inputs.
+DATA_VERSION = 1
+TEACHER_VERSION = 1
+DISTILL_VERSION = 1
+BASELINE_VERSION = 1
+EVALUATE_VERSION = 1
+EXPORT_VERSION = 1
+QUANTIZE_VERSION = 1
+BUNDLE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Every stage of a recipe; baseline and quantize are None when the recipe needs neither."""
+
+    data: Step
+    teacher: Step
+    distill: Step
+    baseline: Step | None
+    evaluate: Step
+    export: Step
+    quantize: Step | None
+    bundle: Step
+    teacher_source: ModelSource
+    start_source: ModelSource | None
+
+    def steps(self) -> list[Step]:
+        """The stages in the order they run."""
+        stages = (
+            self.data,
+            self.teacher,
+            self.distill,
+            self.baseline,
+            self.evaluate,
+            self.export,
+            self.quantize,
+            self.bundle,
+        )
+        return [step for step in stages if step is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """What a run would do with one stage, and why."""
+
+    step: Step
+    status: Status
+    reason: str
+
+
+def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
+    """Resolve files and models and fingerprint every stage.
+
+    Args:
+        base_directory: the recipe's folder; relative paths in the recipe start there.
+
+    Raises:
+        RecipeError, DataError: a model or data file that is not there; all of them together.
+    """
+    sources = _Sources(
+        find_model(recipe.teacher.model, base_directory, "teacher.model", recipe.teacher.revision),
+        find_start(recipe, base_directory),
+    )
+    sections = recipe.model_dump(mode="json")
+    length = {"max_length": recipe.data.max_length}
+    data = Step(
+        "data",
+        DATA_VERSION,
+        {
+            "data": _without(sections["data"], "max_length", "train", "dev", "test"),
+            "source": source_identity(recipe.data, base_directory),
+        },
+        {},
+    )
+    teacher = Step(
+        "teacher",
+        TEACHER_VERSION,
+        {
+            "teacher": _without(sections["teacher"], "model", "min_margin"),
+            "data": length,
+            "model": sources.teacher.identity,
+        },
+        {"data": data.fingerprint},
+    )
+    distill, baseline = _student_steps(recipe, sections, sources, data, teacher)
+    models = {
+        "data": data.fingerprint,
+        "teacher": teacher.fingerprint,
+        "student": distill.fingerprint,
+    }
+    if baseline is not None:
+        models["baseline"] = baseline.fingerprint
+    evaluate = Step("evaluate", EVALUATE_VERSION, {"data": length}, models)
+    export, quantize, bundle = _shipping_steps(recipe, sections, models, evaluate)
+    return Graph(
+        data=data,
+        teacher=teacher,
+        distill=distill,
+        baseline=baseline,
+        evaluate=evaluate,
+        export=export,
+        quantize=quantize,
+        bundle=bundle,
+        teacher_source=sources.teacher,
+        start_source=sources.start,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    teacher: ModelSource
+    start: ModelSource | None
+
+
+def _student_steps(
+    recipe: Recipe, sections: Mapping[str, Any], sources: _Sources, data: Step, teacher: Step
+) -> tuple[Step, Step | None]:
+    """The distilled student and, when the recipe wants it, the undistilled one."""
+    student = sections["student"]
+    settings = {
+        "student": _without(student, "start") if sources.start else student,
+        "distill": _without(sections["distill"], "baseline"),
+        "data": {"max_length": recipe.data.max_length},
+        "start": sources.start.identity if sources.start else None,
+    }
+    inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
+    distill = Step("distill", DISTILL_VERSION, settings, inputs)
+    if recipe.distill.baseline == "off":
+        return distill, None
+    baseline_settings = {**settings, "baseline": recipe.distill.baseline}
+    return distill, Step("baseline", BASELINE_VERSION, baseline_settings, inputs)
+
+
+def _shipping_steps(
+    recipe: Recipe, sections: Mapping[str, Any], models: Mapping[str, str], evaluate: Step
+) -> tuple[Step, Step | None, Step]:
+    """Export, quantize (when a variant needs it) and bundle."""
+    export = Step(
+        "export",
+        EXPORT_VERSION,
+        {"export": sections["export"], "data": {"max_length": recipe.data.max_length}},
+        {"data": models["data"], "student": models["student"]},
+    )
+    inputs = {**models, "evaluation": evaluate.fingerprint, "onnx": export.fingerprint}
+    quantize = None
+    if "int8" in recipe.quantize.variants:
+        quantize = Step(
+            "quantize",
+            QUANTIZE_VERSION,
+            {"quantize": {"per_channel": recipe.quantize.per_channel}},
+            {"onnx": export.fingerprint},
+        )
+        inputs["int8"] = quantize.fingerprint
+    settings = {
+        "name": recipe.name,
+        "gate": sections["gate"],
+        "teacher": {"min_margin": recipe.teacher.min_margin},
+        "quantize": {"variants": recipe.quantize.variants},
+    }
+    return export, quantize, Step("bundle", BUNDLE_VERSION, settings, inputs)
+
+
+def find_start(recipe: Recipe, base_directory: Path) -> ModelSource | None:
+    """The checkpoint the student starts from, or None for the starts that need none.
+
+    Raises:
+        RecipeError: the checkpoint is not there, or its start is not built yet.
+    """
+    start = recipe.student.start
+    if start in ("teacher", "random"):
+        return None
+    if start == "general":
+        raise RecipeError(
+            "student.start",
+            ['"general" needs a checkpoint: give the folder or hub id of a general student'],
+        )
+    return find_model(start, base_directory, "student.start", recipe.student.revision)
+
+
+def plan(graph: Graph, store: Store, recipe_name: str) -> list[PlannedStep]:
+    """What a run would do with each stage, and what changed since this recipe last ran."""
+    planned = []
+    for step in graph.steps():
+        status = store.status(step)
+        reasons = {
+            "cached": "nothing changed",
+            "resume": "an interrupted run left its work",
+            "run": _why(step, store, recipe_name),
+        }
+        planned.append(PlannedStep(step, status, reasons[status]))
+    return planned
+
+
+def _why(step: Step, store: Store, recipe_name: str) -> str:
+    """The first differences from this recipe's last artifact of the stage."""
+    records = [r for r in store.records(step.stage) if r.get("recipe_name") == recipe_name]
+    if not records:
+        return "never made"
+    last = records[0]
+    changes = []
+    if last.get("stage_version") != step.version:
+        changes.append("the stage's code changed")
+    old, new = _flatten(last["settings"]), _flatten(step.settings)
+    changes += [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    inputs = {*last["inputs"], *step.inputs}
+    changed = sorted(n for n in inputs if last["inputs"].get(n) != step.inputs.get(n))
+    if changed:
+        changes.append(f"new {', '.join(changed)}")
+    return "; ".join(changes) or "its artifact was removed"
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in names}

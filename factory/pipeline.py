@@ -1,0 +1,207 @@
+"""The one pipeline: from a recipe to a published bundle, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from factory import gate
+from factory.data.checks import check_batch
+from factory.data.dataset import Dataset, read_dataset, write_dataset
+from factory.data.stage import load_dataset
+from factory.graph import Graph, make_graph
+from factory.progress import say
+from factory.recipe import Recipe
+from factory.store import Artifact, Step, Store
+
+Facts = dict[str, Any]
+
+
+def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto") -> Path:
+    """Make the bundle of a recipe, reusing every stage that is already there.
+
+    Args:
+        base_directory: the recipe's folder; relative paths in the recipe start there.
+        device: auto, cpu or cuda; changes speed, not what is made.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        FactoryError: a stage failed; GateFailedError when a gate said no.
+    """
+    graph = make_graph(recipe, base_directory)
+    with store.locked():
+        if store.status(graph.bundle) == "cached":
+            say("nothing to do: every stage of this recipe is already made")
+            return store.load(graph.bundle).directory
+        return _run_stages(recipe, graph, base_directory, store, device)
+
+
+def _run_stages(
+    recipe: Recipe, graph: Graph, base_directory: Path, store: Store, device: str
+) -> Path:
+    build = _announcing_build(store, recipe.name)
+
+    data = build(graph.data, lambda here: _make_data(here, recipe, base_directory))
+    dataset = cache(lambda: read_dataset(data.directory))
+    check_batch(len(dataset().train), _largest_batch(recipe), "train")
+
+    teacher = build(graph.teacher, lambda here: _make_teacher(here, recipe, graph, dataset(), device))
+    _check_teacher(teacher, dataset(), recipe)
+
+    def student_arguments() -> tuple[Any, ...]:
+        open_teacher = _open_model(teacher, recipe, device)
+        return open_teacher, dataset().train, recipe.student, graph.start_source, recipe.distill
+
+    distilled = build(graph.distill, lambda here: _distill(here, *student_arguments()))
+    baseline = None
+    if graph.baseline is not None:
+        baseline = build(graph.baseline, lambda here: _baseline(here, *student_arguments()))
+
+    models = {"teacher": teacher, "student": distilled}
+    if baseline is not None:
+        models["baseline"] = baseline
+    evaluation = build(graph.evaluate, lambda here: _evaluate(here, models, recipe, dataset(), device))
+    _gate_1(recipe, evaluation.facts)
+
+    onnx = build(graph.export, lambda here: _export(here, distilled, recipe, dataset()))
+    variants = {"fp32": onnx.directory / "model.onnx"}
+    if graph.quantize is not None:
+        int8 = build(graph.quantize, lambda here: _quantize(here, variants["fp32"], recipe))
+        variants["int8"] = int8.directory / "model.onnx"
+
+    artifacts = {"data": data, **models, "evaluation": evaluation, "onnx": onnx}
+    bundle = build(
+        graph.bundle, lambda here: _bundle(here, graph, recipe, dataset(), artifacts, variants)
+    )
+    return bundle.directory
+
+
+def _announcing_build(
+    store: Store, recipe_name: str
+) -> Callable[[Step, Callable[[Path], Facts]], Artifact]:
+    """`Store.build` that says what it does with each stage."""
+
+    def build(step: Step, make: Callable[[Path], Facts]) -> Artifact:
+        words = {"cached": "cached", "resume": "resuming", "run": "running"}
+        say(f"[{step.stage}] {words[store.status(step)]}  {store.directory(step)}")
+        return store.build(step, recipe_name, make)
+
+    return build
+
+
+def _make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
+    from factory.scratch import scratch_directory
+
+    with scratch_directory(here) as scratch:
+        dataset, facts = load_dataset(recipe.data, base_directory, scratch, say)
+    write_dataset(dataset, here)
+    return facts
+
+
+def _largest_batch(recipe: Recipe) -> int:
+    return max(recipe.distill.batch_size, recipe.teacher.batch_size)
+
+
+def _make_teacher(
+    here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str
+) -> Facts:
+    from factory.classifier import pick_device
+    from factory.teacher import make_teacher
+
+    return make_teacher(
+        here,
+        graph.teacher_source,
+        recipe.teacher,
+        dataset,
+        recipe.data.max_length,
+        pick_device(device),
+    )
+
+
+def _check_teacher(teacher: Artifact, dataset: Dataset, recipe: Recipe) -> None:
+    from factory.teacher import check_teacher
+
+    check_teacher(teacher.facts, dataset, recipe.teacher.min_margin)
+
+
+def _open_model(artifact: Artifact, recipe: Recipe, device: str) -> Any:  # noqa: ANN401 - lazy torch
+    from factory.classifier import load_torch_classifier, pick_device
+
+    directory = artifact.directory / "model"
+    return load_torch_classifier(directory, recipe.data.max_length, pick_device(device))
+
+
+def _distill(here: Path, *arguments: Any) -> Facts:  # noqa: ANN401 - handed through once
+    from factory.distill.task import distill
+
+    return distill(here, *arguments)
+
+
+def _baseline(here: Path, *arguments: Any) -> Facts:  # noqa: ANN401 - handed through once
+    from factory.distill.task import train_baseline
+
+    return train_baseline(here, *arguments)
+
+
+def _evaluate(
+    here: Path, models: Mapping[str, Artifact], recipe: Recipe, dataset: Dataset, device: str
+) -> Facts:
+    """Score every torch model on dev, and on test when there is one."""
+    import numpy as np
+
+    from factory.evaluate import evaluate
+
+    facts: Facts = {}
+    for name, artifact in models.items():
+        model = _open_model(artifact, recipe, device)
+        facts[name] = {}
+        for split in dataset.splits()[1:]:
+            result = evaluate(model, split, dataset.labels)
+            np.save(here / f"{name}.{split.name}.npy", result.predicted)
+            facts[name][split.name] = result.facts()
+    return facts
+
+
+def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> None:
+    """The cheap gate: the student in torch, before anything is exported."""
+    results = gate.check_rules(recipe.gate, recipe.metric, gate.measured_student(recipe, evaluation))
+    for line in gate.verdict_lines(results):
+        say(f"gate 1  {line}")
+    gate.require("gate 1 (student in torch)", results)
+
+
+def _export(here: Path, student: Artifact, recipe: Recipe, dataset: Dataset) -> Facts:
+    from factory.export.onnx import export_onnx
+    from factory.export.parity import check_agreement, check_parity
+
+    file = here / "model.onnx"
+    export_onnx(student.directory / "model", file, recipe.export.opset)
+    model = _open_model(student, recipe, "cpu")
+    return {
+        "largest_difference": check_parity(file, model, recipe.export.atol),
+        "dev_rows_agreeing": check_agreement(file, model, dataset.dev),
+        "size_bytes": file.stat().st_size,
+    }
+
+
+def _quantize(here: Path, source: Path, recipe: Recipe) -> Facts:
+    from factory.export.quantize import quantize_int8
+
+    return quantize_int8(source, here / "model.onnx", recipe.quantize.per_channel)
+
+
+def _bundle(
+    here: Path,
+    graph: Graph,
+    recipe: Recipe,
+    dataset: Dataset,
+    artifacts: Mapping[str, Artifact],
+    variants: Mapping[str, Path],
+) -> Facts:
+    from factory.shipping import ship
+
+    return ship(here, graph.bundle.fingerprint, recipe, dataset, artifacts, variants)

@@ -1,0 +1,79 @@
+"""The commented recipe that `factory init` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from factory.errors import FactoryError
+
+TEMPLATE = """\
+# One recipe in, one gated ONNX bundle out:   factory run {file}
+# Check it first with `factory validate {file}`; `factory validate --schema` lists every key.
+name = {name}
+
+[data]
+train = {train}        # csv, tsv, jsonl or parquet, .gz too; relative to this file
+{dev}
+text = {text}          # one column, or two for sentence pairs
+label = {label}
+max_length = 128       # tokens; longer inputs are cut
+
+[teacher]
+model = {teacher}      # hub id, local folder, or package:NAME
+fine_tune = true       # false: the model is already fine-tuned on these labels
+epochs = 3.0
+
+[student]              # 14.35M parameters at this shape
+layers = 4
+hidden = 312
+start = "teacher"      # "random", or a checkpoint such as huawei-noah/TinyBERT_General_4L_312D
+
+[distill]
+layer_map = "uniform"  # "top", "bottom", or a list such as [3, 6, 9, 12]
+baseline = "off"       # "random": also train the same student without distillation
+
+[gate]                 # a rule that fails stops the run with exit code 3
+min_retention = 0.968  # of the teacher's metric
+max_quantization_drop = 0.01
+
+[quantize]
+variants = ["int8", "fp32"]   # the first that passes the second gate is served
+"""
+
+
+def write_template(
+    path: Path,
+    *,
+    train: str,
+    dev: str | None,
+    text_columns: Sequence[str],
+    label: str,
+    teacher: str,
+) -> None:
+    """Write a recipe that is valid as it stands; an existing file is never overwritten.
+
+    Raises:
+        FactoryError: the file exists.
+    """
+    columns = text_columns[0] if len(text_columns) == 1 else list(text_columns)
+    dev_line = (
+        "dev_fraction = 0.1     # held out of train; or: dev = a file"
+        if dev is None
+        else f"dev = {json.dumps(dev)}"
+    )
+    text = TEMPLATE.format(
+        file=path.name,
+        name=json.dumps(path.stem),
+        train=json.dumps(train),
+        dev=dev_line,
+        text=json.dumps(columns),
+        label=json.dumps(label),
+        teacher=json.dumps(teacher),
+    )
+    try:
+        with path.open("x", encoding="utf-8") as handle:
+            handle.write(text)
+    except FileExistsError as error:
+        raise FactoryError(f"{path}: exists already; give another path or remove it") from error

@@ -1,0 +1,97 @@
+"""What was built, as tables people read: the result table and the bundle's model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from serving.bundle import Manifest
+
+NAMES = {
+    "teacher": "teacher (torch)",
+    "student": "student (torch)",
+    "baseline": "student without distillation (torch)",
+    "fp32": "student, ONNX fp32",
+    "int8": "student, ONNX int8",
+}
+
+
+def result_table(manifest: Manifest, split: str | None = None) -> str:
+    """Markdown table of every model: metric with interval, retention, size, latency."""
+    metric = _metric(manifest)
+    chosen_split = split or manifest.recipe["gate"]["split"]
+    head = f"| model | {metric} on {chosen_split} (95 %) | kept of teacher | size | p50 | p95 |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    teacher = manifest.scores["teacher"][chosen_split][metric]["value"]
+    for model in (name for name in NAMES if name in manifest.scores):
+        score = manifest.scores[model][chosen_split][metric]
+        kept = f"{100 * score['value'] / teacher:.1f} %" if teacher > 0 else "-"
+        shipped = " (served)" if model == manifest.model.variant else ""
+        lines.append(
+            f"| {NAMES[model]}{shipped} | {score['value']:.4f} "
+            f"({score['low']:.4f} to {score['high']:.4f}) | {kept} | "
+            f"{_size(manifest, model)} | {_latency(manifest, model)} |"
+        )
+    return "\n".join(lines)
+
+
+def gate_lines(manifest: Manifest) -> list[str]:
+    """One line per gate rule, as it was decided."""
+    return [f"{'pass' if rule['passed'] else 'FAIL'}  {rule['text']}" for rule in manifest.gate]
+
+
+def model_card(manifest: Manifest) -> str:
+    """The bundle's README.md: what it is, how good, what it costs, how to use it."""
+    rows = manifest.data["rows"]
+    splits = [split for split in ("dev", "test") if split in rows]
+    tables = "\n\n".join(
+        f"### {split} ({rows[split]} rows)\n\n{result_table(manifest, split)}" for split in splits
+    )
+    kind = "pairs of texts" if manifest.text_pair else "single texts"
+    rules = "\n".join(f"- {line}" for line in gate_lines(manifest))
+    return f"""# {manifest.name}
+
+A {manifest.task} model for {kind}, distilled into a small BERT and exported to ONNX.
+
+- served file: `{manifest.model.file}` ({manifest.model.variant})
+- labels: {", ".join(manifest.labels)}
+- at most {manifest.max_length} tokens per input; longer ones are cut
+- version: `{manifest.version}`
+
+## Results
+
+{tables}
+
+Latency: {manifest.measurements["latency_conditions"]}.
+
+## Gate
+
+{rules}
+
+## Use
+
+```
+python -m serving PATH_OF_THIS_FOLDER
+```
+
+`manifest.json` holds the recipe, versions, scores and the SHA-256 of every file.
+"""
+
+
+def _metric(manifest: Manifest) -> str:
+    metric: str | None = manifest.recipe["gate"]["metric"]
+    if metric is not None:
+        return metric
+    return "accuracy" if manifest.task == "classification" else "spearman"
+
+
+def _size(manifest: Manifest, model: str) -> str:
+    size_bytes: int = manifest.measurements["size_bytes"][model]
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _latency(manifest: Manifest, model: str) -> str:
+    latency: Mapping[str, Any] | None = manifest.measurements["latency"].get(model)
+    if latency is None:
+        return "- | -"
+    return f"{latency['p50_ms']:.2f} ms | {latency['p95_ms']:.2f} ms"

@@ -1,0 +1,57 @@
+"""Scoring a bundle or a model folder on a labelled file, outside any run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from factory.classifier import Classifier
+from factory.data.single import load_split
+from factory.errors import FactoryError
+from factory.evaluate import Evaluation, evaluate
+from serving.bundle import MANIFEST_NAME
+from serving.predictor import Predictor
+
+DEFAULT_MAX_LENGTH = 128
+
+
+def score_file(
+    model: Path, data: Path, text_columns: list[str], label: str, max_length: int | None
+) -> Evaluation:
+    """Open `model`, read `data` with the model's own labels, and evaluate.
+
+    Raises:
+        FactoryError: the folder is neither a bundle nor a model.
+        DataError: the file has problems, or labels the model does not know.
+    """
+    classifier, labels, regression = _open(model, max_length)
+    with tempfile.TemporaryDirectory() as cache:
+        split = load_split(data, text_columns, label, None if regression else labels, Path(cache))
+    return evaluate(classifier, split, labels)
+
+
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """The evaluation as text."""
+    return [
+        f"{evaluation.split}: {evaluation.rows} rows",
+        *(
+            f"{name:10} {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})"
+            for name, score in evaluation.scores.items()
+        ),
+    ]
+
+
+def _open(model: Path, max_length: int | None) -> tuple[Classifier, tuple[str, ...], bool]:
+    if (model / MANIFEST_NAME).is_file():
+        predictor = Predictor.open(model)
+        return predictor, predictor.labels, predictor.task == "regression"
+    if not (model / "config.json").is_file():
+        raise FactoryError(
+            f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"
+        )
+    from factory.classifier import load_torch_classifier
+
+    classifier = load_torch_classifier(model, max_length or DEFAULT_MAX_LENGTH)
+    config = classifier.model.config
+    labels = tuple(config.id2label[number] for number in range(config.num_labels))
+    return classifier, labels, config.num_labels == 1

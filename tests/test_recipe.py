@@ -1,0 +1,246 @@
+"""The configuration tree: strict, frozen, and checked across its sections."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from minimal_recipe import recipe_tree
+from pydantic import ValidationError
+
+from factory.errors import RecipeError
+from factory.recipe import DataSettings, Recipe
+from factory.recipe_file import known_keys, parse_recipe
+from factory.store import Step
+
+HUB = {"data.train": ..., "data.dev": ..., "data.hub": "org/set"}
+REGRESSION = {"data.task": "regression", "gate.metric": "pearson"}
+
+
+def problems_of(changes: dict[str, Any]) -> list[str]:
+    """The lines a changed minimal recipe is refused with."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(recipe_tree(changes))
+    return list(caught.value.problems)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    recipe = parse_recipe(recipe_tree())
+    assert (recipe.student.layers, recipe.student.hidden, recipe.student.heads) == (4, 312, 12)
+    assert recipe.student.intermediate == 1200
+    assert recipe.data.max_length == 128
+    assert recipe.distill.layer_map == "uniform"
+    assert recipe.distill.prediction.temperature == 1.0
+    assert recipe.quantize.variants == ["int8"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("name", 7, "valid string (given: 7)"),
+        ("name", "two words", "match pattern"),
+        ("data.train", ["a.tsv"], 'valid string (given: ["a.tsv"])'),
+        ("data.max_length", "128", 'valid integer (given: "128")'),
+        ("data.max_length", 128.0, "valid integer (given: 128.0)"),
+        ("data.max_length", True, "valid integer (given: true)"),
+        ("data.max_length", 7, "greater than or equal to 8 (given: 7)"),
+        ("data.max_length", 513, "less than or equal to 512 (given: 513)"),
+        ("data.labels", ["only"], "at least 2 items"),
+        ("data.labels", ["a", 1], "valid string (given: 1)"),
+        ("data.task", "ranking", "'classification' or 'regression'"),
+        ("teacher.epochs", "3", 'valid number (given: "3")'),
+        ("teacher.epochs", 0, "greater than 0 (given: 0)"),
+        ("teacher.fine_tune", 1, "valid boolean (given: 1)"),
+        ("teacher.fine_tune", "yes", 'valid boolean (given: "yes")'),
+        ("teacher.warmup", 1.5, "less than or equal to 1 (given: 1.5)"),
+        ("teacher.learning_rate", float("inf"), "finite number (given: Infinity)"),
+        ("teacher.weight_decay", float("nan"), "finite number (given: NaN)"),
+        ("gate.min_gain", float("nan"), "finite number (given: NaN)"),
+        ("student", 4, "valid dictionary"),
+        ("student.layers", 0, "greater than 0 (given: 0)"),
+        ("distill.prediction.temperature", 0.0, "greater than 0 (given: 0.0)"),
+        ("distill.intermediate.hidden_weight", -1.0, "greater than or equal to 0 (given: -1.0)"),
+        ("gate.min_retention", 0.0, "greater than 0 (given: 0.0)"),
+        ("gate.max_size_bytes", 1.5, "valid integer (given: 1.5)"),
+        ("export.opset", 13, "greater than or equal to 14 (given: 13)"),
+        ("export.opset", 21, "less than or equal to 20 (given: 21)"),
+        ("quantize.variants", [], "at least 1 item"),
+        ("quantize.variants", "int8", 'valid list (given: "int8")'),
+        ("quantize.variants", ["int8", "int4"], "'fp32' or 'int8' (given: \"int4\")"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(key: str, value: Any, message: str) -> None:
+    (problem,) = problems_of({key: value})
+    assert problem.startswith(f"{key}: ")
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "messages"),
+    [
+        ("data.text", ["a"], ["valid string", "at least 2 items"]),
+        ("data.text", ["a", "b", "c"], ["valid string", "at most 2 items"]),
+        ("distill.layer_map", "uniforn", ["'uniform', 'top' or 'bottom'", "valid list"]),
+        ("distill.layer_map", [3, -6, 9, 12], ["'uniform', 'top'", "greater than 0 (given: -6)"]),
+    ],
+)
+def test_a_value_of_several_kinds_says_what_each_kind_needs(
+    key: str, value: Any, messages: list[str]
+) -> None:
+    problems = problems_of({key: value})
+    assert len(problems) == len(messages)
+    for problem, message in zip(problems, messages, strict=True):
+        assert problem.startswith(f"{key}: "), "no internals of the validator in the path"
+        assert message in problem
+
+
+def test_a_whole_number_is_accepted_where_a_number_is_meant() -> None:
+    assert parse_recipe(recipe_tree({"teacher.epochs": 2})).teacher.epochs == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "message"),
+    [
+        ({"data.train": ...}, "data", "either train (a file) or hub"),
+        ({"data.hub": "org/set"}, "data", "either train (a file) or hub"),
+        ({"data.dev": ...}, "data", "either dev (a file) or dev_fraction"),
+        ({"data.dev_fraction": 0.1}, "data", "either dev (a file) or dev_fraction"),
+        (
+            HUB | {"data.dev_fraction": 0.1, "data.dev_split": "dev"},
+            "data",
+            "either dev_split or dev_fraction",
+        ),
+        (HUB | {"data.dev_split": None}, "data", "either dev_split or dev_fraction"),
+        (HUB | {"data.dev": "dev.tsv"}, "data", "a hub data set has dev_split and test_split"),
+        (HUB | {"data.test": "test.tsv"}, "data", "a hub data set has dev_split and test_split"),
+        ({"data.dev": ..., "data.dev_fraction": 0.0}, "data", "between 0 and 1"),
+        ({"data.dev": ..., "data.dev_fraction": 1.0}, "data", "between 0 and 1"),
+        (REGRESSION | {"data.labels": ["a", "b"]}, "data", "labels belong to classification"),
+        ({"student.hidden": 310}, "student", "hidden 310 is not a multiple of heads 12"),
+        ({"gate": {}}, "recipe", "gate has no quality rule"),
+        ({"gate": {"max_size_bytes": 1}}, "recipe", "gate has no quality rule"),
+        ({"gate.metric": "spearman"}, "recipe", "spearman does not fit data.task classification"),
+        (
+            {"data.task": "regression", "gate.metric": "accuracy"},
+            "recipe",
+            "accuracy does not fit data.task regression",
+        ),
+        (
+            REGRESSION | {"gate.min_class_recall": 0.5},
+            "recipe",
+            "min_class_recall needs data.task = classification",
+        ),
+        ({"gate.min_gain": 0.01}, "recipe", "min_gain needs distill.baseline"),
+        ({"gate.split": "test"}, "recipe", 'gate.split = "test" needs data.test'),
+        (
+            {"gate.split": "test", "data.test_split": "test"},
+            "recipe",
+            'gate.split = "test" needs data.test',
+        ),
+        (HUB | {"gate.split": "test"}, "recipe", 'gate.split = "test" needs data.test'),
+        (
+            {"distill.layer_map": [6, 12]},
+            "recipe",
+            "distill.layer_map has 2 entries for 4 layers",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    changes: dict[str, Any], path: str, message: str
+) -> None:
+    (problem,) = problems_of(changes)
+    assert problem.startswith(f"{path}: ")
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.dev": ..., "data.dev_fraction": 0.1},
+        HUB,
+        HUB | {"data.dev_fraction": 0.1},
+        HUB | {"gate.split": "test", "data.test_split": "test"},
+        {"gate.split": "test", "data.test": "test.tsv"},
+        {"data.task": "regression"},
+        REGRESSION,
+        {"student.hidden": 324},
+        {"gate": {"max_drop": 0.01}},
+        {"gate": {"min_retention": 0.968}},
+        {"gate": {"min_gain": 0.01}, "distill.baseline": "random"},
+        {"gate": {"min_gain": 0.01}, "distill.baseline": "same"},
+        {"gate.min_class_recall": 0.5},
+        {"distill.layer_map": [3, 6, 9, 12]},
+        {"distill.layer_map": [2], "student.layers": 1},
+    ],
+)
+def test_settings_that_belong_together_are_accepted(changes: dict[str, Any]) -> None:
+    parse_recipe(recipe_tree(changes))
+
+
+def test_dev_fraction_alone_switches_the_default_dev_split_off() -> None:
+    assert parse_recipe(recipe_tree(HUB)).data.dev_split == "validation"
+    assert parse_recipe(recipe_tree(HUB | {"data.dev_fraction": 0.1})).data.dev_split is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [
+        ({}, "accuracy"),
+        ({"gate.metric": "mcc"}, "mcc"),
+        ({"data.task": "regression"}, "spearman"),
+        (REGRESSION, "pearson"),
+    ],
+)
+def test_the_metric_is_the_gates_or_the_tasks(changes: dict[str, Any], metric: str) -> None:
+    assert parse_recipe(recipe_tree(changes)).metric == metric
+
+
+def test_text_columns_are_one_or_two_names() -> None:
+    assert DataSettings(train="t", dev="d", text="body").text_columns == ("body",)
+    assert DataSettings(train="t", dev="d", text=["q", "a"]).text_columns == ("q", "a")
+
+
+@pytest.mark.parametrize("path", sorted(known_keys()))
+def test_nothing_can_be_assigned(path: str) -> None:
+    node: Any = parse_recipe(recipe_tree())
+    *sections, key = path.split(".")
+    for section in sections:
+        node = getattr(node, section)
+    before = getattr(node, key)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(node, key, before)
+    assert getattr(node, key) == before
+
+
+def test_a_misspelt_attribute_cannot_be_added() -> None:
+    recipe = parse_recipe(recipe_tree())
+    with pytest.raises(ValidationError):
+        recipe.distill.tempereture = 2.0  # type: ignore[attr-defined]
+
+
+def test_recipes_share_no_mutable_default() -> None:
+    first, second = parse_recipe(recipe_tree()), parse_recipe(recipe_tree())
+    first.quantize.variants.append("fp32")
+    assert second.quantize.variants == ["int8"]
+    assert parse_recipe(recipe_tree()).quantize.variants == ["int8"]
+
+
+def test_use_leaves_the_dump_as_it_was() -> None:
+    tree = recipe_tree({"distill.layer_map": [3, 6, 9, 12], "data.text": ["q", "a"]})
+    given = json.dumps(tree)
+    recipe = parse_recipe(tree)
+    before = json.dumps(recipe.model_dump(mode="json"))
+    assert recipe.metric == "accuracy"
+    assert recipe.data.text_columns == ("q", "a")
+    settings = recipe.model_dump(mode="json")
+    assert Step("distill", 1, settings, {}).fingerprint
+    settings["distill"]["layer_map"].append(1)
+    settings["data"]["train"] = "other.tsv"
+    tree["distill"]["layer_map"].reverse()
+    assert json.dumps(recipe.model_dump(mode="json")) == before
+    assert json.loads(given)["distill"]["layer_map"] == recipe.distill.layer_map
+
+
+def test_a_recipe_can_be_built_in_python() -> None:
+    assert Recipe(**recipe_tree()) == parse_recipe(recipe_tree())
