@@ -26,7 +26,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import factory` stays cheap."""
     if name not in _HOMES:
         raise AttributeError(f"module 'factory' has no attribute {name!r}")

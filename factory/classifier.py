@@ -51,7 +51,7 @@ class TorchClassifier:
         return result
 
 
-def forward_logits(model: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - untyped
+def forward_logits(model: Any, batch: Batch) -> torch.Tensor:
     """Logits of one padded batch in float32: (batch, labels)."""
     output = model(
         input_ids=batch.input_ids,
@@ -62,9 +62,7 @@ def forward_logits(model: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - 
     return logits
 
 
-def load_torch_classifier(
-    directory: Path, max_length: int, device: str = "cpu"
-) -> TorchClassifier:
+def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu") -> TorchClassifier:
     """Open a saved sequence classifier with its tokenizer."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

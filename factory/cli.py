@@ -36,7 +36,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 class FactoryGroup(click.Group):
     """The command group; turns known failures into one message and an exit code."""
 
-    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401 - click's own type
+    def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         with _failures_as_exit_codes():
             return super().invoke(context)
@@ -264,5 +264,3 @@ def _failures_as_exit_codes() -> Iterator[None]:
 
         click.echo(f"error: {install_line(error.name or '')}", err=True)
         raise SystemExit(EXIT_ERROR) from error
-
-

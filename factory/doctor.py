@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from factory.versions import installed_version, library_versions
+from serving.settings import PROVIDERS
 
 # Import package -> extra that brings it.
 EXTRAS = {
@@ -94,19 +97,20 @@ def install_line(module: str) -> str:
 
 
 def usable_providers() -> list[str]:
-    """Execution providers that really run a session here, not the list a wheel was built with."""
+    """The server's execution providers that really run here, whatever the wheel lists."""
     if importlib.util.find_spec("onnxruntime") is None:
         return []
     import onnxruntime
 
     model = _smallest_model()
     usable = []
-    for provider in onnxruntime.get_available_providers():
+    for provider in sorted(set(PROVIDERS.values()) & set(onnxruntime.get_available_providers())):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
             session = onnxruntime.InferenceSession(model, options, providers=[provider])
-        except Exception:  # noqa: BLE001, S112 - onnxruntime's errors share no base class
+            session.run(None, {"x": np.zeros(1, dtype=np.float32)})
+        except Exception:  # onnxruntime's errors share no base class
             continue
         if session.get_providers()[0] == provider:
             usable.append(provider)
@@ -144,7 +148,9 @@ def _devices() -> list[str]:
 
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         memory = torch.cuda.get_device_properties(index).total_memory
-        devices.append(f"cuda:{index}, {torch.cuda.get_device_name(index)}, {memory / 2**30:.0f} GiB")
+        devices.append(
+            f"cuda:{index}, {torch.cuda.get_device_name(index)}, {memory / 2**30:.0f} GiB"
+        )
     return devices
 
 

@@ -54,7 +54,7 @@ class Batch:
 
 
 def encode_inputs(
-    tokenizer: Any,  # noqa: ANN401 - a transformers fast tokenizer, which has no types
+    tokenizer: Any,
     inputs: Sequence[str] | Sequence[tuple[str, str]],
     max_length: int,
 ) -> EncodedRows:

@@ -40,24 +40,28 @@ def measure_latency(runners: Mapping[str, Runner], inputs: Inputs) -> dict[str, 
         runners: by name, a function that takes a list of one input.
         inputs: texts or pairs; at most 40, evenly spread over the list, are used.
     """
-    chosen = [inputs[i] for i in np.linspace(0, len(inputs) - 1, min(TEXTS, len(inputs))).astype(int)]
+    chosen = [
+        inputs[i] for i in np.linspace(0, len(inputs) - 1, min(TEXTS, len(inputs))).astype(int)
+    ]
     names = list(runners)
     times: dict[str, list[float]] = {name: [] for name in names}
     random = np.random.default_rng(0)
     with _one_thread(), bar("latency", ROUNDS * len(chosen), "text") as progress:
         for name in names:
             for item in chosen[:WARM_UP_TEXTS]:
-                runners[name]([item])  # type: ignore[list-item]
+                runners[name]([item])
         for _ in range(ROUNDS):
             for item in chosen:
                 for position in random.permutation(len(names)):
                     name = names[position]
                     started = time.perf_counter()
-                    runners[name]([item])  # type: ignore[list-item]
+                    runners[name]([item])
                     times[name].append((time.perf_counter() - started) * 1000)
                 progress.advance()
     return {
-        name: Latency(*(float(q) for q in np.quantile(values, [0.5, 0.95])), len(values))
+        name: Latency(
+            float(np.quantile(values, 0.5)), float(np.quantile(values, 0.95)), len(values)
+        )
         for name, values in times.items()
     }
 

@@ -49,7 +49,9 @@ def _run_stages(
     dataset = cache(lambda: read_dataset(data.directory))
     check_batch(len(dataset().train), _largest_batch(recipe), "train")
 
-    teacher = build(graph.teacher, lambda here: _make_teacher(here, recipe, graph, dataset(), device))
+    teacher = build(
+        graph.teacher, lambda here: _make_teacher(here, recipe, graph, dataset(), device)
+    )
     _check_teacher(teacher, dataset(), recipe)
 
     def student_arguments() -> tuple[Any, ...]:
@@ -64,7 +66,9 @@ def _run_stages(
     models = {"teacher": teacher, "student": distilled}
     if baseline is not None:
         models["baseline"] = baseline
-    evaluation = build(graph.evaluate, lambda here: _evaluate(here, models, recipe, dataset(), device))
+    evaluation = build(
+        graph.evaluate, lambda here: _evaluate(here, models, recipe, dataset(), device)
+    )
     _gate_1(recipe, evaluation.facts)
 
     onnx = build(graph.export, lambda here: _export(here, distilled, recipe, dataset()))
@@ -106,9 +110,7 @@ def _largest_batch(recipe: Recipe) -> int:
     return max(recipe.distill.batch_size, recipe.teacher.batch_size)
 
 
-def _make_teacher(
-    here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str
-) -> Facts:
+def _make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str) -> Facts:
     from factory.classifier import pick_device
     from factory.teacher import make_teacher
 
@@ -128,20 +130,20 @@ def _check_teacher(teacher: Artifact, dataset: Dataset, recipe: Recipe) -> None:
     check_teacher(teacher.facts, dataset, recipe.teacher.min_margin)
 
 
-def _open_model(artifact: Artifact, recipe: Recipe, device: str) -> Any:  # noqa: ANN401 - lazy torch
+def _open_model(artifact: Artifact, recipe: Recipe, device: str) -> Any:
     from factory.classifier import load_torch_classifier, pick_device
 
     directory = artifact.directory / "model"
     return load_torch_classifier(directory, recipe.data.max_length, pick_device(device))
 
 
-def _distill(here: Path, *arguments: Any) -> Facts:  # noqa: ANN401 - handed through once
+def _distill(here: Path, *arguments: Any) -> Facts:
     from factory.distill.task import distill
 
     return distill(here, *arguments)
 
 
-def _baseline(here: Path, *arguments: Any) -> Facts:  # noqa: ANN401 - handed through once
+def _baseline(here: Path, *arguments: Any) -> Facts:
     from factory.distill.task import train_baseline
 
     return train_baseline(here, *arguments)
@@ -168,7 +170,9 @@ def _evaluate(
 
 def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> None:
     """The cheap gate: the student in torch, before anything is exported."""
-    results = gate.check_rules(recipe.gate, recipe.metric, gate.measured_student(recipe, evaluation))
+    results = gate.check_rules(
+        recipe.gate, recipe.metric, gate.measured_student(recipe, evaluation)
+    )
     for line in gate.verdict_lines(results):
         say(f"gate 1  {line}")
     gate.require("gate 1 (student in torch)", results)

@@ -37,17 +37,22 @@ class DataSettings(Section):
     config: str | None = Field(default=None, description="configuration of the hub data set")
     revision: str | None = Field(default=None, description="revision of the hub data set")
     train_split: str = Field(default="train", description="hub split to train on")
-    dev_split: str | None = Field(default="validation", description="hub split that selects and gates")
+    dev_split: str | None = Field(
+        default="validation", description="hub split that selects and gates"
+    )
     test_split: str | None = Field(default=None, description="hub split that is only reported")
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
         default="text", description="text column, or two columns for sentence pairs"
     )
     label: str = Field(default="label", description="label column")
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(
-        default=None, description="label names in order; needed when the column holds integers with names"
+        default=None,
+        description="label names in order; needed when the column holds integers with names",
     )
     task: Literal["classification", "regression"] = "classification"
-    max_length: Annotated[int, Field(ge=8, le=512)] = Field(default=128, description="tokens per input")
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(
+        default=128, description="tokens per input"
+    )
     quoting: Literal["standard", "none"] | None = Field(
         default=None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
     )
@@ -63,7 +68,7 @@ class DataSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def fraction_unsets_dev_split(cls, values: Any) -> Any:  # noqa: ANN401 - not yet validated
+    def fraction_unsets_dev_split(cls, values: Any) -> Any:
         """TOML has no null, so dev_fraction alone has to switch the default dev_split off."""
         if isinstance(values, dict) and values.get("dev_fraction") is not None:
             return {"dev_split": None, **values}
@@ -116,7 +121,9 @@ class StudentSettings(Section):
     hidden: PositiveInt = 312
     heads: PositiveInt = 12
     intermediate: PositiveInt = 1200
-    dropout: Fraction = Field(default=0.1, description="while training; the paper's student has 0.1")
+    dropout: Fraction = Field(
+        default=0.1, description="while training; the paper's student has 0.1"
+    )
     start: str = Field(
         default="teacher", description='"teacher", "random", or a checkpoint: hub id, folder'
     )
@@ -181,7 +188,8 @@ class GateSettings(Section):
         default=None, description="candidate / teacher"
     )
     min_gain: float | None = Field(
-        default=None, description="candidate minus the student without distillation (distill.baseline)"
+        default=None,
+        description="candidate minus the student without distillation (distill.baseline)",
     )
     min_class_recall: Fraction | None = Field(default=None, description="recall of the worst class")
     max_quantization_drop: Fraction = Field(
@@ -197,7 +205,9 @@ class ExportSettings(Section):
     """The ONNX file."""
 
     opset: Annotated[int, Field(ge=14, le=20)] = 17
-    atol: PositiveFloat = Field(default=1e-4, description="largest difference of a logit from torch")
+    atol: PositiveFloat = Field(
+        default=1e-4, description="largest difference of a logit from torch"
+    )
 
 
 class QuantizeSettings(Section):

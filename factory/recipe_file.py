@@ -137,7 +137,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[parts[-1]] = _parse_value(value.strip())
 
 
-def _parse_value(text: str) -> Any:  # noqa: ANN401 - any TOML value
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,4 @@
-"""The bundle stage: score every variant as it will be served, gate, and keep the first that passes."""
+"""The bundle stage: score every variant as served, gate, keep the first that passes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ship(
             recipe.metric,
             _measured(directory, variant, recipe, artifacts, evaluations[variant], latencies),
         )
-        for variant in dict.fromkeys(recipe.quantize.variants)
+        for variant in map(str, dict.fromkeys(recipe.quantize.variants))
     }
     chosen = _choose(verdicts)
     rules = [result.facts() for result in verdicts[chosen]]
@@ -66,7 +66,11 @@ def ship(
     )
     write_manifest(directory, manifest)
     Predictor.open(directory)  # the very bytes that are published, verified once more
-    return {"variant": chosen, "gate": rules, "size_bytes": manifest.files[manifest.model.file].size_bytes}
+    return {
+        "variant": chosen,
+        "gate": rules,
+        "size_bytes": manifest.files[manifest.model.file].size_bytes,
+    }
 
 
 def _parts(
@@ -151,7 +155,9 @@ def _choose(verdicts: Mapping[str, list[gate.RuleResult]]) -> str:
         if all(result.passed for result in results):
             return variant
         lines += shown
-    raise GateFailedError("gate 2 (bundle through the server's code) failed, nothing was published", lines)
+    raise GateFailedError(
+        "gate 2 (bundle through the server's code) failed, nothing was published", lines
+    )
 
 
 def _scores(

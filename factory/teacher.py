@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from factory.classifier import TorchClassifier, load_torch_classifier
+from factory.classifier import load_torch_classifier
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
 from factory.evaluate import evaluate
@@ -17,7 +17,6 @@ from factory.metrics import majority_share
 from factory.model_source import ModelSource
 from factory.recipe import TeacherSettings
 from factory.teacher_training import fine_tune
-
 
 
 def make_teacher(
@@ -90,8 +89,10 @@ def load_pretrained(
     Raises:
         TeacherError: not found, no BERT, no fast tokenizer, or labels that do not match.
     """
+    import torch
     from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
 
+    torch.manual_seed(settings.seed)  # a new classifier's first weights are drawn while loading
     place = {"revision": source.revision}
     try:
         config = AutoConfig.from_pretrained(source.location, **place)
@@ -120,7 +121,7 @@ def load_pretrained(
     return model, tokenizer
 
 
-def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> list[int]:  # noqa: ANN401
+def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> list[int]:
     """For each label of the data, the teacher's output that means it.
 
     Names are compared exactly, then without regard to case. Generic names (LABEL_0) say nothing,
@@ -158,7 +159,7 @@ def _shorten(names: list[str] | tuple[str, ...]) -> str:
     return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
 
 
-def _reorder_outputs(model: Any, order: list[int]) -> None:  # noqa: ANN401 - untyped
+def _reorder_outputs(model: Any, order: list[int]) -> None:
     """Permute the classifier so that output i means the data's label i."""
     import torch
 
@@ -167,7 +168,7 @@ def _reorder_outputs(model: Any, order: list[int]) -> None:  # noqa: ANN401 - un
         model.classifier.bias.copy_(model.classifier.bias[order].clone())
 
 
-def _name_labels(config: Any, dataset: Dataset) -> None:  # noqa: ANN401 - untyped
+def _name_labels(config: Any, dataset: Dataset) -> None:
     config.id2label = dict(enumerate(dataset.labels))
     config.label2id = {label: number for number, label in enumerate(dataset.labels)}
     regression = dataset.task == "regression"
@@ -193,4 +194,3 @@ def _advice(facts: Mapping[str, Any]) -> str:
         "Was this model fine-tuned on these labels? If yes, its outputs may be in another order: "
         "name them with teacher.labels. If not, set teacher.fine_tune = true"
     )
-

@@ -15,8 +15,8 @@ from factory.recipe import TeacherSettings
 
 def fine_tune(
     directory: Path,
-    model: Any,  # noqa: ANN401 - transformers models have no types
-    tokenizer: Any,  # noqa: ANN401
+    model: Any,
+    tokenizer: Any,
     settings: TeacherSettings,
     dataset: Dataset,
     max_length: int,
@@ -81,7 +81,7 @@ def last_complete_checkpoint(directory: Path) -> Path | None:
     return max(complete)[1] if complete else None
 
 
-def _trainer_rows(tokenizer: Any, split: Split, max_length: int) -> list[dict[str, Any]]:  # noqa: ANN401
+def _trainer_rows(tokenizer: Any, split: Split, max_length: int) -> list[dict[str, Any]]:
     encoded = encode_inputs(tokenizer, split.inputs(), max_length)
     return [
         {"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": target}
@@ -91,17 +91,17 @@ def _trainer_rows(tokenizer: Any, split: Split, max_length: int) -> list[dict[st
     ]
 
 
-def _bar_callback(handle: Any) -> Any:  # noqa: ANN401 - tqdm and transformers have no types
+def _bar_callback(handle: Any) -> Any:
     from transformers import TrainerCallback
 
     class BarCallback(TrainerCallback):  # type: ignore[misc]
         """Moves our bar with the trainer's steps."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             handle.reset(total=state.max_steps)
             handle.update(state.global_step)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             handle.update(state.global_step - handle.n)
 
     return BarCallback()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+# Read when torch loads its OpenMP: threads that wait by spinning make tiny models some 30 times
+# slower on a machine whose cores are busy with something else.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
     from factory.classifier import TorchClassifier

@@ -45,4 +45,4 @@ def load_split(
     table = confirm(file, table, settings, cache_directory)
     texts = [[str(text) for text in column] for column in table.texts]
     checked = [target for target in targets if target is not None]
-    return Split(path.stem, texts[0], texts[1] if len(texts) == 2 else None, checked)  # type: ignore[arg-type]
+    return Split(path.stem, texts[0], texts[1] if len(texts) == 2 else None, checked)

@@ -39,7 +39,7 @@ class Recording:
 
 
 @contextlib.contextmanager
-def recording(bert: Any, layers: Sequence[int]) -> Iterator[Recording]:  # noqa: ANN401 - untyped
+def recording(bert: Any, layers: Sequence[int]) -> Iterator[Recording]:
     """Record the given layers (counted from 1) of a `BertModel` while the context is open.
 
     The scores are computed outside the model from the outputs of its query and key projections,

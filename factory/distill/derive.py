@@ -40,7 +40,7 @@ class _Moments:
 
 @torch.no_grad()
 def derive_student(
-    student: Any,  # noqa: ANN401 - transformers models have no types
+    student: Any,
     projections: nn.ModuleList,
     teacher: TorchClassifier,
     layer_map: tuple[int, ...],
@@ -72,7 +72,7 @@ def derive_student(
         _fit_projection(projection, moments.hidden[layer], kept)
 
 
-def _check_shapes(student: Any, teacher: Any) -> None:  # noqa: ANN401 - untyped configs
+def _check_shapes(student: Any, teacher: Any) -> None:
     problems = []
     if student.num_attention_heads != teacher.num_attention_heads:
         problems.append(
@@ -139,10 +139,11 @@ def _strongest_coordinates(moments: _Moments, count: int) -> Tensor:
         mean = moment[-1, :-1] / rows
         deviation = (moment.diagonal()[:-1] / rows - mean.square()).clamp_min(0).sqrt()
         strength += deviation + mean.abs()
-    return strength.topk(count).indices.sort().values
+    kept: Tensor = strength.topk(count).indices.sort().values
+    return kept
 
 
-def _copy_embeddings(target: Any, source: Any, kept: Tensor) -> None:  # noqa: ANN401 - untyped
+def _copy_embeddings(target: Any, source: Any, kept: Tensor) -> None:
     for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
         weight = getattr(source, name).weight.cpu()
         getattr(target, name).weight.copy_(weight[:, kept])
@@ -158,10 +159,11 @@ def _root(moment: Tensor) -> Tensor:
     """A square root R with R^T R equal to the (ridged) second moment."""
     ridge = RIDGE * moment.diagonal().mean()
     eye = torch.eye(len(moment), dtype=moment.dtype)
-    return torch.linalg.cholesky(moment + ridge * eye).T
+    root: Tensor = torch.linalg.cholesky(moment + ridge * eye).T
+    return root
 
 
-def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) -> None:  # noqa: ANN401
+def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) -> None:
     """Best low-rank query and key for each head's attention scores on the layer's inputs.
 
     With x the kept inputs and a 1, the teacher's scores are x A B^T x' / sqrt(d); the student
@@ -187,7 +189,7 @@ def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) ->
         _put_rows(target.key, head * target_width, new_right.T)
 
 
-def _factorize_values(target: Any, source: Any, kept: Tensor, inputs: Tensor) -> None:  # noqa: ANN401
+def _factorize_values(target: Any, source: Any, kept: Tensor, inputs: Tensor) -> None:
     """Best low-rank value and output for each head's contribution to the residual stream."""
     root = _root(inputs)
     width, target_width = source.self.attention_head_size, target.self.attention_head_size
@@ -229,13 +231,16 @@ def _put_rows(linear: nn.Linear, start: int, rows: Tensor) -> None:
     linear.bias[start:end] = rows[:, -1].float()
 
 
-def _select_neurons(target: Any, source: Any, kept: Tensor, moment: Tensor) -> None:  # noqa: ANN401
+def _select_neurons(target: Any, source: Any, kept: Tensor, moment: Tensor) -> None:
     """Keep the neurons that move the residual stream most; refit their output weights.
 
     The refit is the least-squares solution that lets the kept neurons stand in for the dropped
     ones on the calibration rows.
     """
-    weight_in, bias_in = source.intermediate.dense.weight.cpu(), source.intermediate.dense.bias.cpu()
+    weight_in, bias_in = (
+        source.intermediate.dense.weight.cpu(),
+        source.intermediate.dense.bias.cpu(),
+    )
     weight_out = source.output.dense.weight.cpu()[kept].double()
     count = target.intermediate.dense.out_features
     strength = moment.diagonal().sqrt() * weight_out.norm(dim=0)
@@ -249,7 +254,7 @@ def _select_neurons(target: Any, source: Any, kept: Tensor, moment: Tensor) -> N
     target.output.dense.bias.copy_(source.output.dense.bias.cpu()[kept])
 
 
-def _copy_head(student: Any, teacher: Any, kept: Tensor, pooled: Tensor) -> None:  # noqa: ANN401
+def _copy_head(student: Any, teacher: Any, kept: Tensor, pooled: Tensor) -> None:
     """Pooler and classifier on the pooled coordinates that move the logits most."""
     classifier = teacher.classifier.weight.cpu()
     strength = pooled * classifier.norm(dim=0)
@@ -270,4 +275,3 @@ def _fit_projection(projection: nn.Module, moment: Tensor, kept: Tensor) -> None
     assert isinstance(projection, nn.Linear)
     projection.weight.copy_(solution[:-1].T.float())
     projection.bias.copy_(solution[-1].float())
-

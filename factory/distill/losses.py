@@ -33,7 +33,8 @@ def attention_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
     head_width = width // heads
     query = query.view(batch, tokens, heads, head_width).transpose(1, 2)
     key = key.view(batch, tokens, heads, head_width).transpose(1, 2)
-    return torch.matmul(query, key.transpose(-1, -2)) / head_width**0.5
+    scores: Tensor = torch.matmul(query, key.transpose(-1, -2)) / head_width**0.5
+    return scores
 
 
 def attention_loss(student_scores: Tensor, teacher_scores: Tensor, token_mask: Tensor) -> Tensor:

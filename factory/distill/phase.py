@@ -49,7 +49,8 @@ Losses = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
 
 def total_steps(phase: Phase, rows: int) -> int:
     """Optimizer steps of a phase over `rows` rows; a part of a batch counts as a step."""
-    return math.ceil(phase.epochs * math.ceil(rows / phase.batch_size))
+    # rounded first: 1.1 epochs of 10 batches are 11.000000000000002 in floating point, not 12 steps
+    return math.ceil(round(phase.epochs * math.ceil(rows / phase.batch_size), 6))
 
 
 def train_phase(
@@ -171,7 +172,7 @@ class _TrainingState:
         return f"loss {means['total']:.4f}"
 
 
-def _remaining_batches(phase: Phase, rows: EncodedRows, step: int, steps: int) -> Any:  # noqa: ANN401
+def _remaining_batches(phase: Phase, rows: EncodedRows, step: int, steps: int) -> Any:
     """Row positions of the batches from `step` on; epochs are ordered anew from seed and epoch."""
     per_epoch = math.ceil(len(rows) / phase.batch_size)
     lengths = rows.lengths

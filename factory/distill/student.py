@@ -31,7 +31,7 @@ class StudentStart:
     projections: nn.ModuleList
 
 
-def student_config(teacher: Any, settings: StudentSettings) -> Any:  # noqa: ANN401 - untyped
+def student_config(teacher: Any, settings: StudentSettings) -> Any:
     """The student's `BertConfig`: the recipe's shape, the teacher's vocabulary and labels."""
     from transformers import BertConfig
 
@@ -94,13 +94,22 @@ def start_student(
     return StudentStart(model.to(teacher.device), projections.to(teacher.device))
 
 
-def _load_checkpoint(source: ModelSource, config: Any) -> Any:  # noqa: ANN401 - untyped
+def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     """A student whose encoder comes from a checkpoint of exactly the recipe's shape."""
     from transformers import AutoConfig, BertForSequenceClassification
 
     found = AutoConfig.from_pretrained(source.location, revision=source.revision)
-    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    names = (*names, "vocab_size")
+    names = (
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "vocab_size",
+        # transformers would only log what it cannot load from these, and leave it random
+        "max_position_embeddings",
+        "type_vocab_size",
+        "model_type",
+    )
     problems = [
         f"{name} is {getattr(found, name, None)} in {source.location}, "
         f"the student needs {getattr(config, name)}"

@@ -31,7 +31,6 @@ from factory.progress import say
 from factory.recipe import DistillSettings, IntermediateSettings, StudentSettings
 
 
-
 def distill(
     directory: Path,
     teacher: TorchClassifier,
@@ -129,8 +128,8 @@ def baseline_phase(settings: DistillSettings, rows: int) -> Phase:
 
 
 def intermediate_losses(
-    student: Any,  # noqa: ANN401 - transformers models have no types
-    teacher: Any,  # noqa: ANN401
+    student: Any,
+    teacher: Any,
     projections: nn.ModuleList,
     layer_map: tuple[int, ...],
     token_mask: Tensor,
@@ -161,7 +160,9 @@ def weighted_sum(terms: Mapping[str, Tensor], settings: IntermediateSettings) ->
         "hidden": settings.hidden_weight,
         "attention": settings.attention_weight,
     }
-    return torch.stack([weights[name.partition(".")[0]] * term for name, term in terms.items()]).sum()
+    return torch.stack(
+        [weights[name.partition(".")[0]] * term for name, term in terms.items()]
+    ).sum()
 
 
 def _intermediate_phase(
@@ -197,7 +198,7 @@ def _intermediate_phase(
 def _prediction_phase(
     directory: Path,
     teacher: TorchClassifier,
-    student: Any,  # noqa: ANN401 - untyped
+    student: Any,
     train: Split,
     rows: EncodedRows,
     settings: DistillSettings,
@@ -232,7 +233,7 @@ def _cached_logits(directory: Path, teacher: TorchClassifier, train: Split) -> n
     return logits
 
 
-def _encode(bert: Any, batch: Batch) -> None:  # noqa: ANN401 - untyped
+def _encode(bert: Any, batch: Batch) -> None:
     bert(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -276,8 +277,8 @@ def _check_heads(
 
 def _finish(
     directory: Path,
-    student: Any,  # noqa: ANN401 - untyped
-    tokenizer: Any,  # noqa: ANN401
+    student: Any,
+    tokenizer: Any,
     points: list[LossPoint],
 ) -> None:
     student.eval()

@@ -76,7 +76,7 @@ def check_agreement(file: Path, student: TorchClassifier, split: Split) -> int:
     return len(split)
 
 
-def _random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:  # noqa: ANN401 - untyped
+def _random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:
     """Random token ids with ragged masks; the first row is full."""
     random = np.random.default_rng([batch_size, length])
     shape = (batch_size, length)
@@ -88,7 +88,7 @@ def _random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:  # n
     return PaddedRows(input_ids, token_types, mask)
 
 
-def _torch_logits(model: Any, batch: PaddedRows) -> NDArray[np.float32]:  # noqa: ANN401 - untyped
+def _torch_logits(model: Any, batch: PaddedRows) -> NDArray[np.float32]:
     import torch
 
     model.eval()

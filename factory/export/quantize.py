@@ -9,7 +9,6 @@ from typing import Any
 from factory.errors import ParityError
 
 
-
 def quantize_int8(source: Path, target: Path, per_channel: bool) -> dict[str, Any]:
     """Write a dynamically quantized copy: signed 8-bit weights, activations scaled at run time.
 
@@ -53,13 +52,13 @@ def check_quantized(file: Path) -> dict[str, Any]:
     matmuls = sum(node.op_type == "MatMulInteger" for node in graph.node)
     if left or not matmuls:
         raise ParityError(
-            f"{file}: not quantized as asked: {matmuls} integer products, large float weights left: "
-            + (", ".join(left) or "none")
+            f"{file}: not quantized as asked: {matmuls} integer products, "
+            "large float weights left: " + (", ".join(left) or "none")
         )
     return {"matmul_integer": matmuls, "size_bytes": file.stat().st_size}
 
 
-def _count(tensor: Any) -> int:  # noqa: ANN401 - a protobuf message
+def _count(tensor: Any) -> int:
     count = 1
     for dimension in tensor.dims:
         count *= dimension

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from factory.encoding import EncodedRows, PaddedRows, pad_rows, sorted_batches
 
 
-def open_session(file: Path, threads: int = 0) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def open_session(file: Path, threads: int = 0) -> Any:
     """A CPU session; 0 threads means one per core."""
     import onnxruntime
 
@@ -23,7 +23,7 @@ def open_session(file: Path, threads: int = 0) -> Any:  # noqa: ANN401 - onnxrun
     )
 
 
-def run_session(session: Any, batch: PaddedRows) -> NDArray[np.float32]:  # noqa: ANN401
+def run_session(session: Any, batch: PaddedRows) -> NDArray[np.float32]:
     """Logits of one padded batch: (batch, labels)."""
     feed = {
         "input_ids": batch.input_ids,
@@ -34,7 +34,7 @@ def run_session(session: Any, batch: PaddedRows) -> NDArray[np.float32]:  # noqa
     return logits
 
 
-def session_logits(session: Any, rows: EncodedRows, batch_size: int = 1) -> NDArray[np.float32]:  # noqa: ANN401
+def session_logits(session: Any, rows: EncodedRows, batch_size: int = 1) -> NDArray[np.float32]:
     """Logits of every row in order: (rows, labels)."""
     results: dict[int, NDArray[np.float32]] = {}
     for positions in sorted_batches(rows.lengths, batch_size):

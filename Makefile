@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+# On Linux, PyPI's torch brings CUDA libraries. For the small CPU build set, before either command:
+#   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+QUESTION ?= my parcel was due on tuesday and tracking says nothing, where is it??
+
+.PHONY: help install quickstart test lint types clean
+
+help:
+	@echo "make quickstart   install, build the bundle of recipes/quickstart.toml, serve one answer"
+	@echo "make test         install, run the tests"
+	@echo "make lint types   check style and types"
+	@echo "make clean        remove $(VENV) and runs/"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip>=25.1"  # the first that reads dependency groups
+	$(BIN)/python -m pip install --quiet --editable ".[build,cpu,serve,demo]" --group dev
+	@touch $(INSTALLED)
+
+quickstart: $(INSTALLED)
+	@bundle=$$($(BIN)/factory run recipes/quickstart.toml) && \
+	$(BIN)/python examples/ask_server.py "$$bundle" "$(QUESTION)"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,215 @@
+"""The distillation losses against plain loops and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.distill.losses import (
+    attention_loss,
+    attention_scores,
+    hard_label_loss,
+    hidden_loss,
+    prediction_loss,
+    regression_loss,
+)
+
+LENGTHS = (5, 2, 1)  # real tokens of the three rows of a batch
+
+
+def mask_of(lengths: tuple[int, ...], tokens: int) -> torch.Tensor:
+    return torch.tensor([[int(t < length) for t in range(tokens)] for length in lengths])
+
+
+def drawn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def widened(states: torch.Tensor, dimensions: tuple[int, ...], extra: int) -> torch.Tensor:
+    """The same values with garbage appended along the given dimensions."""
+    for dimension in dimensions:
+        shape = list(states.shape)
+        shape[dimension] = extra
+        states = torch.cat([states, torch.full(shape, 1e3)], dim=dimension)
+    return states
+
+
+def test_hidden_loss_by_hand() -> None:
+    student = torch.tensor([[[1.0, 2.0], [0.0, 1.0], [50.0, 50.0]]])
+    teacher = torch.tensor([[[0.0, 4.0], [3.0, 1.0], [-9.0, 9.0]]])
+    # two real tokens, two wide: (1 + 4 + 9 + 0) / 4
+    assert hidden_loss(student, teacher, torch.tensor([[1, 1, 0]])).item() == 3.5
+
+
+def test_hidden_loss_is_the_mean_over_real_tokens() -> None:
+    student, teacher = drawn(3, 5, 4, seed=1), drawn(3, 5, 4, seed=2)
+    total, count = 0.0, 0
+    for row, length in enumerate(LENGTHS):
+        for token in range(length):
+            for place in range(4):
+                total += (student[row, token, place] - teacher[row, token, place]).item() ** 2
+                count += 1
+    assert count == 8 * 4
+    result = hidden_loss(student, teacher, mask_of(LENGTHS, 5))
+    assert result.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_attention_scores_by_hand() -> None:
+    # one row, two tokens, two heads of width 1 and then one head of width 2
+    query = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    key = torch.tensor([[[5.0, 6.0], [7.0, 8.0]]])
+    two_heads = attention_scores(query, key, heads=2)
+    assert two_heads.tolist() == [[[[5.0, 7.0], [15.0, 21.0]], [[12.0, 16.0], [24.0, 32.0]]]]
+    one_head = attention_scores(query, key, heads=1) * math.sqrt(2)
+    # rows are queries: 1*5 + 2*6, 1*7 + 2*8; 3*5 + 4*6, 3*7 + 4*8
+    torch.testing.assert_close(one_head, torch.tensor([[[[17.0, 23.0], [39.0, 53.0]]]]))
+
+
+def test_attention_loss_by_hand() -> None:
+    # the third token is padding: as a key (third column) and as a query (third row) it is out
+    student = torch.tensor([[[[1.0, 2.0, 90.0], [3.0, 4.0, 90.0], [90.0, 90.0, 90.0]]]])
+    teacher = torch.tensor([[[[1.0, 0.0, -9.0], [0.0, 4.0, -9.0], [-9.0, -9.0, -9.0]]]])
+    # (0 + 4 + 9 + 0) / 4 pairs of real tokens
+    assert attention_loss(student, teacher, torch.tensor([[1, 1, 0]])).item() == 3.25
+
+
+def test_attention_loss_is_the_mean_over_heads_and_real_pairs() -> None:
+    student, teacher = drawn(3, 2, 5, 5, seed=3), drawn(3, 2, 5, 5, seed=4)
+    total, count = 0.0, 0
+    for row, length in enumerate(LENGTHS):
+        for head in range(2):
+            for query in range(length):
+                for key in range(length):
+                    difference = student[row, head, query, key] - teacher[row, head, query, key]
+                    total += difference.item() ** 2
+                    count += 1
+    assert count == 2 * (25 + 4 + 1)
+    result = attention_loss(student, teacher, mask_of(LENGTHS, 5))
+    assert result.item() == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("extra", [1, 3])
+@pytest.mark.parametrize(
+    ("loss", "shape", "token_dimensions"),
+    [(hidden_loss, (3, 5, 4), (1,)), (attention_loss, (3, 2, 5, 5), (2, 3))],
+)
+def test_more_padding_changes_nothing(
+    loss: Callable[..., torch.Tensor],
+    shape: tuple[int, ...],
+    token_dimensions: tuple[int, ...],
+    extra: int,
+) -> None:
+    student, teacher = drawn(*shape, seed=5), drawn(*shape, seed=6)
+    narrow = loss(student, teacher, mask_of(LENGTHS, 5))
+    student, teacher = (
+        widened(student, token_dimensions, extra),
+        widened(-teacher, token_dimensions, extra) * -1,
+    )
+    wide = loss(student, teacher, mask_of(LENGTHS, 5 + extra))
+    assert wide.item() == pytest.approx(narrow.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"), [(hidden_loss, (2, 4, 3)), (attention_loss, (2, 2, 4, 4))]
+)
+def test_padding_gets_no_gradient_and_real_tokens_do(
+    loss: Callable[..., torch.Tensor], shape: tuple[int, ...]
+) -> None:
+    student = drawn(*shape, seed=7).requires_grad_()
+    mask = mask_of((4, 2), 4)
+    loss(student, drawn(*shape, seed=8), mask).backward()
+    gradient = student.grad
+    assert gradient is not None
+    if loss is hidden_loss:
+        real = mask.bool().unsqueeze(-1).expand(shape)
+    else:
+        real = (mask.unsqueeze(2) * mask.unsqueeze(1)).bool().unsqueeze(1).expand(shape)
+    assert (gradient[real] != 0).all()
+    assert (gradient[~real] == 0).all()
+
+
+def test_a_mask_of_whole_numbers_or_truth_values_is_the_same() -> None:
+    student, teacher = drawn(3, 5, 4, seed=1), drawn(3, 5, 4, seed=2)
+    mask = mask_of(LENGTHS, 5)
+    assert hidden_loss(student, teacher, mask) == hidden_loss(student, teacher, mask.bool())
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_prediction_loss_is_the_soft_cross_entropy_summed_over_classes(temperature: float) -> None:
+    student, teacher = drawn(4, 3, seed=9) * 3, drawn(4, 3, seed=10) * 3
+    total = 0.0
+    for student_row, teacher_row in zip(student.tolist(), teacher.tolist(), strict=True):
+        wanted = [math.exp(value / temperature) for value in teacher_row]
+        given = [math.exp(value / temperature) for value in student_row]
+        for place in range(3):
+            probability = wanted[place] / sum(wanted)
+            total -= probability * math.log(given[place] / sum(given))
+    expected = total / 4 * temperature**2
+    assert prediction_loss(student, teacher, temperature).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_prediction_loss_at_chance_is_the_logarithm_of_the_classes() -> None:
+    """A mean over classes would divide this by 119 and look like success."""
+    chance = prediction_loss(torch.zeros(2, 119), drawn(2, 119, seed=11), 1.0)
+    assert chance.item() == pytest.approx(math.log(119), rel=1e-5)
+
+
+def test_prediction_loss_is_least_where_student_and_teacher_agree() -> None:
+    teacher = drawn(8, 4, seed=12)
+    student = teacher.clone().requires_grad_()
+    loss = prediction_loss(student, teacher, 2.0)
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.abs().max().item() < 1e-6
+    entropy = -(torch.softmax(teacher / 2, -1) * torch.log_softmax(teacher / 2, -1)).sum(-1).mean()
+    assert loss.item() == pytest.approx(4 * entropy.item(), rel=1e-5)
+    # logits are only defined up to a constant
+    moved = prediction_loss(teacher + 7, teacher, 2.0)
+    assert moved.item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_the_square_keeps_the_gradient_when_the_temperature_is_high() -> None:
+    """Hot logits: the gradient tends to (student - teacher) / (rows * classes) (Hinton, 2015)."""
+    teacher = torch.tensor([[1.0, -1.0], [0.5, -0.5]])
+    student = torch.tensor([[0.0, 0.0], [2.0, -2.0]], requires_grad=True)
+    prediction_loss(student, teacher, 1000.0).backward()
+    expected = (student.detach() - teacher) / (2 * 2)
+    torch.testing.assert_close(student.grad, expected, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 9), st.floats(0.3, 10.0))
+def test_prediction_loss_against_numpy(seed: int, classes: int, temperature: float) -> None:
+    random = np.random.default_rng(seed)
+    student, teacher = random.normal(size=(2, 5, classes)) * 4
+
+    def log_softmax(values: np.ndarray) -> np.ndarray:
+        scaled = values / temperature
+        return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+
+    cross = -(np.exp(log_softmax(teacher)) * log_softmax(student)).sum(axis=1)
+    result = prediction_loss(torch.from_numpy(student), torch.from_numpy(teacher), temperature)
+    assert result.item() == pytest.approx(cross.mean() * temperature**2, rel=1e-9)
+
+
+def test_regression_loss_by_hand() -> None:
+    outputs, targets = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0], [0.0], [1.0]])
+    assert regression_loss(outputs, targets).item() == pytest.approx((0 + 4 + 9) / 3)
+
+
+def test_hard_label_loss_of_classes() -> None:
+    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])
+    # probability of the right class: 1/2, then 1/4
+    result = hard_label_loss(logits, torch.tensor([0, 1]))
+    assert result.item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
+
+
+def test_hard_label_loss_of_numbers() -> None:
+    result = hard_label_loss(torch.tensor([[1.0], [5.0]]), torch.tensor([[3.0], [5.0]]))
+    assert result.item() == 2.0

@@ -1,0 +1,223 @@
+"""Metrics against numbers worked out by hand, and their intervals."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory import metrics
+from factory.metrics import (
+    Score,
+    confusion,
+    majority_share,
+    per_class,
+    score_classes,
+    score_numbers,
+)
+
+# true class: 0 0 0 0 | 1 1 1 1 | 2 2;  7 of 10 are right
+TARGETS = np.array([0, 0, 1, 1, 0, 0, 1, 1, 2, 2])
+PREDICTED = np.array([0, 1, 1, 1, 0, 0, 0, 1, 2, 0])
+LABELS = ("no", "yes", "maybe")
+
+
+def binary(hits: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and predictions with so many true positives, true negatives, false ones."""
+    rows = [(1, 1), (0, 0), (0, 1), (1, 0)]
+    pairs = [row for row, count in zip(rows, hits, strict=True) for _ in range(count)]
+    targets, predicted = np.array(pairs).T
+    return targets, predicted
+
+
+def test_accuracy_has_its_wilson_interval() -> None:
+    accuracy = score_classes(TARGETS, PREDICTED)["accuracy"]
+    # z = 1.96: (0.7 + z^2/20 +- z sqrt(0.021 + z^2/400)) / (1 + z^2/10)
+    z = 1.959963984540054
+    middle = 0.7 + z**2 / 20
+    half = z * math.sqrt(0.7 * 0.3 / 10 + z**2 / 400)
+    assert accuracy.value == 0.7
+    assert accuracy.low == pytest.approx((middle - half) / (1 + z**2 / 10))
+    assert accuracy.high == pytest.approx((middle + half) / (1 + z**2 / 10))
+    assert (accuracy.low, accuracy.high) == pytest.approx((0.3968, 0.8922), abs=1e-4)
+
+
+def test_a_perfect_score_on_few_rows_is_not_certain() -> None:
+    ones = np.array([0, 1, 1, 0])
+    accuracy = score_classes(ones, ones)["accuracy"]
+    assert accuracy.high == 1.0
+    assert accuracy.low == pytest.approx(4 / (4 + 1.959963984540054**2))  # n / (n + z^2)
+
+
+def test_macro_f1_weighs_every_class_alike() -> None:
+    # 2 TP / (true + predicted): 6/9, 6/8 and 2/3
+    macro_f1 = score_classes(TARGETS, PREDICTED)["macro_f1"].value
+    assert macro_f1 == pytest.approx((6 / 9 + 6 / 8 + 2 / 3) / 3)
+
+
+def test_mcc_of_several_classes() -> None:
+    # right * rows - sum of true * predicted = 70 - (4*5 + 4*4 + 2*1) = 32;
+    # rows^2 - sum of squares: 100 - (16 + 16 + 4) = 64 and 100 - (25 + 16 + 1) = 58
+    mcc = score_classes(TARGETS, PREDICTED)["mcc"].value
+    assert mcc == pytest.approx(32 / math.sqrt(64 * 58))
+
+
+def test_mcc_of_two_classes() -> None:
+    # (TP TN - FP FN) / sqrt((TP+FP)(TP+FN)(TN+FP)(TN+FN)) with 6, 3, 1, 2
+    targets, predicted = binary((6, 3, 1, 2))
+    assert score_classes(targets, predicted)["mcc"].value == pytest.approx(
+        (6 * 3 - 1 * 2) / math.sqrt(7 * 8 * 4 * 5)
+    )
+    flipped = score_classes(targets, 1 - predicted)["mcc"].value
+    assert flipped == pytest.approx(-16 / math.sqrt(7 * 8 * 4 * 5))
+
+
+@pytest.mark.parametrize(
+    ("targets", "predicted", "accuracy", "macro_f1", "mcc"),
+    [
+        ([0, 0, 1], [0, 0, 0], 2 / 3, (4 / 5 + 0) / 2, 0.0),
+        ([0, 0, 0], [0, 0, 1], 2 / 3, (4 / 5 + 0) / 2, 0.0),
+        ([0, 0, 0], [0, 0, 0], 1.0, 1.0, 0.0),
+        ([2, 2], [1, 1], 0.0, 0.0, 0.0),
+        ([1], [1], 1.0, 1.0, 0.0),
+    ],
+)
+def test_constant_answers_earn_no_correlation_and_no_warning(
+    targets: list[int], predicted: list[int], accuracy: float, macro_f1: float, mcc: float
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = score_classes(np.array(targets), np.array(predicted))
+    assert scores["accuracy"].value == pytest.approx(accuracy)
+    assert scores["macro_f1"].value == pytest.approx(macro_f1)
+    assert scores["mcc"].value == mcc
+
+
+CLASSES = st.integers(0, 5)
+
+
+@settings(deadline=None)  # the first example pays for the import of sklearn
+@given(st.lists(st.tuples(CLASSES, CLASSES), min_size=2, max_size=60))
+def test_class_metrics_agree_with_sklearn(rows: list[tuple[int, int]]) -> None:
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    targets, predicted = np.array(rows).T
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "RESAMPLES", 1)
+        scores = score_classes(targets, predicted)
+    assert scores["accuracy"].value == pytest.approx(accuracy_score(targets, predicted))
+    expected = f1_score(targets, predicted, average="macro", zero_division=0.0)
+    assert scores["macro_f1"].value == pytest.approx(expected)
+    if len({*targets, *predicted}) > 1:  # sklearn warns about a single class
+        assert scores["mcc"].value == pytest.approx(matthews_corrcoef(targets, predicted))
+
+
+def test_pearson_and_spearman_differ_by_an_outlier() -> None:
+    targets = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    predicted = np.array([2.0, 1.0, 4.0, 3.0, 50.0])
+    scores = score_numbers(targets, predicted)
+    # from the means 3 and 12: products 20 + 11 + 0 - 9 + 76; squares 10 and 1810
+    assert scores["pearson"].value == pytest.approx(98 / math.sqrt(10 * 1810))
+    # ranks 2 1 4 3 5: products 2 + 2 + 0 + 0 + 4; squares 10 and 10
+    assert scores["spearman"].value == pytest.approx(8 / 10)
+
+
+def test_spearman_shares_the_ranks_of_ties() -> None:
+    scores = score_numbers(np.array([1.0, 2.0, 3.0, 4.0]), np.array([7.0, 7.0, 8.0, 9.0]))
+    # ranks 1.5 1.5 3 4: products 1.5 + 0.5 + 0.25 + 2.25; squares 5 and 4.5
+    assert scores["spearman"].value == pytest.approx(4.5 / math.sqrt(5 * 4.5))
+
+
+@pytest.mark.parametrize(
+    ("targets", "predicted"),
+    [([1.0, 2.0, 3.0], [1.0, 1.0, 1.0]), ([2.0, 2.0], [1.0, 3.0]), ([1.0], [1.0])],
+)
+def test_constant_numbers_correlate_with_nothing(
+    targets: list[float], predicted: list[float]
+) -> None:
+    scores = score_numbers(np.array(targets), np.array(predicted))
+    assert scores["pearson"] == Score(0.0, 0.0, 0.0)
+    assert scores["spearman"] == Score(0.0, 0.0, 0.0)
+
+
+def correlated_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two columns of normal numbers with correlation 0.6 in the long run."""
+    random = np.random.default_rng(7)
+    targets = random.normal(size=rows)
+    return targets, 0.6 * targets + 0.8 * random.normal(size=rows)
+
+
+def test_the_bootstrap_interval_is_the_one_theory_gives() -> None:
+    targets, predicted = correlated_rows(1000)
+    pearson = score_numbers(targets, predicted)["pearson"]
+    # Fisher: atanh(r) is normal with deviation 1 / sqrt(rows - 3)
+    half = 1.96 / math.sqrt(997)
+    low = math.tanh(math.atanh(pearson.value) - half)
+    high = math.tanh(math.atanh(pearson.value) + half)
+    # a 90 % interval would be 16 % narrower, a 99 % interval 31 % wider
+    assert pearson.high - pearson.low == pytest.approx(high - low, rel=0.1)
+    assert (pearson.low, pearson.high) == pytest.approx((low, high), abs=0.01)
+
+
+def test_the_bootstrap_gives_the_same_interval_every_time() -> None:
+    np.random.seed(1)
+    first = score_classes(TARGETS, PREDICTED)
+    np.random.seed(2)  # the global state must not matter
+    assert score_classes(TARGETS, PREDICTED) == first
+
+
+def test_intervals_contain_the_value_and_shrink_with_rows() -> None:
+    few = score_classes(TARGETS, PREDICTED)
+    many = score_classes(np.tile(TARGETS, 20), np.tile(PREDICTED, 20))
+    for metric in ("accuracy", "macro_f1", "mcc"):
+        assert many[metric].value == pytest.approx(few[metric].value)
+        assert few[metric].low < few[metric].value < few[metric].high
+        assert many[metric].low < many[metric].value < many[metric].high
+        assert many[metric].high - many[metric].low < (few[metric].high - few[metric].low) / 2
+    for score in score_numbers(*correlated_rows(50)).values():
+        assert score.low < score.value < score.high
+
+
+def test_rows_are_resampled_as_pairs() -> None:
+    same = np.array([0, 1, 2, 0, 1, 2, 1, 0])
+    scores = score_classes(same, same)
+    assert scores["macro_f1"] == Score(1.0, 1.0, 1.0)
+    assert scores["mcc"].value == pytest.approx(1.0)
+
+
+def test_per_class_numbers() -> None:
+    numbers = per_class(TARGETS, PREDICTED, LABELS)
+    assert list(numbers) == ["no", "yes", "maybe"]
+    assert numbers["no"] == pytest.approx(
+        {"precision": 3 / 5, "recall": 3 / 4, "f1": 6 / 9, "support": 4}
+    )
+    assert numbers["yes"] == pytest.approx(
+        {"precision": 3 / 4, "recall": 3 / 4, "f1": 6 / 8, "support": 4}
+    )
+    assert numbers["maybe"] == pytest.approx(
+        {"precision": 1.0, "recall": 1 / 2, "f1": 2 / 3, "support": 2}
+    )
+    assert all(type(value) is float for row in numbers.values() for value in row.values())
+
+
+def test_a_label_that_never_occurs_keeps_its_place() -> None:
+    targets, predicted = np.array([0, 2]), np.array([0, 0])
+    numbers = per_class(targets, predicted, LABELS)
+    assert numbers["yes"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0.0}
+    assert numbers["maybe"]["support"] == 1.0
+    assert confusion(targets, predicted, LABELS) == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_confusion_has_true_labels_in_rows() -> None:
+    assert confusion(TARGETS, PREDICTED, LABELS) == [[3, 1, 0], [1, 3, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("targets", "share"), [([0, 0, 1], 2 / 3), ([3, 1, 3, 3], 3 / 4), ([1], 1.0), ([0, 1], 1 / 2)]
+)
+def test_majority_share(targets: list[int], share: float) -> None:
+    assert majority_share(np.array(targets)) == pytest.approx(share)
