@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 INFERENCE_BATCH_SIZE = 64
+CHUNK_ROWS = 512
 
 
 class Classifier(Protocol):
@@ -43,12 +44,26 @@ class TorchClassifier:
         self.model.eval()
         rows = encode_inputs(self.tokenizer, inputs, self.max_length)
         result = np.empty((len(rows), self.model.config.num_labels), dtype=np.float32)
-        with torch.inference_mode(), bar("predict", len(rows), "row") as progress:
+        with torch.inference_mode():
             for positions in sorted_batches(rows.lengths, INFERENCE_BATCH_SIZE):
                 batch = collate(rows, positions, self.device)
                 result[positions] = forward_logits(self.model, batch).cpu().numpy()
-                progress.advance(len(positions))
         return result
+
+
+def logits_with_bar(
+    classifier: Classifier,
+    inputs: Sequence[str] | Sequence[tuple[str, str]],
+    description: str,
+) -> NDArray[np.float32]:
+    """Raw outputs of many inputs, in chunks under a progress bar: (inputs, labels)."""
+    results = []
+    with bar(description, len(inputs), "row") as progress:
+        for start in range(0, len(inputs), CHUNK_ROWS):
+            chunk = inputs[start : start + CHUNK_ROWS]
+            results.append(classifier.logits(chunk))
+            progress.advance(len(chunk))
+    return np.concatenate(results)
 
 
 def forward_logits(model: Any, batch: Batch) -> torch.Tensor:

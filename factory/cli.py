@@ -138,7 +138,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
 )
 def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
-    from factory.environment import prepare_libraries
+    from factory.environment import keep_freed_memory, prepare_libraries
     from factory.pipeline import run as run_pipeline
     from factory.recipe_file import load_recipe
     from factory.report import result_table
@@ -147,6 +147,7 @@ def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> N
 
     parsed = load_recipe(recipe, overrides)
     prepare_libraries()
+    keep_freed_memory()
     bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
     click.echo(result_table(read_manifest(bundle)), err=True)
     click.echo(bundle)

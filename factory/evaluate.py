@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifier import Classifier
+from factory.classifier import Classifier, logits_with_bar
 from factory.data.dataset import Split
 from factory.metrics import Score, confusion, per_class, score_classes, score_numbers
 
@@ -42,7 +42,8 @@ class Evaluation:
 
 def evaluate(classifier: Classifier, split: Split, labels: tuple[str, ...]) -> Evaluation:
     """Score a classifier on a split; a split with number targets is scored as regression."""
-    return evaluate_logits(classifier.logits(split.inputs()), split, labels)
+    logits = logits_with_bar(classifier, split.inputs(), f"score {split.name}")
+    return evaluate_logits(logits, split, labels)
 
 
 def evaluate_logits(

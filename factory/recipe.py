@@ -85,6 +85,9 @@ class DataSettings(Section):
             raise ValueError("give either dev (a file) or dev_fraction (a share of train)")
         if self.hub is not None and (self.dev_split is None) == (self.dev_fraction is None):
             raise ValueError("give either dev_split or dev_fraction for a hub data set")
+        hub_only = [self.config, self.revision, self.test_split]
+        if self.hub is None and any(value is not None for value in hub_only):
+            raise ValueError("config, revision and test_split belong to a hub data set")
         if self.dev_fraction in (0.0, 1.0):
             raise ValueError("dev_fraction must lie between 0 and 1")
         if self.task == "regression" and self.labels is not None:

@@ -1,10 +1,15 @@
-"""Fixtures that the distillation and teacher tests share: tiny data, tiny models."""
+"""What every test works under: no network, caches of its own; and the fixtures many share."""
 
 from __future__ import annotations
 
+import atexit
+import ipaddress
 import os
+import shutil
+import socket
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,9 +17,63 @@ import pytest
 # slower on a machine whose cores are busy with something else.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Read when the hub libraries are first imported, so before any test module; processes that tests
+# start inherit them. `HF_HUB_OFFLINE=0 pytest -m network` lets the tests marked network through.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_CACHE = tempfile.mkdtemp(prefix="factory-tests-")
+os.environ["HF_HOME"] = _CACHE
+for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "TRANSFORMERS_CACHE"):
+    os.environ.pop(_name, None)  # each of these would win over HF_HOME
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
     from factory.classifier import TorchClassifier
     from factory.data.dataset import Dataset
+
+
+class NetworkBlocked(Exception):
+    """A test without the marker `network` reached for another machine."""
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sockets reach this machine only, unless the test is marked network.
+
+    The error is no OSError on purpose: code that survives a failed connection must not hide it.
+    """
+    if request.node.get_closest_marker("network"):
+        return
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, _only_loopback(getattr(socket.socket, name)))
+    resolve = socket.getaddrinfo
+
+    def resolve_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
+        _refuse_other(host)
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_loopback)
+
+
+def _only_loopback(original: Any) -> Any:
+    def checked(self: socket.socket, *arguments: Any) -> Any:
+        address = arguments[-1]
+        if isinstance(address, tuple):  # AF_INET, AF_INET6; a unix socket's is a path
+            _refuse_other(address[0])
+        return original(self, *arguments)
+
+    return checked
+
+
+def _refuse_other(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return
+    try:
+        local = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise NetworkBlocked(f"a test that is not marked network tried to reach {name}")
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,16 @@ def test_a_package_without_weights_is_refused(packages: Path, tmp_path: Path) ->
     assert problem == "package tiny_carrier_four carries no folder with config.json and weights"
 
 
+def test_of_several_models_in_a_package_the_first_by_name_is_taken(
+    packages: Path, tmp_path: Path
+) -> None:
+    root = packages / "tiny_carrier_five"
+    models = [write_model(root / f"model_{number}") for number in (3, 5, 1, 4, 2)]
+    (root / "__init__.py").touch()
+    source = find_model("package:tiny_carrier_five", tmp_path, "k")
+    assert source.location == str(min(models))
+
+
 # folders
 
 

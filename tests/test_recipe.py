@@ -134,9 +134,9 @@ def test_a_whole_number_is_accepted_where_a_number_is_meant() -> None:
         ({"gate.min_gain": 0.01}, "recipe", "min_gain needs distill.baseline"),
         ({"gate.split": "test"}, "recipe", 'gate.split = "test" needs data.test'),
         (
-            {"gate.split": "test", "data.test_split": "test"},
-            "recipe",
-            'gate.split = "test" needs data.test',
+            {"data.test_split": "test"},
+            "data",
+            "config, revision and test_split belong to a hub data set",
         ),
         (HUB | {"gate.split": "test"}, "recipe", 'gate.split = "test" needs data.test'),
         (

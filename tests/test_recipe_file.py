@@ -161,6 +161,7 @@ def test_a_file_that_is_no_text_is_reported(recipe_file: Path) -> None:
         ("data.train=/tmp/a=b.tsv", "data.train", "/tmp/a=b.tsv"),
         ("teacher.model=package:some_name", "teacher.model", "package:some_name"),
         ("name=other", "name", "other"),
+        ('data.train="half', "data.train", '"half'),
         (" student . start = random ", "student.start", "random"),
         ("gate={min_value = 0.9}", "gate.min_value", 0.9),
         ("distill.prediction={temperature = 4.0}", "distill.prediction.temperature", 4.0),

@@ -168,7 +168,8 @@ def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) ->
 
     With x the kept inputs and a 1, the teacher's scores are x A B^T x' / sqrt(d); the student
     divides by its own sqrt(d), hence the factor. R = root of E[x x^T]; the SVD of R A B^T R^T is
-    taken through the small QR factors of R A and R B.
+    taken through the small QR factors of R A and R B; their pseudo-inverses also serve heads wider
+    than the student's whole state, and pruned ones.
     """
     root = _root(inputs)
     width, target_width = source.attention_head_size, target.attention_head_size
@@ -183,8 +184,8 @@ def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) ->
         u, s, vh = torch.linalg.svd(small_left @ small_right.T * scale)
         rank = min(target_width, width)
         power = s[:rank].sqrt()
-        new_left = left @ torch.linalg.solve(small_left, u[:, :rank] * power)
-        new_right = right @ torch.linalg.solve(small_right, vh[:rank].T * power)
+        new_left = left @ torch.linalg.pinv(small_left) @ (u[:, :rank] * power)
+        new_right = right @ torch.linalg.pinv(small_right) @ (vh[:rank].T * power)
         _put_rows(target.query, head * target_width, new_left.T)
         _put_rows(target.key, head * target_width, new_right.T)
 
@@ -203,8 +204,8 @@ def _factorize_values(target: Any, source: Any, kept: Tensor, inputs: Tensor) ->
         u, s, vh = torch.linalg.svd(small_output @ small_value.T)
         rank = min(target_width, width)
         power = s[:rank].sqrt()
-        new_output = output[:, rows] @ torch.linalg.solve(small_output, u[:, :rank] * power)
-        new_value = value[rows].T @ torch.linalg.solve(small_value, vh[:rank].T * power)
+        new_output = output[:, rows] @ torch.linalg.pinv(small_output) @ (u[:, :rank] * power)
+        new_value = value[rows].T @ torch.linalg.pinv(small_value) @ (vh[:rank].T * power)
         _put_rows(target.self.value, head * target_width, new_value.T)
         start = head * target_width
         target.output.dense.weight[:, start : start + rank] = new_output.float()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier, forward_logits
+from factory.classifier import TorchClassifier, forward_logits, logits_with_bar
 from factory.data.dataset import Split
 from factory.distill.capture import recording
 from factory.distill.layer_map import describe_map, map_layers
@@ -147,9 +147,10 @@ def intermediate_losses(
     for position, layer in enumerate(layer_map, start=1):
         projected = projections[position](student.hidden[position])
         terms[f"hidden.{position}"] = hidden_loss(projected, teacher.hidden[layer], token_mask)
-        terms[f"attention.{position}"] = attention_loss(
-            student.scores(position), teacher.scores(layer), token_mask
-        )
+        if student.heads == teacher.heads:  # else the recipe has weight 0 for it, see _check_heads
+            terms[f"attention.{position}"] = attention_loss(
+                student.scores(position), teacher.scores(layer), token_mask
+            )
     return terms
 
 
@@ -227,7 +228,7 @@ def _cached_logits(directory: Path, teacher: TorchClassifier, train: Split) -> n
     file = directory / "teacher_logits.npy"
     if not file.is_file():
         temporary = directory / "teacher_logits.tmp.npy"
-        np.save(temporary, teacher.logits(train.inputs()))
+        np.save(temporary, logits_with_bar(teacher, train.inputs(), "teacher logits"))
         temporary.replace(file)
     logits: np.ndarray = np.load(file, allow_pickle=False)
     return logits

@@ -1,0 +1,147 @@
+"""A recipe of seconds: tiny labelled files, a tiny teacher folder, and the command line on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from factory.data.dataset import Dataset, Split
+from factory.recipe import Recipe
+from factory.recipe_file import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A fresh recipe tree over the files of `write_inputs`, with some dotted keys set.
+
+    A value of ... removes the key.
+    """
+    tree: dict[str, Any] = {
+        "name": "tiny-line",
+        "data": {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv", "max_length": 24},
+        "teacher": {
+            "model": "teacher",
+            "epochs": 5.0,
+            "batch_size": 16,
+            "learning_rate": 5e-3,
+        },
+        "student": {"layers": 2, "hidden": 24, "heads": 4, "intermediate": 32},
+        "distill": {
+            "batch_size": 16,
+            "intermediate": {"epochs": 3.0, "learning_rate": 3e-3},
+            "prediction": {"epochs": 3.0, "learning_rate": 3e-3},
+        },
+        "gate": {"min_retention": 0.6, "max_quantization_drop": 0.2},
+    }
+    for path, value in (changes or {}).items():
+        *sections, key = path.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        if value is ...:
+            del node[key]
+        else:
+            node[key] = value
+    return tree
+
+
+def line_recipe(changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The tree as a recipe."""
+    return parse_recipe(line_tree(changes))
+
+
+def write_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Path:
+    """Write the tree as TOML."""
+    lines: list[str] = []
+    _write_table(line_tree(changes), "", lines)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_split(path: Path, split: Split, labels: Sequence[str] | None) -> Path:
+    """Write a split as tsv: text, text_pair if there is one, label."""
+    columns = ["text"] if split.text_pairs is None else ["text", "text_pair"]
+    rows = ["\t".join([*columns, "label"])]
+    for number, target in enumerate(split.targets):
+        texts = [split.texts[number]]
+        if split.text_pairs is not None:
+            texts.append(split.text_pairs[number])
+        label = str(target) if labels is None else labels[int(target)]
+        rows.append("\t".join([*texts, label]))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def write_files(directory: Path, dataset: Dataset) -> None:
+    """Write every split of a data set as NAME.tsv."""
+    labels = dataset.labels if dataset.task == "classification" else None
+    for split in dataset.splits():
+        write_split(directory / f"{split.name}.tsv", split, labels)
+
+
+def factory(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """The real command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "factory", *map(str, arguments)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def python(program: str, *arguments: object, cwd: Path = ROOT) -> str:
+    """The stdout of a Python program in a fresh interpreter that must succeed."""
+    result = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=cwd,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of the server."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("SERVING_")}
+
+
+def published(store: Path) -> dict[str, tuple[int, float]]:
+    """Inode and time of every published artifact's record: equal means nothing was rebuilt."""
+    return {
+        file.parent.name: (file.stat().st_ino, file.stat().st_mtime)
+        for file in sorted(store.glob("*/artifact.json"))
+        if not file.parent.name.endswith(".partial")
+    }
+
+
+def stage_directory(store: Path, stage: str) -> Path:
+    """The one published artifact of a stage."""
+    (found,) = [
+        directory
+        for directory in store.glob(f"{stage}-*")
+        if not directory.name.endswith(".partial")
+    ]
+    return found
+
+
+def _write_table(tree: Mapping[str, Any], prefix: str, lines: list[str]) -> None:
+    for key, value in tree.items():
+        if not isinstance(value, Mapping):
+            lines.append(f"{key} = {json.dumps(value)}")
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            lines.append(f"\n[{prefix}{key}]")
+            _write_table(value, f"{prefix}{key}.", lines)
