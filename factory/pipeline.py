@@ -11,6 +11,7 @@ from factory import gate
 from factory.data.checks import check_batch
 from factory.data.dataset import Dataset, read_dataset, write_dataset
 from factory.data.stage import load_dataset
+from factory.errors import GateFailedError
 from factory.graph import Graph, make_graph
 from factory.progress import say
 from factory.recipe import Recipe
@@ -78,9 +79,13 @@ def _run_stages(
         variants["int8"] = int8.directory / "model.onnx"
 
     artifacts = {"data": data, **models, "evaluation": evaluation, "onnx": onnx}
-    bundle = build(
-        graph.bundle, lambda here: _bundle(here, graph, recipe, dataset(), artifacts, variants)
-    )
+    try:
+        bundle = build(
+            graph.bundle, lambda here: _bundle(here, graph, recipe, dataset(), artifacts, variants)
+        )
+    except GateFailedError:
+        store.discard(graph.bundle)
+        raise
     return bundle.directory
 
 
