@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ def copy_files(directory: Path, model_directory: Path, variants: Mapping[str, Pa
     for name in MODEL_FILES:
         if (model_directory / name).is_file():
             shutil.copyfile(model_directory / name, directory / name)
-    _strip_padding(directory / "tokenizer.json")
     for variant, file in variants.items():
         shutil.copyfile(file, directory / VARIANT_FILES[variant])
 
@@ -105,15 +103,3 @@ def make_manifest(
         lineage=dict(parts.lineage),
         data=dict(parts.data_facts),
     )
-
-
-def _strip_padding(tokenizer_file: Path) -> None:
-    """Remove padding and truncation stored in tokenizer.json.
-
-    A runtime that honours a stored "pad to 128" does several times the work on short texts; the
-    length limit is in the manifest.
-    """
-    data = json.loads(tokenizer_file.read_text(encoding="utf-8"))
-    data["padding"] = None
-    data["truncation"] = None
-    tokenizer_file.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")

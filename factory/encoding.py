@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +76,13 @@ def encode_inputs(
         [np.array(ids, dtype=np.int32) for ids in encoded["token_type_ids"]],
         tokenizer.pad_token_id,
     )
+
+
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Save a fast tokenizer without the truncation and padding an earlier call left set in it."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(directory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,12 @@ EXIT_USAGE = 2
 EXIT_GATE = 3
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, or the error's type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class FactoryError(Exception):
     """A failure with a message for the user: what is wrong, where, and what to do."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from factory.data.source import source_identity
-from factory.errors import RecipeError
+from factory.errors import ProblemsError, RecipeError
 from factory.model_source import ModelSource, find_model
 from factory.recipe import Recipe
 from factory.store import Status, Step, Store
@@ -22,6 +22,8 @@ EVALUATE_VERSION = 1
 EXPORT_VERSION = 1
 QUANTIZE_VERSION = 1
 BUNDLE_VERSION = 1
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     Raises:
         RecipeError, DataError: a model or data file that is not there; all of them together.
     """
-    sources = _Sources(
-        find_model(recipe.teacher.model, base_directory, "teacher.model", recipe.teacher.revision),
-        find_start(recipe, base_directory),
-    )
+    sources = _find_sources(recipe, base_directory)
     sections = recipe.model_dump(mode="json")
     length = {"max_length": recipe.data.max_length}
     data = Step(
@@ -83,7 +82,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         DATA_VERSION,
         {
             "data": _without(sections["data"], "max_length", "train", "dev", "test"),
-            "source": source_identity(recipe.data, base_directory),
+            "source": sources.data,
         },
         {},
     )
@@ -125,6 +124,30 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
 class _Sources:
     teacher: ModelSource
     start: ModelSource | None
+    data: Mapping[str, object]
+
+
+def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
+    """Look for models and data; whatever is not there is told in one error."""
+    problems: list[ProblemsError] = []
+
+    def found(find: Callable[[], Found]) -> Found | None:
+        try:
+            return find()
+        except ProblemsError as error:
+            problems.append(error)
+            return None
+
+    name, revision = recipe.teacher.model, recipe.teacher.revision
+    teacher = found(lambda: find_model(name, base_directory, "teacher.model", revision))
+    start = found(lambda: find_start(recipe, base_directory))
+    data = found(lambda: source_identity(recipe.data, base_directory))
+    if len(problems) > 1:
+        lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
+        raise RecipeError("the recipe names what is not there", lines)
+    if problems or teacher is None or data is None:
+        raise problems[0]
+    return _Sources(teacher, start, data)
 
 
 def _student_steps(

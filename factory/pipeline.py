@@ -112,7 +112,8 @@ def _make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
 
 
 def _largest_batch(recipe: Recipe) -> int:
-    return max(recipe.distill.batch_size, recipe.teacher.batch_size)
+    fine_tune = recipe.teacher.batch_size if recipe.teacher.fine_tune else 1
+    return max(recipe.distill.batch_size, fine_tune)
 
 
 def _make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str) -> Facts:

@@ -125,7 +125,7 @@ class StudentSettings(Section):
     heads: PositiveInt = 12
     intermediate: PositiveInt = 1200
     dropout: Fraction = Field(
-        default=0.1, description="while training; the paper's student has 0.1"
+        default=0.0, description="while training; the paper's student has 0.1"
     )
     start: str = Field(
         default="teacher", description='"teacher", "random", or a checkpoint: hub id, folder'
@@ -143,8 +143,8 @@ class StudentSettings(Section):
 class IntermediateSettings(Section):
     """First phase: embeddings, hidden states and attention scores (TinyBERT, eq. 7-9)."""
 
-    epochs: NonNegativeFloat = 6.0
-    learning_rate: PositiveFloat = 3e-4
+    epochs: NonNegativeFloat = 3.0
+    learning_rate: PositiveFloat = 6e-4
     warmup: Fraction = 0.1
     embedding_weight: NonNegativeFloat = 1.0
     hidden_weight: NonNegativeFloat = 1.0
@@ -155,7 +155,7 @@ class PredictionSettings(Section):
     """Second phase: the teacher's logits (TinyBERT, eq. 10)."""
 
     epochs: NonNegativeFloat = 3.0
-    learning_rate: PositiveFloat = 5e-5
+    learning_rate: PositiveFloat = 1e-4
     warmup: Fraction = 0.1
     temperature: PositiveFloat = Field(
         default=1.0, description="divides both sets of logits; the loss is scaled by its square"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.errors import StoreError
+from factory.write_failure import write_failure
 
 ARTIFACT_FILE = "artifact.json"
 Status = Literal["cached", "resume", "run"]
@@ -93,6 +94,9 @@ class Store:
             label: the recipe's name, kept so that a later plan can say what changed.
             make: writes files into the directory it is given and returns the stage's facts;
                 finds there what an interrupted run of the same step left.
+
+        Raises:
+            StoreError: as `load`, or the stage found no room for its files.
         """
         # before the work: a directory without its record would stop the rename after it
         if self.directory(step).exists():
@@ -100,7 +104,15 @@ class Store:
         partial = self.partial(step)
         partial.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        facts = dict(make(partial))
+        try:
+            facts = dict(make(partial))
+        except Exception as error:
+            reason = write_failure(error, partial)
+            if reason is None:
+                raise
+            raise StoreError(
+                f"{partial}: {reason}; make room there and run again, finished work is kept"
+            ) from error
         record = {
             "stage": step.stage,
             "stage_version": step.version,

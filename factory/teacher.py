@@ -11,7 +11,8 @@ import numpy as np
 
 from factory.classifier import load_torch_classifier
 from factory.data.dataset import Dataset
-from factory.errors import TeacherError
+from factory.encoding import save_tokenizer
+from factory.errors import TeacherError, first_line
 from factory.evaluate import evaluate
 from factory.metrics import majority_share
 from factory.model_source import ModelSource
@@ -40,7 +41,7 @@ def make_teacher(
         fine_tune(directory, model, tokenizer, settings, dataset, max_length, device)
     model.eval()
     model.save_pretrained(directory / "model")
-    tokenizer.save_pretrained(directory / "model")
+    save_tokenizer(tokenizer, directory / "model")
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     teacher = load_torch_classifier(directory / "model", max_length, device)
     result = evaluate(teacher, dataset.dev, dataset.labels)
@@ -90,6 +91,7 @@ def load_pretrained(
         TeacherError: not found, no BERT, no fast tokenizer, or labels that do not match.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
 
     torch.manual_seed(settings.seed)  # a new classifier's first weights are drawn while loading
@@ -110,12 +112,22 @@ def load_pretrained(
     if settings.fine_tune:
         config.num_labels = len(dataset.labels)
     try:
-        model = BertForSequenceClassification.from_pretrained(
-            source.location, config=config, ignore_mismatched_sizes=settings.fine_tune, **place
+        model, loading = BertForSequenceClassification.from_pretrained(
+            source.location,
+            config=config,
+            ignore_mismatched_sizes=settings.fine_tune,
+            output_loading_info=True,
+            **place,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TeacherError(_not_loadable(source, settings, error)) from error
     if order is not None:
+        if loading["missing_keys"]:
+            raise TeacherError(
+                f"teacher.model {settings.model} has no weights for "
+                f"{', '.join(sorted(loading['missing_keys']))}: it is not a fine-tuned classifier; "
+                "set teacher.fine_tune = true"
+            )
         _reorder_outputs(model, order)
     _name_labels(model.config, dataset)
     return model, tokenizer
@@ -176,9 +188,9 @@ def _name_labels(config: Any, dataset: Dataset) -> None:
 
 
 def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"teacher.model {settings.model} cannot be loaded from {source.location}: {first_line}. "
+        f"teacher.model {settings.model} cannot be loaded from {source.location}: "
+        f"{first_line(error)}. "
         "Give a hub id (needs the network once), a folder with config.json, weights and "
         "tokenizer.json, or package:NAME"
     )

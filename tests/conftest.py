@@ -29,6 +29,7 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
     from factory.classifier import TorchClassifier
     from factory.data.dataset import Dataset
+    from tiny_line import Line
 
 
 class NetworkBlocked(Exception):
@@ -98,3 +99,11 @@ def teacher(trained_folder: Path) -> TorchClassifier:
     from tiny_models import open_tiny
 
     return open_tiny(trained_folder)
+
+
+@pytest.fixture(scope="session")
+def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Line:
+    """One uninterrupted `factory run` of a tiny recipe; no test may change its folder."""
+    from tiny_line import run_line
+
+    return run_line(tmp_path_factory.mktemp("line"), dataset)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,40 @@ from factory.recipe import Recipe
 from factory.recipe_file import parse_recipe
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A finished run: the recipe's folder, its store, what the command said, the bundle."""
+
+    recipe: Path
+    store: Path
+    result: subprocess.CompletedProcess[str]
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle's directory, found without the command's help."""
+        return stage_directory(self.store, "bundle")
+
+    def copy_store(self, directory: Path, *without: str) -> Path:
+        """A copy of the store to change, without the artifacts of some stages."""
+        ignored = shutil.ignore_patterns(*(f"{stage}-*" for stage in without))
+        return Path(shutil.copytree(self.store, directory / "store", ignore=ignored))
+
+
+def run_line(directory: Path, dataset: Dataset) -> Line:
+    """Write files, teacher and recipe into a folder and run the recipe with the command line."""
+    from tiny_models import save_tiny, tiny_bert, tiny_split
+
+    write_files(directory, replace(dataset, test=tiny_split("test", 60, seed=13)))
+    # two outputs and dropout: the classifier has to be made anew, random states have to resume
+    model = tiny_bert(
+        ("LABEL_0", "LABEL_1"), hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
+    )
+    save_tiny(model, directory / "teacher")
+    recipe = write_recipe(directory / "recipe.toml", {"distill.baseline": "random"})
+    store = directory / "runs"
+    return Line(recipe, store, factory("run", recipe, "--store", store))
 
 
 def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:

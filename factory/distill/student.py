@@ -11,7 +11,7 @@ from torch import nn
 from factory.classifier import TorchClassifier
 from factory.distill.derive import derive_student
 from factory.encoding import EncodedRows
-from factory.errors import RecipeError
+from factory.errors import RecipeError, first_line
 from factory.model_source import ModelSource
 from factory.recipe import StudentSettings
 
@@ -95,10 +95,18 @@ def start_student(
 
 
 def _load_checkpoint(source: ModelSource, config: Any) -> Any:
-    """A student whose encoder comes from a checkpoint of exactly the recipe's shape."""
-    from transformers import AutoConfig, BertForSequenceClassification
+    """A student whose encoder comes from a checkpoint of exactly the recipe's shape.
 
-    found = AutoConfig.from_pretrained(source.location, revision=source.revision)
+    Early TinyBERT folders have no model_type in their config; they are taken for what they are.
+    """
+    from safetensors import SafetensorError
+    from transformers import BertConfig, BertForSequenceClassification
+
+    try:
+        found, _ = BertConfig.get_config_dict(source.location, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise RecipeError("student.start", [_not_loadable(source, error)]) from error
+    found = {"model_type": "bert", **found}
     names = (
         "num_hidden_layers",
         "hidden_size",
@@ -111,13 +119,23 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
         "model_type",
     )
     problems = [
-        f"{name} is {getattr(found, name, None)} in {source.location}, "
+        f"{name} is {found.get(name)} in {source.location}, "
         f"the student needs {getattr(config, name)}"
         for name in names
-        if getattr(found, name, None) != getattr(config, name)
+        if found.get(name) != getattr(config, name)
     ]
     if problems:
         raise RecipeError("student.start", problems)
-    return BertForSequenceClassification.from_pretrained(
-        source.location, revision=source.revision, config=config, ignore_mismatched_sizes=True
+    try:
+        return BertForSequenceClassification.from_pretrained(
+            source.location, revision=source.revision, config=config, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise RecipeError("student.start", [_not_loadable(source, error)]) from error
+
+
+def _not_loadable(source: ModelSource, error: Exception) -> str:
+    return (
+        f"{source.location} cannot be loaded: {first_line(error)}. Give a hub id (needs the "
+        'network once), a folder with config.json and weights, "teacher" or "random"'
     )

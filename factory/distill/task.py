@@ -24,8 +24,8 @@ from factory.distill.losses import (
 )
 from factory.distill.phase import LossPoint, Phase, total_steps, train_phase
 from factory.distill.student import StudentStart, start_student
-from factory.encoding import Batch, EncodedRows, encode_inputs
-from factory.errors import RecipeError
+from factory.encoding import Batch, EncodedRows, encode_inputs, save_tokenizer
+from factory.errors import RecipeError, TrainingError
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import DistillSettings, IntermediateSettings, StudentSettings
@@ -283,8 +283,14 @@ def _finish(
     points: list[LossPoint],
 ) -> None:
     student.eval()
+    broken = [name for name, weight in student.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise TrainingError(
+            f"the student's {broken[0]} holds numbers that are not finite after the last step; "
+            "lower the learning rates in distill"
+        )
     student.save_pretrained(directory / "model")
-    tokenizer.save_pretrained(directory / "model")
+    save_tokenizer(tokenizer, directory / "model")
     with (directory / "losses.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["phase", "step", "term", "value"])

@@ -228,7 +228,10 @@ def test_scores_are_the_best_of_their_rank(head_width: int) -> None:
     derive._factorize_scores(target, source, kept, moment)
     root = root_of(moment)
     for head in range(HEADS):
-        theirs, ours = slice(head * 6, head * 6 + 6), slice(head * head_width, (head + 1) * head_width)
+        theirs, ours = (
+            slice(head * 6, head * 6 + 6),
+            slice(head * head_width, (head + 1) * head_width),
+        )
         wanted = joined(source.query, kept)[theirs].T @ joined(source.key, kept)[theirs] / 6**0.5
         got = joined(target.query)[ours].T @ joined(target.key)[ours] / head_width**0.5
         singular = np.linalg.svd(root @ wanted @ root.T, compute_uv=False)
@@ -255,7 +258,10 @@ def test_values_are_the_best_of_their_rank(head_width: int) -> None:
     source_output = source.output.dense.weight.double().numpy()[kept.numpy()]
     target_output = target.output.dense.weight.double().numpy()
     for head in range(HEADS):
-        theirs, ours = slice(head * 6, head * 6 + 6), slice(head * head_width, (head + 1) * head_width)
+        theirs, ours = (
+            slice(head * 6, head * 6 + 6),
+            slice(head * head_width, (head + 1) * head_width),
+        )
         wanted = source_output[:, theirs] @ joined(source.self.value, kept)[theirs]
         got = target_output[:, ours] @ joined(target.self.value)[ours]
         singular = np.linalg.svd(wanted @ root.T, compute_uv=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def test_uniform_always_ends_at_the_top_and_never_goes_down(student: int, teache
     assert list(layers) == sorted(layers)
     assert all(1 <= layer <= teacher for layer in layers)
     if teacher % student == 0:
-        assert set(b - a for a, b in zip(layers, layers[1:], strict=False)) <= {teacher // student}
+        assert {b - a for a, b in itertools.pairwise(layers)} <= {teacher // student}
 
 
 @given(st.integers(1, 10), st.integers(1, 30))
@@ -64,15 +66,34 @@ def test_uniform_is_never_further_than_half_a_layer_from_even_spacing(
     ("strategy", "student_layers", "teacher_layers", "problems"),
     [
         ("top", 4, 3, ['"top" needs a teacher of at least 4 layers, it has 3; use "uniform"']),
-        ("bottom", 4, 3, ['"bottom" needs a teacher of at least 4 layers, it has 3; use "uniform"']),
+        (
+            "bottom",
+            4,
+            3,
+            ['"bottom" needs a teacher of at least 4 layers, it has 3; use "uniform"'],
+        ),
         ("middle", 4, 12, ['unknown strategy "middle"']),
         ([1, 2], 3, 12, ["has 2 entries for 3 student layers"]),
-        ([0, 13], 2, 12, ["layer 0 is not one of the teacher's 1 to 12",
-                          "layer 13 is not one of the teacher's 1 to 12"]),
+        (
+            [0, 13],
+            2,
+            12,
+            [
+                "layer 0 is not one of the teacher's 1 to 12",
+                "layer 13 is not one of the teacher's 1 to 12",
+            ],
+        ),
         ([6, 3], 2, 12, ["[6, 3] must not go down"]),
-        ([9, 4, 99], 2, 12, ["has 3 entries for 2 student layers",
-                             "layer 99 is not one of the teacher's 1 to 12",
-                             "[9, 4, 99] must not go down"]),
+        (
+            [9, 4, 99],
+            2,
+            12,
+            [
+                "has 3 entries for 2 student layers",
+                "layer 99 is not one of the teacher's 1 to 12",
+                "[9, 4, 99] must not go down",
+            ],
+        ),
     ],
 )
 def test_a_map_that_cannot_be_is_refused(

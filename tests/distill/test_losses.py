@@ -151,7 +151,9 @@ def test_prediction_loss_is_the_soft_cross_entropy_summed_over_classes(temperatu
             probability = wanted[place] / sum(wanted)
             total -= probability * math.log(given[place] / sum(given))
     expected = total / 4 * temperature**2
-    assert prediction_loss(student, teacher, temperature).item() == pytest.approx(expected, rel=1e-5)
+    assert prediction_loss(student, teacher, temperature).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_prediction_loss_at_chance_is_the_logarithm_of_the_classes() -> None:

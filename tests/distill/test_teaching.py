@@ -1,0 +1,200 @@
+"""What the teacher does while it teaches, and what the student learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import (
+    open_tiny,
+    tiny_bert,
+    tiny_classifier,
+    tiny_regression,
+    train_plainly,
+)
+from tiny_runs import (
+    LONG,
+    QUICK,
+    SMALL,
+    garbled,
+    hooks_of,
+    losses_of,
+    run,
+    same,
+    weights,
+)
+from torch import nn
+
+from factory.classifier import TorchClassifier
+from factory.distill import task
+from factory.distill.phase import LossPoint, Phase
+from factory.encoding import Batch, EncodedRows, collate
+from factory.recipe import (
+    PredictionSettings,
+)
+
+
+def test_the_teacher_is_only_read(tmp_path: Path, teacher: TorchClassifier) -> None:
+    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
+    run(tmp_path, teacher)
+    after = teacher.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in teacher.model.parameters())
+    assert not hooks_of(teacher.model)
+
+
+Spy = Callable[[Phase, nn.ModuleDict, EncodedRows, Callable[[Batch], Any]], None]
+
+
+def spy_on_phases(monkeypatch: pytest.MonkeyPatch, look: Spy) -> list[str]:
+    """Call `look` at the start of each phase, then train as usual; returns the phases' names."""
+    names: list[str] = []
+    original = task.train_phase
+
+    def spying(
+        phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any, *rest: Any
+    ) -> list[LossPoint]:
+        names.append(phase.name)
+        look(phase, modules, rows, losses)
+        return original(phase, modules, rows, losses, *rest)
+
+    monkeypatch.setattr(task, "train_phase", spying)
+    return names
+
+
+def test_the_teachers_dropout_is_off_while_it_teaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher left in training mode with a dropout of one half teaches the same thing twice."""
+    model = tiny_bert(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    teacher = tiny_classifier(model)
+    expected = teacher.logits(SMALL.train.inputs())
+    model.train()
+
+    def look(_phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
+        modules.eval()  # only the student's dropout
+        batch = collate(rows, np.arange(16), "cpu")
+        with torch.no_grad():
+            assert losses(batch)[0].item() == losses(batch)[0].item()
+        assert not any(module.training for module in model.modules())
+
+    names = spy_on_phases(monkeypatch, look)
+    run(tmp_path, teacher)
+    assert names == ["intermediate", "prediction"]
+    np.testing.assert_array_equal(np.load(tmp_path / "teacher_logits.npy"), expected)
+    assert not any(module.training for module in model.modules())
+
+
+def test_gradients_reach_the_student_and_not_the_teacher(
+    tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untouched: dict[str, set[str]] = {}
+
+    def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
+        losses(collate(rows, np.arange(16), "cpu"))[0].backward()
+        untouched[phase.name] = {
+            ".".join(name.split(".")[:2])
+            for name, parameter in modules.named_parameters()
+            if parameter.grad is None
+        }
+        modules.zero_grad(set_to_none=True)
+        for parameter in teacher.model.parameters():
+            assert parameter.grad is None
+            assert not parameter.requires_grad
+
+    spy_on_phases(monkeypatch, look)
+    run(tmp_path, teacher)
+    # the intermediate phase has no use for the classifier, which the prediction phase trains
+    assert untouched == {
+        "intermediate": {"student.classifier", "student.bert"},
+        "prediction": set(),
+    }
+
+
+def test_the_prediction_phase_runs_the_bare_student(
+    tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No projections, no hooks, no forward pass of the teacher."""
+    modules_of: dict[str, list[str]] = {}
+    teacher_passes: dict[str, int] = {}
+
+    def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
+        modules_of[phase.name] = sorted(modules.keys())
+        is_prediction = phase.name == "prediction"
+        assert bool(hooks_of(modules["student"])) != is_prediction
+        assert bool(hooks_of(teacher.model)) != is_prediction
+        passes: list[int] = []
+        handle = teacher.model.bert.register_forward_hook(lambda *_: passes.append(1))
+        losses(collate(rows, np.arange(4), "cpu"))
+        handle.remove()
+        teacher_passes[phase.name] = len(passes)
+
+    spy_on_phases(monkeypatch, look)
+    run(tmp_path, teacher)
+    assert modules_of == {"intermediate": ["projections", "student"], "prediction": ["student"]}
+    assert teacher_passes == {"intermediate": 1, "prediction": 0}
+
+
+def test_the_teachers_logits_are_computed_once(
+    tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = task._cached_logits(tmp_path, teacher, SMALL.train)
+    np.testing.assert_array_equal(first, teacher.logits(SMALL.train.inputs()))
+    monkeypatch.setattr(TorchClassifier, "logits", None)
+    np.testing.assert_array_equal(task._cached_logits(tmp_path, teacher, SMALL.train), first)
+
+
+def test_each_row_meets_its_own_logits(
+    tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prediction loss of a shuffled batch against the rows' texts run one by one."""
+    temperature = 2.0
+
+    def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
+        if phase.name == "intermediate":
+            return
+        student = tiny_classifier(modules["student"])
+        positions = np.array([41, 3, 17, 8, 30])
+        texts = [SMALL.train.texts[position] for position in positions]
+        total = 0.0
+        for text in texts:
+            theirs, ours = (
+                m.logits([text])[0].astype(float) / temperature for m in (teacher, student)
+            )
+            wanted = np.exp(theirs) / np.exp(theirs).sum()
+            total -= float((wanted * (ours - np.log(np.exp(ours).sum()))).sum())
+        loss = losses(collate(rows, positions, "cpu"))[0].item()
+        assert loss == pytest.approx(total / 5 * temperature**2, rel=1e-4)
+
+    spy_on_phases(monkeypatch, look)
+    prediction = PredictionSettings(epochs=1, temperature=temperature)
+    run(tmp_path, teacher, settings=QUICK.model_copy(update={"prediction": prediction}))
+
+
+def test_annotations_do_not_enter(tmp_path: Path, trained_folder: Path) -> None:
+    run(tmp_path / "true", open_tiny(trained_folder))
+    run(tmp_path / "garbled", open_tiny(trained_folder), garbled(SMALL.train))
+    assert same(weights(tmp_path / "true"), weights(tmp_path / "garbled"))
+
+
+def test_regression_learns_the_teachers_outputs(tmp_path: Path) -> None:
+    data = tiny_regression()
+    model = tiny_bert(data.labels, problem_type="regression")
+    train_plainly(model, data.train, epochs=20)
+    teacher = tiny_classifier(model)
+    run(tmp_path, teacher, garbled(data.train), LONG)
+    wanted = teacher.logits(data.dev.inputs())[:, 0]
+    student = open_tiny(tmp_path / "model")
+    assert student.model.config.problem_type == "regression"
+    assert student.model.config.id2label == {0: "value"}
+    got = student.logits(data.dev.inputs())[:, 0]
+    assert np.std(wanted) > 0.5
+    assert np.corrcoef(wanted, got)[0, 1] > 0.8
+    assert np.abs(got).max() < 10
+    values = losses_of(tmp_path)["prediction.total"]
+    assert values[0] < 100  # squared distance to the annotations would be 1e12
+    assert np.mean(values[-5:]) < 0.5 * np.mean(values[:5])

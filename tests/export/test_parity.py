@@ -1,0 +1,211 @@
+"""Parity: a true export passes; every kind of wrong graph is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from tiny_models import MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_regression, tiny_split
+
+from factory.errors import ParityError
+from factory.export import parity
+from factory.export.onnx import export_onnx
+from factory.export.parity import check_agreement, check_parity
+
+# The tiny model reads 32 tokens, so the grid's longer lengths become 32.
+GRID = {f"{batch}x{length}" for batch in (1, 2, 7) for length in (2, 3, 16, 32)}
+
+
+def change_weight(model: Any, name: str, change: Callable[[Any], Any]) -> None:
+    """Replace one initializer."""
+    (tensor,) = [entry for entry in model.graph.initializer if entry.name == name]
+    changed = change(numpy_helper.to_array(tensor).copy()).astype(np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(changed, name))
+
+
+def classifier_names(model: Any) -> tuple[str, str]:
+    """Weight and bias of the last linear layer: the node that makes the logits."""
+    (node,) = [node for node in model.graph.node if "logits" in node.output]
+    assert node.op_type == "Gemm"
+    return node.input[1], node.input[2]
+
+
+def saved(model: Any, tmp_path: Path) -> Path:
+    onnx.save(model, tmp_path / "changed.onnx")
+    return tmp_path / "changed.onnx"
+
+
+def test_a_true_export_passes_on_the_whole_grid(exported: Any) -> None:
+    differences = check_parity(exported.file, exported.student, atol=1e-4)
+    assert set(differences) == GRID
+    assert all(0 <= value < 1e-4 for value in differences.values())
+    assert any(value > 0 for value in differences.values())  # two engines, not one compared twice
+
+
+def float_weights(file: Path) -> list[str]:
+    """Every float initializer of a model's size, but the key biases.
+
+    A key bias adds the same number to all scores of a query, which the softmax cancels.
+    """
+    return [
+        tensor.name
+        for tensor in onnx.load(file).graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and list(tensor.dims)
+        and not tensor.name.endswith("key.bias")
+    ]
+
+
+def test_noise_in_any_weight_is_caught(
+    tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "BATCH_SIZES", (3,))  # a part of the grid, for the time's sake
+    monkeypatch.setattr(parity, "LENGTHS", (16,))
+    names = float_weights(exported.file)
+    assert len(names) > 30
+    random = np.random.default_rng(0)
+    missed = []
+    for name in names:
+        model = onnx.load(exported.file)
+        change_weight(model, name, lambda value: value + 0.3 * random.normal(size=value.shape))
+        try:
+            check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
+            missed.append(name)
+        except ParityError:
+            pass
+    assert missed == []
+
+
+def test_the_message_names_the_cell_and_the_limit(tmp_path: Path, exported: Any) -> None:
+    model = onnx.load(exported.file)
+    change_weight(model, classifier_names(model)[1], lambda bias: bias + 0.25)
+    with pytest.raises(ParityError) as caught:
+        check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
+    message = str(caught.value)
+    assert "a logit differs from torch by 0.25, more than export.atol = 0.0001" in message
+    assert any(f"batch x length {cell}" in message for cell in GRID)
+    assert "changed.onnx" in message
+
+
+def test_atol_decides(tmp_path: Path, exported: Any) -> None:
+    model = onnx.load(exported.file)
+    change_weight(model, classifier_names(model)[1], lambda bias: bias + 1e-3)
+    file = saved(model, tmp_path)
+    differences = check_parity(file, exported.student, atol=1.2e-3)
+    assert max(differences.values()) == pytest.approx(1e-3, abs=1e-4)
+    with pytest.raises(ParityError, match=r"export\.atol = 0\.0008"):
+        check_parity(file, exported.student, atol=8e-4)
+
+
+def ignore_input(model: Any, name: str, constant: str) -> None:
+    """Feed the nodes that read an input with zeros or ones of its shape instead."""
+    for node in model.graph.node:
+        node.input[:] = [f"{name}.{constant}" if entry == name else entry for entry in node.input]
+    operation = "Equal" if constant == "ones" else "Less"
+    make = onnx.helper.make_node
+    model.graph.node.insert(0, make(operation, [name, name], [f"{name}.compared"]))
+    model.graph.node.insert(
+        1, make("Cast", [f"{name}.compared"], [f"{name}.{constant}"], to=onnx.TensorProto.INT64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [("token_type_ids", "zeros"), ("attention_mask", "ones"), ("input_ids", "zeros")],
+)
+def test_an_input_the_graph_ignores_is_caught(
+    tmp_path: Path, exported: Any, name: str, constant: str
+) -> None:
+    model = onnx.load(exported.file)
+    ignore_input(model, name, constant)
+    with pytest.raises(ParityError, match="does not compute this model"):
+        check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
+
+
+def test_another_number_of_outputs_is_caught(tmp_path: Path, exported: Any) -> None:
+    student = open_tiny(save_tiny(tiny_bert(("a", "b")), tmp_path / "two"))
+    with pytest.raises(ParityError, match=r"shape \(1, 3\), torch gives \(1, 2\)"):
+        check_parity(exported.file, student, atol=1e-4)
+
+
+def test_a_graph_that_is_wrong_only_at_the_last_position_is_caught(
+    tmp_path: Path, exported: Any
+) -> None:
+    name = position_table(exported.file)
+    for wrong in (5.0, np.nan):
+        model = onnx.load(exported.file)
+
+        def spoil(table: Any, value: float = wrong) -> Any:
+            table[31] = np.linspace(-value, value, table.shape[1])
+            return table
+
+        change_weight(model, name, spoil)
+        with pytest.raises(ParityError, match=r"at batch x length \dx32 a logit differs"):
+            check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
+
+
+def position_table(file: Path) -> str:
+    """The initializer with one row per position."""
+    (name,) = [
+        tensor.name
+        for tensor in onnx.load(file).graph.initializer
+        if list(tensor.dims) == [32, 24] and "position" in tensor.name
+    ]
+    return name
+
+
+def test_agreement_counts_the_rows(exported: Any) -> None:
+    assert check_agreement(exported.file, exported.student, tiny_split("dev", 75, seed=21)) == 75
+
+
+def test_swapped_classifier_rows_are_caught(tmp_path: Path, exported: Any) -> None:
+    dev = tiny_split("dev", 75, seed=21)
+    model = onnx.load(exported.file)
+    for name in classifier_names(model):
+        change_weight(model, name, lambda rows: rows[[1, 0, 2]])
+    file = saved(model, tmp_path)
+    predicted = exported.student.logits(dev.inputs()).argmax(axis=1)
+    moved = predicted != 2
+    with pytest.raises(ParityError) as caught:
+        check_agreement(file, exported.student, dev)
+    assert f"{moved.sum()} of 75 predictions on dev differ from torch" in str(caught.value)
+    assert f"the first at row {moved.argmax() + 1}" in str(caught.value)
+
+
+def test_a_single_changed_prediction_is_caught(tmp_path: Path, exported: Any) -> None:
+    """The bias moves just enough to flip the row that torch is least sure of."""
+    dev = tiny_split("dev", 75, seed=21)
+    logits = exported.student.logits(dev.inputs())
+    ordered = np.sort(logits, axis=1)
+    gaps = ordered[:, 2] - ordered[:, 1]
+    row = int(gaps.argmin())
+    second = int(np.argsort(logits[row])[1])
+    model = onnx.load(exported.file)
+
+    def lift(bias: Any) -> Any:
+        bias[second] += gaps[row] * 1.5
+        return bias
+
+    change_weight(model, classifier_names(model)[1], lift)
+    with pytest.raises(ParityError, match=r"of 75 predictions on dev .* row \d+"):
+        check_agreement(saved(model, tmp_path), exported.student, dev)
+
+
+def test_agreement_of_a_regression_compares_values(tmp_path: Path) -> None:
+    dev = tiny_regression(16, 16).dev
+    folder = save_tiny(tiny_bert(("value",)), tmp_path / "student")
+    student = open_tiny(folder)
+    file = tmp_path / "model.onnx"
+    export_onnx(folder, file, opset=17)
+    assert check_agreement(file, student, dev) == 16
+    assert student.max_length == MAX_LENGTH
+    for wrong in (2e-3, np.nan):
+        model = onnx.load(file)
+        change_weight(model, classifier_names(model)[1], lambda bias, add=wrong: bias + add)
+        with pytest.raises(ParityError, match="16 of 16 predictions on dev differ"):
+            check_agreement(saved(model, tmp_path), student, dev)

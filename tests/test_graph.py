@@ -1,0 +1,268 @@
+"""Fingerprints of the stages: what each setting re-makes, and the plan's words for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_line import line_recipe
+
+from factory import graph as graph_module
+from factory.errors import DataError, ProblemsError, RecipeError
+from factory.graph import Graph, find_start, make_graph, plan
+from factory.store import Step, Store
+
+ALL = ("data", "teacher", "distill", "baseline", "evaluate", "export", "quantize", "bundle")
+FROM_TEACHER = set(ALL) - {"data"}
+FROM_STUDENT = FROM_TEACHER - {"teacher"}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A recipe's folder with files to hash; nothing here is ever loaded."""
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.tsv").write_text(f"text\tlabel\n{name}\ta\n", encoding="utf-8")
+    for name in ("teacher", "start"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}", encoding="utf-8")
+    return tmp_path
+
+
+def graph_of(base: Path, changes: Mapping[str, Any] | None = None) -> Graph:
+    return make_graph(line_recipe({"distill.baseline": "random", **(changes or {})}), base)
+
+
+def fingerprints(graph: Graph) -> dict[str, str]:
+    return {step.stage: step.fingerprint for step in graph.steps()}
+
+
+def changed(old: Graph, new: Graph) -> set[str]:
+    """The stages that are in both graphs under another fingerprint."""
+    before, after = fingerprints(old), fingerprints(new)
+    return {stage for stage in before if stage in after and before[stage] != after[stage]}
+
+
+def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
+    assert fingerprints(graph_of(base)) == fingerprints(graph_of(base))
+    assert [step.stage for step in graph_of(base).steps()] == list(ALL)
+    assert len(set(fingerprints(graph_of(base)).values())) == len(ALL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"name": "other"}, {"bundle"}),
+        ({"data.seed": 1}, set(ALL)),
+        ({"data.label": "queue"}, set(ALL)),
+        ({"data.max_length": 20}, FROM_TEACHER),
+        ({"teacher.epochs": 4.0}, FROM_TEACHER),
+        ({"teacher.fine_tune": False}, FROM_TEACHER),
+        ({"teacher.min_margin": 0.1}, {"bundle"}),
+        ({"student.layers": 3}, FROM_STUDENT),
+        ({"student.start": "random"}, FROM_STUDENT),
+        ({"student.start": "start"}, FROM_STUDENT),
+        ({"distill.seed": 1}, FROM_STUDENT),
+        ({"distill.layer_map": [1, 3]}, FROM_STUDENT),
+        ({"distill.prediction.temperature": 2.0}, FROM_STUDENT),
+        ({"distill.baseline": "same"}, {"baseline", "evaluate", "bundle"}),
+        ({"gate.metric": "macro_f1"}, {"bundle"}),
+        ({"gate.min_value": 0.9}, {"bundle"}),
+        ({"gate.split": "test"}, {"bundle"}),
+        ({"export.atol": 1e-3}, {"export", "quantize", "bundle"}),
+        ({"export.opset": 18}, {"export", "quantize", "bundle"}),
+        ({"quantize.per_channel": False}, {"quantize", "bundle"}),
+        ({"quantize.variants": ["int8", "fp32"]}, {"bundle"}),
+    ],
+)
+def test_a_setting_remakes_what_reads_it_and_all_behind(
+    base: Path, changes: dict[str, Any], stages: set[str]
+) -> None:
+    assert changed(graph_of(base), graph_of(base, changes)) == stages
+
+
+def append(name: str) -> Callable[[Path], None]:
+    def change(base: Path) -> None:
+        with (base / name).open("a", encoding="utf-8") as handle:
+            handle.write(" ")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        (append("train.tsv"), set(ALL)),
+        (append("dev.tsv"), set(ALL)),
+        (append("test.tsv"), set(ALL)),
+        (append("teacher/config.json"), FROM_TEACHER),
+    ],
+)
+def test_content_decides(base: Path, change: Callable[[Path], None], stages: set[str]) -> None:
+    before = graph_of(base)
+    change(base)
+    assert changed(before, graph_of(base)) == stages
+
+
+def test_names_and_places_do_not(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    before = graph_of(base)
+    (base / "train.tsv").rename(base / "renamed.tsv")
+    (base / "teacher").rename(base / "elsewhere")
+    renamed = graph_of(base, {"data.train": "renamed.tsv", "teacher.model": "./elsewhere"})
+    assert changed(before, renamed) == set()
+    moved = base.rename(tmp_path_factory.mktemp("other") / "place")
+    again = graph_of(moved, {"data.train": "renamed.tsv", "teacher.model": "elsewhere"})
+    assert changed(before, again) == set()
+
+
+def test_a_changed_start_checkpoint_remakes_the_student(base: Path) -> None:
+    before = graph_of(base, {"student.start": "start"})
+    append("start/config.json")(base)
+    assert changed(before, graph_of(base, {"student.start": "start"})) == FROM_STUDENT
+
+
+def test_stages_a_recipe_does_not_need_are_absent(base: Path) -> None:
+    full = graph_of(base)
+    lean = graph_of(base, {"distill.baseline": "off", "quantize.variants": ["fp32"]})
+    assert (lean.baseline, lean.quantize) == (None, None)
+    assert [step.stage for step in lean.steps()] == [
+        stage for stage in ALL if stage not in ("baseline", "quantize")
+    ]
+    # without the baseline there is less to evaluate and ship; the student is the same
+    assert changed(full, lean) == {"evaluate", "bundle"}
+
+
+def test_a_raised_stage_version_remakes_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = graph_of(base)
+    for stage, name in ((stage, f"{stage.upper()}_VERSION") for stage in ALL):
+        with monkeypatch.context() as patch:
+            patch.setattr(graph_module, name, getattr(graph_module, name) + 1)
+            after = changed(before, graph_of(base))
+        assert stage in after
+        assert after <= set(ALL[ALL.index(stage) :])
+
+
+# what is not there
+
+
+def test_a_missing_model_and_missing_files_are_told_together(base: Path) -> None:
+    (base / "train.tsv").unlink()
+    with pytest.raises(RecipeError) as caught:
+        graph_of(base, {"teacher.model": "./nowhere", "student.start": "./neither"})
+    message = str(caught.value)
+    assert len(caught.value.problems) == 3
+    for part in ("teacher.model", "nowhere", "student.start", "neither", "train.tsv"):
+        assert part in message
+
+
+def test_one_thing_missing_keeps_its_own_kind_of_error(base: Path) -> None:
+    with pytest.raises(RecipeError, match="teacher.model"):
+        graph_of(base, {"teacher.model": "./nowhere"})
+    (base / "dev.tsv").unlink()
+    with pytest.raises(DataError, match=r"no such file dev\.tsv") as caught:
+        graph_of(base)
+    assert isinstance(caught.value, ProblemsError)
+
+
+def test_general_start_asks_for_a_checkpoint(base: Path) -> None:
+    with pytest.raises(RecipeError, match="needs a checkpoint"):
+        graph_of(base, {"student.start": "general"})
+
+
+def test_find_start(base: Path) -> None:
+    for start in ("teacher", "random"):
+        assert find_start(line_recipe({"student.start": start}), base) is None
+    hub = line_recipe({"student.start": "org/general", "student.revision": "v2"})
+    source = find_start(hub, base)
+    assert source is not None
+    assert (source.location, source.revision) == ("org/general", "v2")
+    assert source.identity == "hub:org/general@v2"
+
+
+# plan
+
+
+def publish(store: Store, step: Step, name: str = "tiny-line") -> None:
+    """An artifact without files."""
+    store.build(step, name, lambda directory: {})
+
+
+def planned(base: Path, changes: Mapping[str, Any] | None = None) -> dict[str, tuple[str, str]]:
+    recipe = line_recipe({"distill.baseline": "random", **(changes or {})})
+    steps = plan(make_graph(recipe, base), Store(base / "runs"), recipe.name)
+    return {entry.step.stage: (entry.status, entry.reason) for entry in steps}
+
+
+def test_plan_of_an_empty_store_touches_nothing(base: Path) -> None:
+    assert planned(base) == dict.fromkeys(ALL, ("run", "never made"))
+    assert not (base / "runs").exists()
+
+
+def test_plan_of_a_finished_and_an_interrupted_run(base: Path) -> None:
+    store, graph = Store(base / "runs"), graph_of(base)
+    for step in (graph.data, graph.teacher):
+        publish(store, step)
+    store.partial(graph.distill).mkdir()
+    found = planned(base)
+    assert found["data"] == found["teacher"] == ("cached", "nothing changed")
+    assert found["distill"] == ("resume", "an interrupted run left its work")
+    assert found["evaluate"] == ("run", "never made")
+
+
+def publish_all(base: Path) -> None:
+    store, graph = Store(base / "runs"), graph_of(base)
+    for step in graph.steps():
+        publish(store, step)
+
+
+def test_plan_names_every_changed_setting_and_input(base: Path) -> None:
+    publish_all(base)
+    found = planned(base, {"distill.prediction.temperature": 2.0, "distill.seed": 7})
+    why = ("run", "distill.prediction.temperature 1.0 -> 2.0; distill.seed 42 -> 7")
+    assert found["distill"] == why
+    assert found["baseline"] == why
+    assert found["export"] == ("run", "new student")
+    assert found["teacher"] == ("cached", "nothing changed")
+
+
+def test_plan_names_changed_data(base: Path) -> None:
+    publish_all(base)
+    old = graph_of(base).data.settings["source"]["files"]["dev"]
+    append("dev.tsv")(base)
+    new = graph_of(base).data.settings["source"]["files"]["dev"]
+    assert old != new
+    found = planned(base)
+    assert found["data"] == ("run", f"source.files.dev {old} -> {new}")
+    assert found["teacher"] == ("run", "new data")
+
+
+def test_plan_tells_of_changed_code(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_all(base)
+    monkeypatch.setattr(graph_module, "EXPORT_VERSION", 99)
+    assert planned(base)["export"] == ("run", "the stage's code changed")
+
+
+def test_plan_tells_of_a_removed_artifact_when_another_of_the_stage_is_like_it(base: Path) -> None:
+    publish_all(base)
+    store, graph = Store(base / "runs"), graph_of(base)
+    record = store.directory(graph.export) / "artifact.json"
+    twin = base / "runs" / "export-000000000000"
+    twin.mkdir()
+    record.rename(twin / "artifact.json")
+    store.directory(graph.export).rmdir()
+    assert planned(base)["export"] == ("run", "its artifact was removed")
+
+
+def test_plan_compares_with_the_same_recipes_last_artifact(base: Path) -> None:
+    store = Store(base / "runs")
+    publish(store, graph_of(base, {"distill.seed": 1}).distill, "another")
+    assert planned(base)["distill"] == ("run", "never made")
+    publish(store, graph_of(base, {"distill.seed": 2}).distill)
+    assert planned(base)["distill"] == ("run", "distill.seed 2 -> 42")
+
+
+def test_settings_of_every_stage_are_json(base: Path) -> None:
+    for step in graph_of(base, {"student.start": "start"}).steps():
+        assert json.loads(json.dumps(step.settings)) == step.settings
