@@ -18,6 +18,8 @@ from serving.predictor import Predictor
 VARIANT_FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
 # Dynamic quantization scales activations over the whole batch, so neighbours change an answer.
 NEIGHBOUR_INDEPENDENT = {"fp32": True, "int8": False}
+# Both are written later; with a dot before it, what a killed run left of them.
+NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
 MODEL_FILES = (
     "config.json",
     "tokenizer.json",
@@ -77,7 +79,7 @@ def make_manifest(
     files = [
         file.relative_to(directory).as_posix()
         for file in sorted(directory.rglob("*"))
-        if file.is_file() and file.name not in ("manifest.json", "artifact.json")
+        if file.is_file() and not file.name.startswith(NOT_CONTENT)
     ]
     return Manifest(
         name=parts.name,

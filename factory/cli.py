@@ -158,7 +158,12 @@ def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> N
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--text", "text_columns", multiple=True, default=("text",), show_default=True)
 @click.option("--label", default="label", show_default=True, help="Label column.")
-@click.option("--max-length", default=None, type=int, help="Tokens; a bundle knows its own.")
+@click.option(
+    "--max-length",
+    default=None,
+    type=click.IntRange(8, 512),
+    help="Tokens; a bundle knows its own.",
+)
 @json_option
 def evaluate(
     model: Path,
@@ -175,6 +180,8 @@ def evaluate(
     from factory.environment import prepare_libraries
     from factory.scoring import evaluation_lines, score_file
 
+    if len(text_columns) > 2:
+        raise click.UsageError("give --text once, or twice for pairs")
     prepare_libraries()
     evaluation = score_file(model, data, list(text_columns), label, max_length)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,19 +62,30 @@ def write_template(
     dev_line = (
         "dev_fraction = 0.1     # held out of train; or: dev = a file"
         if dev is None
-        else f"dev = {json.dumps(dev)}"
+        else f"dev = {_toml(dev)}"
     )
     text = TEMPLATE.format(
         file=path.name,
-        name=json.dumps(path.stem),
-        train=json.dumps(train),
+        name=_toml(_recipe_name(path)),
+        train=_toml(train),
         dev=dev_line,
-        text=json.dumps(columns),
-        label=json.dumps(label),
-        teacher=json.dumps(teacher),
+        text=_toml(columns),
+        label=_toml(label),
+        teacher=_toml(teacher),
     )
     try:
         with path.open("x", encoding="utf-8") as handle:
             handle.write(text)
     except FileExistsError as error:
         raise FactoryError(f"{path}: exists already; give another path or remove it") from error
+
+
+def _toml(value: str | list[str]) -> str:
+    """A string or a list of strings as TOML: JSON's form, but for the one escape TOML lacks."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _recipe_name(path: Path) -> str:
+    """The file's name with what a recipe's name may not hold replaced."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")
+    return name or "recipe"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from factory.classifier import Classifier
@@ -53,5 +54,7 @@ def _open(model: Path, max_length: int | None) -> tuple[Classifier, tuple[str, .
 
     classifier = load_torch_classifier(model, max_length or DEFAULT_MAX_LENGTH)
     config = classifier.model.config
+    if classifier.max_length > config.max_position_embeddings:
+        classifier = replace(classifier, max_length=config.max_position_embeddings)
     labels = tuple(config.id2label[number] for number in range(config.num_labels))
     return classifier, labels, config.num_labels == 1

@@ -34,9 +34,16 @@ def make_teacher(
         Facts: parameters, layers, and the evaluation on dev.
 
     Raises:
-        TeacherError: the model cannot be loaded, is no BERT, or its labels do not match.
+        TeacherError: the model cannot be loaded, is no BERT, reads fewer tokens than `max_length`,
+            or its labels do not match.
     """
     model, tokenizer = load_pretrained(source, settings, dataset)
+    longest = model.config.max_position_embeddings
+    if max_length > longest:
+        raise TeacherError(
+            f"data.max_length is {max_length}, but teacher.model {settings.model} reads at most "
+            f"{longest} tokens; lower data.max_length to {longest} or less"
+        )
     if settings.fine_tune:
         fine_tune(directory, model, tokenizer, settings, dataset, max_length, device)
     model.eval()

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from factory.errors import FactoryError
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch.save says when its stream breaks; it keeps the system's reason to itself.
 TORCH_SAVE = ("PytorchStreamWriter failed", "iostream error", "unexpected pos")
@@ -30,9 +32,14 @@ def write_failure(error: BaseException, directory: Path) -> str | None:
             return os.strerror(int(native.group(1)))
         if isinstance(link, RuntimeError) and any(words in text for words in TORCH_SAVE):
             return "a file could not be written to its end"
-    if shutil.disk_usage(directory).free < LEAST_FREE_BYTES:
+    # our own errors know what went wrong; a full disk is a guess about others'
+    if not isinstance(error, FactoryError) and _free_bytes(directory) < LEAST_FREE_BYTES:
         return os.strerror(errno.ENOSPC)
     return None
+
+
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

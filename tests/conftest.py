@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# Read when torch loads its OpenMP: threads that wait by spinning make tiny models some 30 times
-# slower on a machine whose cores are busy with something else.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read when torch loads its OpenMP: the models here are too small for a second thread, and on a
+# machine whose cores are busy with something else, waiting for it takes most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Read when the hub libraries are first imported, so before any test module; processes that tests
 # start inherit them. `HF_HUB_OFFLINE=0 pytest -m network` lets the tests marked network through.
@@ -27,9 +27,10 @@ for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "TRA
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
+    from tiny_line import Line
+
     from factory.classifier import TorchClassifier
     from factory.data.dataset import Dataset
-    from tiny_line import Line
 
 
 class NetworkBlocked(Exception):

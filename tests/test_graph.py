@@ -158,7 +158,7 @@ def test_a_missing_model_and_missing_files_are_told_together(base: Path) -> None
 
 
 def test_one_thing_missing_keeps_its_own_kind_of_error(base: Path) -> None:
-    with pytest.raises(RecipeError, match="teacher.model"):
+    with pytest.raises(RecipeError, match=r"teacher\.model"):
         graph_of(base, {"teacher.model": "./nowhere"})
     (base / "dev.tsv").unlink()
     with pytest.raises(DataError, match=r"no such file dev\.tsv") as caught:

@@ -67,7 +67,8 @@ def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "batch_size": 16,
             "learning_rate": 5e-3,
         },
-        "student": {"layers": 2, "hidden": 24, "heads": 4, "intermediate": 32},
+        # dropout, so that a resumed phase needs the random state it was interrupted with
+        "student": {"layers": 2, "hidden": 24, "heads": 4, "intermediate": 32, "dropout": 0.1},
         "distill": {
             "batch_size": 16,
             "intermediate": {"epochs": 3.0, "learning_rate": 3e-3},

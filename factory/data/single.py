@@ -9,7 +9,7 @@ from factory.data.dataset import Split
 from factory.data.labels import encode
 from factory.data.reading import confirm, read_file
 from factory.data.source import local_files
-from factory.data.telling import Findings
+from factory.data.telling import Findings, nearest
 from factory.errors import DataError
 from factory.recipe import DataSettings
 
@@ -34,6 +34,9 @@ def load_split(
         labels=list(labels) if labels is not None else None,
         task="classification" if labels is not None else "regression",
     )
+    if not path.is_file():
+        near = nearest(path.name, (entry.name for entry in path.parent.glob("*")))
+        raise DataError(str(path), [f"no such file{near}"])
     findings = Findings()
     (file,) = local_files(settings, path.parent)
     table = read_file(file, settings, cache_directory, findings)

@@ -10,7 +10,7 @@ from factory.errors import ParityError
 
 
 def quantize_int8(source: Path, target: Path, per_channel: bool) -> dict[str, Any]:
-    """Write a dynamically quantized copy: signed 8-bit weights, activations scaled at run time.
+    """Write a dynamically quantized copy: 8-bit weights, activations scaled at run time.
 
     One scale per output channel keeps 98 % of the labels where one per tensor keeps 95.5 %, for a
     tenth of a megabyte. Embedding tables are quantized too: they are two thirds of a student.

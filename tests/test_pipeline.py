@@ -1,0 +1,229 @@
+"""The pipeline's own decisions, with stages that only write down that they ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_line import line_recipe
+
+from factory import pipeline
+from factory.data.dataset import Dataset, Split
+from factory.errors import DataError, GateFailedError, StoreError, TeacherError
+from factory.graph import make_graph
+from factory.store import Store
+
+Stage = Callable[..., dict[str, Any]]
+
+
+def score(value: float) -> dict[str, Any]:
+    """What the evaluate stage records of one model on dev."""
+    return {"dev": {"scores": {"accuracy": {"value": value}}, "per_class": {}}}
+
+
+class Stages:
+    """Stand-ins for the stages, and the order in which they ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.failing: dict[str, Exception] = {}
+        self.devices: list[str] = []
+        self.student_accuracy = 0.9
+
+    def stand_in(self, name: str) -> Stage:
+        """A stage that fails if told so."""
+
+        def make(here: Path, *arguments: Any) -> dict[str, Any]:
+            self.ran.append(name)
+            if name in self.failing:
+                raise self.failing[name]
+            if name in ("teacher", "evaluate"):
+                self.devices.append(arguments[-1])
+            (here / "model").mkdir()
+            (here / "model.onnx").write_bytes(b"onnx")
+            if name == "evaluate":
+                values = {"teacher": 0.95, "student": self.student_accuracy, "baseline": 0.5}
+                return {model: score(values[model]) for model in arguments[0]}
+            return {}
+
+        return make
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
+    """Every stage replaced; data of 40 rows that are never read from a file."""
+    stages = Stages()
+    for name in ("data", "teacher", "distill", "baseline", "evaluate", "export", "quantize"):
+        function = "_make_" + name if name in ("data", "teacher") else "_" + name
+        monkeypatch.setattr(pipeline, function, stages.stand_in(name))
+    monkeypatch.setattr(pipeline, "_bundle", stages.stand_in("bundle"))
+    monkeypatch.setattr(pipeline, "_open_model", lambda *arguments: object())
+
+    def check(*arguments: Any) -> None:
+        if "check" in stages.failing:
+            raise stages.failing["check"]
+
+    monkeypatch.setattr(pipeline, "_check_teacher", check)
+    split = Split("train", ["x"] * 40, None, [0, 1] * 20)
+    dataset = Dataset("classification", ("a", "b"), split, split, None)
+    monkeypatch.setattr(pipeline, "read_dataset", lambda directory: dataset)
+    for name in ("train.tsv", "dev.tsv", "test.tsv"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.json").write_text("{}", encoding="utf-8")
+    return stages
+
+
+def run(base: Path, changes: Mapping[str, Any] | None = None, device: str = "cpu") -> Path:
+    return pipeline.run(line_recipe(changes), base, Store(base / "runs"), device)
+
+
+WITHOUT_BASELINE = ["data", "teacher", "distill", "evaluate", "export", "quantize", "bundle"]
+
+
+def test_every_stage_runs_once_in_order(stages: Stages, tmp_path: Path) -> None:
+    bundle = run(tmp_path)
+    assert stages.ran == WITHOUT_BASELINE
+    recipe = line_recipe()
+    assert bundle == Store(tmp_path / "runs").directory(make_graph(recipe, tmp_path).bundle)
+    assert (bundle / "artifact.json").is_file()
+
+
+def test_the_baseline_and_the_int8_file_are_made_when_asked_for(
+    stages: Stages, tmp_path: Path
+) -> None:
+    run(tmp_path, {"distill.baseline": "same", "quantize.variants": ["fp32"]})
+    assert stages.ran == [
+        "data", "teacher", "distill", "baseline", "evaluate", "export", "bundle"
+    ]  # fmt: skip
+
+
+def test_nothing_to_do(stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(tmp_path)
+    stages.ran.clear()
+    capsys.readouterr()
+    assert run(tmp_path) == first
+    assert stages.ran == []
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.strip().startswith("nothing to do")
+
+
+def test_an_interrupted_stage_is_entered_again_and_nothing_before_it(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.failing["distill"] = KeyError("power cut")
+    with pytest.raises(KeyError):
+        run(tmp_path)
+    assert stages.ran == ["data", "teacher", "distill"]
+    stages.failing.clear()
+    stages.ran.clear()
+    capsys.readouterr()
+    run(tmp_path)
+    assert stages.ran == WITHOUT_BASELINE[2:]
+    told = [line.split()[:2] for line in capsys.readouterr().err.splitlines() if line[0] == "["]
+    assert told[:4] == [
+        ["[data]", "cached"],
+        ["[teacher]", "cached"],
+        ["[distill]", "resuming"],
+        ["[evaluate]", "running"],
+    ]
+
+
+def test_gate_1_stops_before_the_export(stages: Stages, tmp_path: Path) -> None:
+    stages.student_accuracy = 0.5
+    with pytest.raises(GateFailedError, match="gate 1") as caught:
+        run(tmp_path, {"gate.min_value": 0.8})
+    assert caught.value.exit_code == 3
+    assert stages.ran == ["data", "teacher", "distill", "evaluate"]
+    assert not list((tmp_path / "runs").glob("bundle-*"))
+
+
+def test_a_changed_threshold_remakes_only_the_bundle(stages: Stages, tmp_path: Path) -> None:
+    first = run(tmp_path, {"gate.min_value": 0.7})
+    stages.ran.clear()
+    second = run(tmp_path, {"gate.min_value": 0.8})
+    assert stages.ran == ["bundle"]
+    assert second != first
+    stages.ran.clear()
+    with pytest.raises(GateFailedError, match=r"accuracy is 0\.9000 < 0\.91"):
+        run(tmp_path, {"gate.min_value": 0.91})
+    assert stages.ran == []
+
+
+def test_a_failed_second_gate_leaves_nothing_that_looks_like_a_bundle(
+    stages: Stages, tmp_path: Path
+) -> None:
+    stages.failing["bundle"] = GateFailedError("gate 2", ["too bad"])
+    with pytest.raises(GateFailedError):
+        run(tmp_path)
+    assert not list((tmp_path / "runs").glob("bundle-*"))
+    stages.ran.clear()
+    with pytest.raises(GateFailedError):
+        run(tmp_path)
+    assert stages.ran == ["bundle"]
+
+
+def test_an_unfit_teacher_teaches_nobody_even_when_it_is_cached(
+    stages: Stages, tmp_path: Path
+) -> None:
+    run(tmp_path)
+    stages.ran.clear()
+    stages.failing["check"] = TeacherError("no better than the majority")
+    with pytest.raises(TeacherError):
+        run(tmp_path, {"distill.seed": 1})
+    assert stages.ran == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "largest"),
+    [
+        ({"distill.batch_size": 41}, 41),
+        ({"teacher.batch_size": 64}, 64),
+        ({"distill.batch_size": 41, "teacher.fine_tune": False}, 41),
+    ],
+)
+def test_fewer_rows_than_a_batch_are_refused_before_any_training(
+    stages: Stages, tmp_path: Path, changes: dict[str, Any], largest: int
+) -> None:
+    with pytest.raises(DataError, match=rf"40 rows do not fill one batch of {largest}"):
+        run(tmp_path, changes)
+    assert stages.ran == ["data"]
+
+
+def test_an_adopted_teachers_batch_size_is_not_asked_of_the_data(
+    stages: Stages, tmp_path: Path
+) -> None:
+    run(tmp_path, {"teacher.fine_tune": False, "teacher.batch_size": 64})
+    assert stages.ran == WITHOUT_BASELINE
+
+
+def test_the_device_reaches_the_stages_and_not_the_fingerprints(
+    stages: Stages, tmp_path: Path
+) -> None:
+    run(tmp_path, device="cuda")
+    assert stages.devices == ["cuda", "cuda"]
+    stages.ran.clear()
+    run(tmp_path, device="cpu")
+    assert stages.ran == []
+
+
+def test_a_store_in_use_is_refused_before_anything_is_made(stages: Stages, tmp_path: Path) -> None:
+    with Store(tmp_path / "runs").locked(), pytest.raises(StoreError, match="another run"):
+        run(tmp_path)
+    assert stages.ran == []
+
+
+def test_a_library_that_finds_no_room_becomes_a_store_error(stages: Stages, tmp_path: Path) -> None:
+    wrapped = RuntimeError("Error while serializing: I/O error: No space left (os error 28)")
+    stages.failing["teacher"] = wrapped
+    with pytest.raises(StoreError, match=r"teacher-\w+\.partial: No space left on device; make"):
+        run(tmp_path)
+
+
+def test_another_error_of_a_library_is_passed_on_as_it_is(stages: Stages, tmp_path: Path) -> None:
+    stages.failing["teacher"] = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(tmp_path)

@@ -1,0 +1,234 @@
+"""The bundle stage on real files: gate 2 judges what is served, and refuses what is not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+from tiny_line import Line, line_recipe, stage_directory
+from tiny_models import open_tiny
+
+from factory import latency, pipeline
+from factory.cli import main
+from factory.data.dataset import read_dataset
+from factory.errors import GateFailedError
+from factory.export import quantize
+from factory.store import Store
+from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
+from serving.predictor import Predictor
+
+Quantizer = Callable[[Path, Path, bool], dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies are measured, on few texts; the process's allocator stays as it is."""
+    monkeypatch.setattr(latency, "TEXTS", 4)
+    monkeypatch.setattr(latency, "ROUNDS", 1)
+    monkeypatch.setattr("factory.environment.keep_freed_memory", lambda: None)
+
+
+@pytest.fixture
+def store(line: Line, tmp_path: Path) -> Path:
+    """Everything but the bundle."""
+    return line.copy_store(tmp_path, "bundle")
+
+
+@pytest.fixture
+def unquantized(line: Line, tmp_path: Path) -> Path:
+    """Everything but the int8 file and the bundle."""
+    return line.copy_store(tmp_path, "bundle", "quantize")
+
+
+@pytest.fixture
+def wrong_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantizer whose file loads and runs, with the classifier's scales negated."""
+    real: Quantizer = quantize.quantize_int8
+
+    def quantize_wrongly(source: Path, target: Path, per_channel: bool) -> dict[str, Any]:
+        facts = real(source, target, per_channel)
+        model = onnx.load(target)
+        changed = 0
+        for tensor in model.graph.initializer:
+            if tensor.name.startswith("classifier.weight") and tensor.name.endswith("_scale"):
+                wrong = -numpy_helper.to_array(tensor)
+                tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
+                changed += 1
+        assert changed == 1
+        onnx.save(model, target)
+        return facts
+
+    monkeypatch.setattr(quantize, "quantize_int8", quantize_wrongly)
+
+
+def run(line: Line, store: Path, changes: dict[str, Any] | None = None) -> Path:
+    """The recipe of the finished line with some settings changed, on a copy of its store."""
+    recipe = line_recipe({"distill.baseline": "random", **(changes or {})})
+    return pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
+
+
+def looks_published(store: Path) -> list[str]:
+    """Directories that hold a manifest, finished or not."""
+    return [path.parent.name for path in store.rglob(MANIFEST_NAME)]
+
+
+# what ships
+
+
+def test_predictions_of_the_bundle_are_the_students(line: Line) -> None:
+    student = open_tiny(stage_directory(line.store, "distill") / "model")
+    dataset = read_dataset(stage_directory(line.store, "data"))
+    predictor = Predictor.open(line.bundle)
+    assert predictor.manifest.model.variant == "int8"
+    for split in dataset.splits()[1:]:
+        expected = student.logits(split.inputs()).argmax(axis=1)
+        found = predictor.logits(split.inputs()).argmax(axis=1)
+        assert (found == expected).mean() >= 0.95
+
+
+def test_the_manifests_scores_are_those_of_the_served_bundle(line: Line) -> None:
+    """Computed anew from the answers, so that tokenizer, truncation and label order are inside."""
+    dataset = read_dataset(stage_directory(line.store, "data"))
+    predictor = Predictor.open(line.bundle)
+    assert dataset.test is not None
+    for split in (dataset.dev, dataset.test):
+        answers = [np.argmax(answer.scores) for answer in predictor.predict(split.inputs())]
+        accuracy = float((np.array(answers) == np.array(split.targets)).mean())
+        recorded = predictor.manifest.scores["int8"][split.name]["accuracy"]
+        assert recorded["value"] == pytest.approx(accuracy)
+        assert recorded["low"] <= accuracy <= recorded["high"]
+
+
+def test_the_manifest_is_complete_and_true(line: Line) -> None:
+    manifest = read_manifest(line.bundle)
+    verify_files(line.bundle, manifest)
+    assert set(manifest.scores) == {"teacher", "student", "baseline", "fp32", "int8"}
+    assert set(manifest.lineage) >= {"data", "teacher", "student", "evaluation", "onnx"}
+    assert line.bundle.name.removeprefix("bundle-") == manifest.version[:12]
+    assert manifest.data == {"rows": {"train": 210, "dev": 90, "test": 60}}
+    sizes = manifest.measurements["size_bytes"]
+    assert sizes["int8"] == (line.bundle / manifest.model.file).stat().st_size
+    assert sizes["int8"] < sizes["fp32"]
+    assert manifest.measurements["label_agreement_with_fp32"]["fp32"] == {"dev": 1.0, "test": 1.0}
+    assert set(manifest.measurements["latency"]) == {"teacher", "student", "fp32", "int8"}
+    assert [rule["rule"] for rule in manifest.gate] == ["min_retention", "max_quantization_drop"]
+    assert all(rule["passed"] for rule in manifest.gate)
+    assert manifest.recipe["distill"]["baseline"] == "random"
+    card = (line.bundle / "README.md").read_text(encoding="utf-8")
+    assert f"version: `{manifest.version}`" in card
+
+
+def test_optimum_opens_the_bundle(line: Line) -> None:
+    """The layout is the ecosystem's: no name of ours is needed to load it."""
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(line.bundle)
+    model = ORTModelForSequenceClassification.from_pretrained(
+        line.bundle, subfolder="onnx", file_name="model.onnx"
+    )
+    student = open_tiny(stage_directory(line.store, "distill") / "model")
+    texts = read_dataset(stage_directory(line.store, "data")).dev.texts[:8]
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
+    found = model(**batch).logits.numpy()
+    np.testing.assert_allclose(found, student.logits(texts), atol=1e-4)
+    assert model.config.id2label == {0: "angry", 1: "calm", 2: "glad"}
+
+
+def test_plain_transformers_reads_the_tokenizer_like_the_server(line: Line) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(line.bundle)
+    texts = ["thanks!", "Broken, AWFUL é x9", " ".join(["parcel"] * 60)]
+    served = Predictor.open(line.bundle).tokenize(texts)
+    for text, item in zip(texts, served, strict=True):
+        assert list(item.input_ids) == tokenizer(text, truncation=True, max_length=24)["input_ids"]
+    assert len(tokenizer(texts[0])["input_ids"]) == 4  # nothing stored pads it
+
+
+# gate 2
+
+
+@pytest.mark.usefixtures("wrong_scales")
+def test_a_broken_int8_file_passes_gate_1_and_fails_gate_2(line: Line, unquantized: Path) -> None:
+    with pytest.raises(GateFailedError) as caught:
+        run(line, unquantized)
+    message = str(caught.value)
+    assert message.startswith("gate 2 (bundle through the server's code) failed, nothing was pub")
+    assert "int8  FAIL  max_quantization_drop" in message
+    assert caught.value.exit_code == 3
+    assert stage_directory(unquantized, "quantize").is_dir()  # the file itself loads and runs
+    assert looks_published(unquantized) == []
+    assert not list(unquantized.glob("*.partial"))
+
+
+@pytest.mark.usefixtures("wrong_scales")
+def test_the_command_exits_with_3_and_prints_no_path(line: Line, unquantized: Path) -> None:
+    arguments = ["run", str(line.recipe), "--store", str(unquantized)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "error: gate 2" in result.stderr
+    assert "FAIL  max_quantization_drop" in result.stderr
+    assert looks_published(unquantized) == []
+
+
+@pytest.mark.usefixtures("wrong_scales")
+def test_the_next_variant_ships_when_the_first_fails(line: Line, unquantized: Path) -> None:
+    bundle = run(line, unquantized, {"quantize.variants": ["int8", "fp32"]})
+    manifest = read_manifest(bundle)
+    assert (manifest.model.variant, manifest.model.file) == ("fp32", "onnx/model.onnx")
+    assert manifest.model.neighbour_independent
+    assert all(rule["passed"] for rule in manifest.gate)
+    scores = {name: manifest.scores[name]["dev"]["accuracy"]["value"] for name in manifest.scores}
+    assert scores["int8"] < 0.5 < scores["fp32"]
+    assert scores["fp32"] == scores["student"]
+    assert "(served)" in next(
+        row for row in (bundle / "README.md").read_text().splitlines() if "ONNX fp32" in row
+    )
+
+
+def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:
+    bundle = run(line, store, {"quantize.variants": ["fp32", "int8"]})
+    assert read_manifest(bundle).model.variant == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit", "told"),
+    [
+        ("max_size_bytes", 1000, r"int8  FAIL  max_size_bytes: bytes of the file is \d+ > 1000"),
+        ("max_latency_ms", 1e-6, r"int8  FAIL  max_latency_ms: milliseconds at batch 1, p50 is"),
+    ],
+)
+def test_a_rule_about_cost_refuses(
+    line: Line, store: Path, rule: str, limit: float, told: str
+) -> None:
+    with pytest.raises(GateFailedError, match=told):
+        run(line, store, {f"gate.{rule}": limit})
+    assert looks_published(store) == []
+
+
+def test_rules_about_cost_pass_at_generous_limits(line: Line, store: Path) -> None:
+    limits = {"gate.max_size_bytes": 10_000_000, "gate.max_latency_ms": 60_000.0}
+    rules = read_manifest(run(line, store, limits)).gate
+    assert {rule["rule"] for rule in rules} >= {"max_size_bytes", "max_latency_ms"}
+
+
+def test_a_size_only_int8_keeps_sends_the_smaller_file(line: Line, store: Path) -> None:
+    measured = read_manifest(line.bundle).measurements["size_bytes"]
+    limit = (measured["int8"] + measured["fp32"]) // 2
+    changes = {"quantize.variants": ["fp32", "int8"], "gate.max_size_bytes": limit}
+    assert read_manifest(run(line, store, changes)).model.variant == "int8"
+
+
+def test_gate_on_test_uses_the_scores_of_test(line: Line, store: Path) -> None:
+    bundle = run(line, store, {"gate.split": "test", "gate.min_value": 0.1})
+    manifest = read_manifest(bundle)
+    (rule,) = [rule for rule in manifest.gate if rule["rule"] == "min_value"]
+    assert rule["measured"] == manifest.scores["int8"]["test"]["accuracy"]["value"]
