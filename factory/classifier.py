@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.encoding import Batch, collate, encode_inputs, sorted_batches
+from factory.errors import FactoryError
 from factory.progress import bar
 
 if TYPE_CHECKING:
@@ -87,9 +88,17 @@ def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu")
 
 
 def pick_device(wanted: str) -> str:
-    """`auto` becomes cuda when torch can use it, else cpu; anything else is taken as asked."""
+    """`auto` becomes cuda when torch can use it, else cpu.
+
+    Raises:
+        FactoryError: cuda was asked for by name and is not there.
+    """
     import torch
 
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
+    usable = torch.cuda.is_available()
+    if wanted == "cuda" and not usable:
+        raise FactoryError(
+            "--device cuda: torch finds no usable CUDA device; `factory doctor` lists what there "
+            "is, --device cpu trains without"
+        )
+    return "cuda" if usable and wanted != "cpu" else "cpu"

@@ -15,16 +15,19 @@ TEMPLATE = """\
 name = {name}
 
 [data]
-train = {train}        # csv, tsv, jsonl or parquet, .gz too; relative to this file
+# csv, tsv, jsonl or parquet, .gz too; relative to this file
+train = {train}
 {dev}
-text = {text}          # one column, or two for sentence pairs
+text = {text}   # one column, or two for sentence pairs
 label = {label}
-max_length = 128       # tokens; longer inputs are cut
+max_length = 128   # tokens; longer inputs are cut
 
 [teacher]
-model = {teacher}      # hub id, local folder, or package:NAME
+# hub id, local folder, or package:NAME
+model = {teacher}
 fine_tune = true       # false: the model is already fine-tuned on these labels
 epochs = 3.0
+learning_rate = 5e-5   # small teachers want more: 1e-4 to 2e-4
 
 [student]              # 14.35M parameters at this shape
 layers = 4
@@ -60,7 +63,7 @@ def write_template(
     """
     columns = text_columns[0] if len(text_columns) == 1 else list(text_columns)
     dev_line = (
-        "dev_fraction = 0.1     # held out of train; or: dev = a file"
+        "dev_fraction = 0.1   # held out of train; or: dev = a file"
         if dev is None
         else f"dev = {_toml(dev)}"
     )

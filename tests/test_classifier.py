@@ -13,6 +13,7 @@ from factory import classifier as classifier_module
 from factory.classifier import forward_logits, pick_device
 from factory.data.dataset import Dataset
 from factory.encoding import collate, encode_inputs
+from factory.errors import FactoryError
 
 TEXTS = ["late", "my shoe is late and awful", "i love it", "when is the size in colour red"]
 
@@ -78,7 +79,13 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path, dataset: Dataset) -> No
     assert loaded.model.config.id2label == dict(enumerate(LABELS))
 
 
-def test_the_device() -> None:
+@pytest.mark.parametrize("usable", [True, False])
+def test_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch, usable: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
     assert pick_device("cpu") == "cpu"
-    assert pick_device("cuda") == "cuda"
-    assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("auto") == ("cuda" if usable else "cpu")
+    if usable:
+        assert pick_device("cuda") == "cuda"
+    else:
+        with pytest.raises(FactoryError, match="no usable CUDA device"):
+            pick_device("cuda")
