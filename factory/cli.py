@@ -263,6 +263,8 @@ def _failures_as_exit_codes() -> Iterator[None]:
     except ServingError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(EXIT_ERROR) from error
+    except BrokenPipeError:
+        raise  # the reader of a pipe has enough; click ends quietly
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)

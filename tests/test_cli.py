@@ -380,3 +380,12 @@ def test_serve_refuses_a_damaged_bundle(line: Line, tmp_path: Path) -> None:
     (bundle / "config.json").write_text("{}", encoding="utf-8")
     message = error_of(call("serve", bundle, "--port", 0), 1)
     assert "config.json" in message
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = [sys.executable, "-m", "factory", "validate", "--schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
