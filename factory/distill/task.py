@@ -110,12 +110,16 @@ def phases_of(settings: DistillSettings) -> tuple[Phase, Phase]:
 
 
 def baseline_phase(settings: DistillSettings, rows: int) -> Phase:
-    """One phase with the steps of both distillation phases, at the higher of their rates."""
+    """One phase with the steps of both distillation phases.
+
+    From random weights at the intermediate phase's rate; from the student's own start, which is
+    trained already, at the prediction phase's: at the other it loses what it began with.
+    """
     phases = phases_of(settings)
     steps = sum(total_steps(phase, rows) for phase in phases)
     per_epoch = -(-rows // settings.batch_size)
-    rate = max(phase.learning_rate for phase in phases)
-    first = phases[0]
+    first, second = phases
+    rate = first.learning_rate if settings.baseline == "random" else second.learning_rate
     return Phase(
         "baseline",
         steps / per_epoch,

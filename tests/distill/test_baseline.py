@@ -63,7 +63,18 @@ def test_the_baseline_gets_the_same_number_of_steps(rows: int, epochs: tuple[flo
     phase = baseline_phase(settings, rows)
     distilled = sum(total_steps(one, rows) for one in phases_of(settings))
     assert total_steps(phase, rows) == distilled
-    assert phase.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(("start", "rate"), [("random", 3e-4), ("same", 5e-5)])
+def test_the_baselines_rate_is_that_of_the_phase_its_start_is_in(start: str, rate: float) -> None:
+    settings = DistillSettings.model_validate(
+        {
+            "baseline": start,
+            "intermediate": {"learning_rate": 3e-4},
+            "prediction": {"learning_rate": 5e-5},
+        }
+    )
+    assert baseline_phase(settings, 100).learning_rate == rate
 
 
 def test_the_baseline_learns_the_annotations_not_the_teacher(
