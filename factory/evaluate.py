@@ -68,8 +68,3 @@ def evaluate_logits(
         per_class(targets, predicted, labels),
         confusion(targets, predicted, labels),
     )
-
-
-def score_from_facts(facts: Mapping[str, Any], metric: str) -> Score:
-    """One score out of `Evaluation.facts`."""
-    return Score(**facts["scores"][metric])

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from factory.data.dataset import Split
-from factory.evaluate import evaluate, evaluate_logits, score_from_facts
+from factory.evaluate import evaluate, evaluate_logits
 from factory.metrics import Score
 
 LABELS = ("no", "yes")
@@ -98,6 +98,6 @@ def test_a_score_comes_back_out_of_its_facts() -> None:
     evaluation = evaluate_logits(np.eye(3, 2, dtype=np.float32), split, LABELS)
     facts = json.loads(json.dumps(evaluation.facts()))
     for metric, score in evaluation.scores.items():
-        restored = score_from_facts(facts, metric)
+        restored = Score(**facts["scores"][metric])
         assert isinstance(restored, Score)
         assert restored == score

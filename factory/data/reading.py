@@ -10,11 +10,12 @@ from typing import Any
 
 from factory.data import loading, scanning
 from factory.data.jsonl import scan_jsonl
-from factory.data.source import LocalFile, sha256_of_file
+from factory.data.source import LocalFile
 from factory.data.table import Table
 from factory.data.telling import Findings, count, first_few_of_names, missing_column, places
 from factory.errors import DataError
 from factory.recipe import DataSettings
+from serving.bundle import sha256_file
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -222,7 +223,7 @@ def _read_parquet(
 
 def _cache_of(file: LocalFile, cache_directory: Path) -> Path:
     """By content, because the library's own key is the path and the time of the last change."""
-    return cache_directory / sha256_of_file(file.path)[:16]
+    return cache_directory / sha256_file(file.path)[:16]
 
 
 def _unpacked(file: LocalFile, cache: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from factory.errors import DataError
 from factory.recipe import DataSettings
 from factory.store import sha256_of_directory
+from serving.bundle import sha256_file
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
@@ -92,7 +92,7 @@ def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, o
     """
     if settings.hub is None:
         files = local_files(settings, base_directory)
-        return {"files": {file.split: sha256_of_file(file.path) for file in files}}
+        return {"files": {file.split: sha256_file(file.path) for file in files}}
     folder = hub_folder(settings, base_directory)
     identity: dict[str, object] = {
         "hub": settings.hub,
@@ -102,12 +102,6 @@ def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, o
     if folder is not None:
         identity["sha256"] = sha256_of_directory(folder)
     return identity
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 over a file's bytes, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _format_of(path: Path) -> tuple[Format | None, bool]:
