@@ -150,7 +150,7 @@ def _distill(here: Path, *arguments: Any) -> Facts:
 
 
 def _baseline(here: Path, *arguments: Any) -> Facts:
-    from factory.distill.task import train_baseline
+    from factory.distill.baseline import train_baseline
 
     return train_baseline(here, *arguments)
 

@@ -13,6 +13,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 ClassificationMetric = Literal["accuracy", "macro_f1", "mcc"]
 RegressionMetric = Literal["pearson", "spearman"]
+Schedule = Literal["linear", "constant"]
 VariantName = Literal["fp32", "int8"]
 
 
@@ -144,21 +145,37 @@ class IntermediateSettings(Section):
     """First phase: embeddings, hidden states and attention scores (TinyBERT, eq. 7-9)."""
 
     epochs: NonNegativeFloat = 3.0
+    batch_size: PositiveInt | None = Field(default=None, description="unset: distill.batch_size")
     learning_rate: PositiveFloat = 6e-4
-    warmup: Fraction = 0.1
+    warmup: Fraction = Field(default=0.1, description="share of the steps")
+    schedule: Schedule = Field(default="linear", description="after the warm-up: to 0, or level")
     embedding_weight: NonNegativeFloat = 1.0
     hidden_weight: NonNegativeFloat = 1.0
     attention_weight: NonNegativeFloat = 1.0
+    layer_weights: Annotated[list[NonNegativeFloat], Field(min_length=2)] | None = Field(
+        default=None, description="lambda of the embedding output and of each student layer"
+    )
+    head_reduction: Literal["mean", "sum"] = Field(
+        default="mean", description="of the attention loss over heads; the paper takes the mean"
+    )
+    gradual_depth: bool = Field(
+        default=False, description="bring the layers in one after the other over the first half"
+    )
 
 
 class PredictionSettings(Section):
     """Second phase: the teacher's logits (TinyBERT, eq. 10)."""
 
     epochs: NonNegativeFloat = 3.0
+    batch_size: PositiveInt | None = Field(default=None, description="unset: distill.batch_size")
     learning_rate: PositiveFloat = 1e-4
-    warmup: Fraction = 0.1
+    warmup: Fraction = Field(default=0.1, description="share of the steps")
+    schedule: Schedule = Field(default="linear", description="after the warm-up: to 0, or level")
     temperature: PositiveFloat = Field(
         default=1.0, description="divides both sets of logits; the loss is scaled by its square"
+    )
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="keep a moving average of the weights instead of the last ones"
     )
 
 
@@ -169,6 +186,9 @@ class DistillSettings(Section):
     batch_size: PositiveInt = 32
     weight_decay: NonNegativeFloat = 0.01
     layer_map: Literal["uniform", "top", "bottom"] | list[PositiveInt] = "uniform"
+    unlabelled_weight: NonNegativeFloat = Field(
+        default=1.0, description="of an unlabelled row's losses against a labelled one's"
+    )
     baseline: Literal["off", "random", "same"] = Field(
         default="off",
         description="also train the same student on the hard labels alone, for equal steps, from "
@@ -258,6 +278,12 @@ class Recipe(Section):
         test = self.data.test if self.data.hub is None else self.data.test_split
         if gate.split == "test" and test is None:
             raise ValueError('gate.split = "test" needs data.test, or data.test_split of a hub set')
+        layer_weights = self.distill.intermediate.layer_weights
+        if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
+            raise ValueError(
+                f"distill.intermediate.layer_weights has {len(layer_weights)} entries for the "
+                f"embedding output and {self.student.layers} layers"
+            )
         layer_map = self.distill.layer_map
         if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
             raise ValueError(

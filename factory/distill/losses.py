@@ -1,4 +1,8 @@
-"""The distillation losses as pure functions of tensors and masks."""
+"""The distillation losses as pure functions of tensors and masks.
+
+Each loss is a mean over real rows, tokens or pairs. A `Share` says which part of a larger batch the
+given rows are and how much each row weighs; without one they are the batch and weigh the same.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from factory.encoding import Share
 
-def hidden_loss(projected_student: Tensor, teacher_hidden: Tensor, token_mask: Tensor) -> Tensor:
+
+def hidden_loss(
+    projected_student: Tensor,
+    teacher_hidden: Tensor,
+    token_mask: Tensor,
+    share: Share | None = None,
+) -> Tensor:
     """Mean squared error of hidden states (or embeddings) over real tokens only.
 
     TinyBERT, eq. 8 and 9. The denominator counts real tokens times width, so the value does not
@@ -17,9 +28,12 @@ def hidden_loss(projected_student: Tensor, teacher_hidden: Tensor, token_mask: T
         projected_student, teacher_hidden: (batch, tokens, teacher width)
         token_mask: (batch, tokens), 1 for real tokens
     """
-    mask = token_mask.unsqueeze(-1).to(projected_student.dtype)
-    squared = (projected_student - teacher_hidden).square() * mask
-    return squared.sum() / (mask.sum() * teacher_hidden.shape[-1])
+    weights = token_mask.to(projected_student.dtype)
+    total: Tensor | float = weights.sum() if share is None else share.tokens
+    if share is not None:
+        weights = weights * share.weights.unsqueeze(-1)
+    per_token = (projected_student - teacher_hidden).square().sum(dim=-1)
+    return (per_token * weights).sum() / (total * teacher_hidden.shape[-1])
 
 
 def attention_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
@@ -37,7 +51,12 @@ def attention_scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
     return scores
 
 
-def attention_loss(student_scores: Tensor, teacher_scores: Tensor, token_mask: Tensor) -> Tensor:
+def attention_loss(
+    student_scores: Tensor,
+    teacher_scores: Tensor,
+    token_mask: Tensor,
+    share: Share | None = None,
+) -> Tensor:
     """Mean squared error of attention scores over heads and real (query, key) pairs.
 
     TinyBERT, eq. 7: the mean over heads. Padded keys and padded query rows take no part, neither
@@ -48,12 +67,20 @@ def attention_loss(student_scores: Tensor, teacher_scores: Tensor, token_mask: T
         token_mask: (batch, tokens), 1 for real tokens
     """
     mask = token_mask.to(student_scores.dtype)
-    pair_mask = (mask.unsqueeze(-1) * mask.unsqueeze(-2)).unsqueeze(1)
-    squared = (student_scores - teacher_scores).square() * pair_mask
-    return squared.sum() / (pair_mask.sum() * student_scores.shape[1])
+    weights = mask.unsqueeze(-1) * mask.unsqueeze(-2)
+    total: Tensor | float = weights.sum() if share is None else share.pairs
+    if share is not None:
+        weights = weights * share.weights.view(-1, 1, 1)
+    per_pair = (student_scores - teacher_scores).square().sum(dim=1)
+    return (per_pair * weights).sum() / (total * student_scores.shape[1])
 
 
-def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def prediction_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    share: Share | None = None,
+) -> Tensor:
     """Soft cross entropy, summed over classes, averaged over rows, times temperature squared.
 
     TinyBERT, eq. 10; the square keeps the gradient's size when the temperature changes
@@ -65,19 +92,19 @@ def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
     teacher_probabilities = functional.softmax(teacher_logits / temperature, dim=-1)
     student_log_probabilities = functional.log_softmax(student_logits / temperature, dim=-1)
     per_row = -(teacher_probabilities * student_log_probabilities).sum(dim=-1)
-    return per_row.mean() * temperature**2
+    return mean_over_rows(per_row, share) * temperature**2
 
 
-def regression_loss(student_outputs: Tensor, targets: Tensor) -> Tensor:
+def regression_loss(student_outputs: Tensor, targets: Tensor, share: Share | None = None) -> Tensor:
     """Mean squared error of single-number outputs.
 
     Shapes:
         student_outputs, targets: (batch, 1)
     """
-    return functional.mse_loss(student_outputs, targets)
+    return mean_over_rows((student_outputs - targets).square().squeeze(-1), share)
 
 
-def hard_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def hard_label_loss(logits: Tensor, targets: Tensor, share: Share | None = None) -> Tensor:
     """What the undistilled baseline minimizes: cross entropy, or squared error for numbers.
 
     Shapes:
@@ -85,5 +112,12 @@ def hard_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: (batch,) class numbers, or (batch, 1) numbers to predict
     """
     if targets.is_floating_point():
-        return regression_loss(logits, targets)
-    return functional.cross_entropy(logits, targets)
+        return regression_loss(logits, targets, share)
+    return mean_over_rows(functional.cross_entropy(logits, targets, reduction="none"), share)
+
+
+def mean_over_rows(per_row: Tensor, share: Share | None) -> Tensor:
+    """Mean of a loss per row, (batch,), or these rows' share of a larger batch's mean."""
+    if share is None:
+        return per_row.mean()
+    return (per_row * share.weights).sum() / share.rows

@@ -1,20 +1,25 @@
-"""One training phase: seeded batches, optimizer, schedule, loss log, exact resume."""
+"""One training phase: seeded batches, optimizer, schedule, exact resume, several processes."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory.encoding import Batch, EncodedRows, collate, epoch_order
+from factory import processes
+from factory.distill.loss_log import LossPoint, bar_text, points_of, require_finite, term_means
+from factory.distill.training_state import TrainingState
+from factory.encoding import Batch, EncodedRows, Share, collate, epoch_order
 from factory.errors import TrainingError
-from factory.progress import bar
+from factory.progress import bar, say
 
 CHECKPOINT_SECONDS = 60.0
 LOG_POINTS = 100
@@ -23,7 +28,7 @@ MAX_GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """How long and how fast to train; `warmup` is a share of the steps, the rest decays to 0."""
+    """How long and how fast to train; `warmup` is a share of the steps."""
 
     name: str
     epochs: float
@@ -32,16 +37,8 @@ class Phase:
     warmup: float
     weight_decay: float
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class LossPoint:
-    """Mean of one loss term over the steps since the point before it."""
-
-    phase: str
-    step: int
-    term: str
-    value: float
+    schedule: Literal["linear", "constant"] = "linear"
+    ema_decay: float = 0.0
 
 
 Losses = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
@@ -50,7 +47,12 @@ Losses = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
 def total_steps(phase: Phase, rows: int) -> int:
     """Optimizer steps of a phase over `rows` rows; a part of a batch counts as a step."""
     # rounded first: 1.1 epochs of 10 batches are 11.000000000000002 in floating point, not 12 steps
-    return math.ceil(round(phase.epochs * math.ceil(rows / phase.batch_size), 6))
+    return math.ceil(round(phase.epochs * steps_per_epoch(phase, rows), 6))
+
+
+def steps_per_epoch(phase: Phase, rows: int) -> int:
+    """Batches of one pass over the rows, the last of which may be smaller."""
+    return math.ceil(rows / phase.batch_size)
 
 
 def train_phase(
@@ -60,124 +62,171 @@ def train_phase(
     losses: Losses,
     checkpoint_file: Path,
     device: str,
+    *,
+    row_weights: NDArray[np.float32] | None = None,
+    score: Callable[[], float] | None = None,
 ) -> list[LossPoint]:
     """Train everything in `modules` on `losses`, resuming from `checkpoint_file` if it is there.
 
     A resumed phase continues with the same weights, optimizer, random state and batch order as
-    one never interrupted. The finished phase leaves its last state in `checkpoint_file`.
+    one never interrupted. The finished phase leaves its last state in `checkpoint_file`. Several
+    processes share the rows of each batch and take the same steps as one would; when memory runs
+    out, a batch is computed in smaller parts, with the same sum.
 
     Args:
         losses: from a batch, the total to minimize and the terms to log.
+        row_weights: weight of each row's loss, (rows,); unset, all weigh 1.
+        score: called after each epoch on the modules in eval mode; the weights with the highest
+            score are kept.
 
     Raises:
-        TrainingError: a loss is not a finite number.
+        TrainingError: a loss is not a finite number, or memory runs out on a single row.
     """
     optimizer = _optimizer(modules, phase)
     steps = total_steps(phase, len(rows))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _linear_schedule(phase, steps))
-    state = _TrainingState(phase, modules, optimizer, schedule, checkpoint_file)
-    torch.manual_seed(phase.seed)
-    step = state.restore()
-    if step >= steps:
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(phase, steps))
+    state = TrainingState(modules, optimizer, schedule, phase.ema_decay, checkpoint_file)
+    group = processes.current()
+    torch.manual_seed(phase.seed + group.rank)
+    processes.wait_for_all()
+    state.restore()
+    if state.step >= steps:
         return state.points
+    weights = np.ones(len(rows), dtype=np.float32) if row_weights is None else row_weights
+    compute = _StepLosses(modules, losses, rows, weights, device)
     log_every = max(1, steps // LOG_POINTS)
     pending: list[Mapping[str, Tensor]] = []
     saved_at = time.monotonic()
     modules.train()
-    with bar(phase.name, steps, "step", initial=step) as progress:
-        for positions in _remaining_batches(phase, rows, step, steps):
-            batch = collate(rows, positions, device)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-                total, terms = losses(batch)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+    with bar(phase.name, steps, "step", initial=state.step) as progress:
+        for positions in _remaining_batches(phase, rows, state.step, steps):
+            terms = compute(positions, state.step / steps)
+            if state.step == 0:
+                state.start_values = term_means([_of_all(terms)])
+                _log(phase, state, state.start_values)
+            processes.average_gradients(modules.parameters())
             nn.utils.clip_grad_norm_(modules.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
             schedule.step()
-            step += 1
+            state.step += 1
+            state.follow()
             progress.advance()
-            pending.append({"total": total.detach(), **terms})
-            if step % log_every == 0 or step == steps:
-                progress.note(state.log(step, pending))
+            pending.append(terms)
+            if score is not None and _ends_epoch(phase, rows, state.step, steps):
+                _remember_best(state, modules, score)
+            if state.step % log_every == 0 or state.step == steps:
+                means = term_means([_of_all(terms) for terms in pending])
+                _log(phase, state, means)
+                progress.note(bar_text(means, state.start_values))
                 pending = []
-                if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                    state.save(step)
+                if time.monotonic() - saved_at > CHECKPOINT_SECONDS and group.first:
+                    state.save()
                     saved_at = time.monotonic()
-    state.save(steps)
+    state.finish()
+    if group.first:
+        state.save()
+    processes.wait_for_all()
     return state.points
 
 
-class _TrainingState:
-    """Everything a checkpoint holds."""
+class _StepLosses:
+    """Losses and gradients of one optimizer step, in as many parts as memory asks for."""
 
     def __init__(
         self,
-        phase: Phase,
         modules: nn.ModuleDict,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LambdaLR,
-        file: Path,
+        losses: Losses,
+        rows: EncodedRows,
+        weights: NDArray[np.float32],
+        device: str,
     ) -> None:
-        self.phase = phase
         self.modules = modules
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.file = file
-        self.points: list[LossPoint] = []
+        self.losses = losses
+        self.rows = rows
+        self.lengths = rows.lengths
+        self.weights = weights
+        self.device = device
+        self.parts = 1
 
-    def restore(self) -> int:
-        """Load the checkpoint if there is one; returns the number of steps already done."""
-        if not self.file.is_file():
-            return 0
-        saved = torch.load(self.file, map_location="cpu", weights_only=True)
-        self.modules.load_state_dict(saved["modules"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        torch.set_rng_state(saved["random"])
-        if saved["random_cuda"] is not None:
-            torch.cuda.set_rng_state(saved["random_cuda"])
-        self.points = [LossPoint(**point) for point in saved["points"]]
-        return int(saved["step"])
+    def __call__(self, positions: NDArray[np.int64], done: float) -> Mapping[str, Tensor]:
+        """Compute the gradients of a step's rows; returns the terms as this process sees them."""
+        while True:
+            self.modules.zero_grad(set_to_none=True)
+            try:
+                return self._in_parts(positions, done)
+            except torch.OutOfMemoryError as error:
+                self._make_parts_smaller(positions, error)
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint aside and put it in place with one rename."""
-        temporary = self.file.with_name(f"{self.file.name}.tmp")
-        content: dict[str, Any] = {
-            "step": step,
-            "modules": self.modules.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-            "points": [asdict(point) for point in self.points],
-        }
-        torch.save(content, temporary)
-        temporary.replace(self.file)
+    def _in_parts(self, positions: NDArray[np.int64], done: float) -> Mapping[str, Tensor]:
+        group = processes.current()
+        mine = positions[group.rank :: group.count]
+        sums: dict[str, Tensor] = {}
+        for part in np.array_split(mine, min(self.parts, max(1, len(mine)))):
+            # a process left without rows still takes part in the averaging, with weight 0
+            rows = part if len(part) else positions[:1]
+            weights = self.weights[rows] * (len(part) > 0)
+            share = self._share(positions, weights, group.count)
+            batch = collate(self.rows, rows, self.device, share, done)
+            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
+                total, terms = self.losses(batch)
+            total.backward()  # type: ignore[no-untyped-call]
+            for name, value in {"total": total, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach()
+        return sums
 
-    def log(self, step: int, pending: list[Mapping[str, Tensor]]) -> str:
-        """Record the mean of each term since the last point; returns a text for the bar."""
-        means = {
-            term: float(torch.stack([terms[term].detach().float() for terms in pending]).mean())
-            for term in pending[0]
-        }
-        broken = [term for term, value in means.items() if not math.isfinite(value)]
-        if broken:
+    def _share(
+        self, positions: NDArray[np.int64], weights: NDArray[np.float32], processes_count: int
+    ) -> Share:
+        whole = self.weights[positions].astype(np.float64)
+        lengths = self.lengths[positions]
+        return Share(
+            torch.from_numpy(weights).to(self.device, non_blocking=True),
+            float(whole.sum()) / processes_count,
+            float(whole @ lengths) / processes_count,
+            float(whole @ lengths**2) / processes_count,
+        )
+
+    def _make_parts_smaller(self, positions: NDArray[np.int64], error: Exception) -> None:
+        if self.parts >= len(positions):
             raise TrainingError(
-                f"{self.phase.name} phase, step {step}: {', '.join(broken)} is not a finite "
-                f"number; lower its learning_rate (now {self.phase.learning_rate:g})"
-            )
-        self.points += [
-            LossPoint(self.phase.name, step, term, value) for term, value in means.items()
-        ]
-        return f"loss {means['total']:.4f}"
+                f"not even one row fits into the device's memory beside the models ({error}); "
+                "lower data.max_length or train on another device"
+            ) from error
+        self.parts *= 2
+        say(f"out of memory: each batch is now computed in {self.parts} parts, with the same sum")
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
 
-def _remaining_batches(phase: Phase, rows: EncodedRows, step: int, steps: int) -> Any:
+def _of_all(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return dict(zip(terms, processes.averages(list(terms.values())), strict=True))
+
+
+def _log(phase: Phase, state: TrainingState, means: Mapping[str, float]) -> None:
+    require_finite(phase.name, state.step, means, phase.learning_rate)
+    state.points += points_of(phase.name, state.step, means, state.start_values)
+
+
+def _ends_epoch(phase: Phase, rows: EncodedRows, step: int, steps: int) -> bool:
+    return step == steps or step % steps_per_epoch(phase, len(rows)) == 0
+
+
+def _remember_best(
+    state: TrainingState, modules: nn.ModuleDict, score: Callable[[], float]
+) -> None:
+    modules.eval()
+    with state.averaged():
+        state.remember_if_best(score())
+    modules.train()
+
+
+def _remaining_batches(
+    phase: Phase, rows: EncodedRows, step: int, steps: int
+) -> Iterator[NDArray[np.int64]]:
     """Row positions of the batches from `step` on; epochs are ordered anew from seed and epoch."""
-    per_epoch = math.ceil(len(rows) / phase.batch_size)
     lengths = rows.lengths
     while step < steps:
-        epoch, inside = divmod(step, per_epoch)
+        epoch, inside = divmod(step, steps_per_epoch(phase, len(rows)))
         order = epoch_order(lengths, phase.batch_size, phase.seed, epoch)
         for positions in order[inside : inside + steps - step]:
             yield positions
@@ -196,12 +245,15 @@ def _optimizer(modules: nn.ModuleDict, phase: Phase) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=phase.learning_rate, fused=True)
 
 
-def _linear_schedule(phase: Phase, steps: int) -> Callable[[int], float]:
-    warmup_steps = max(1, round(phase.warmup * steps))
+def _schedule(phase: Phase, steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then linearly to zero or level."""
+    warmup_steps = max(1, round(phase.warmup * steps)) if phase.warmup else 0
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
+        if phase.schedule == "constant":
+            return 1.0
         return max(0.0, (steps - step) / max(1, steps - warmup_steps))
 
     return factor

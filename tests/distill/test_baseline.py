@@ -25,12 +25,10 @@ from tiny_runs import (
 )
 
 from factory.data.dataset import Dataset
+from factory.distill.baseline import baseline_phase, train_baseline
+from factory.distill.intermediate import intermediate_phase
 from factory.distill.phase import Phase, total_steps
-from factory.distill.task import (
-    baseline_phase,
-    phases_of,
-    train_baseline,
-)
+from factory.distill.prediction import prediction_phase
 from factory.recipe import (
     DistillSettings,
     IntermediateSettings,
@@ -46,10 +44,20 @@ def test_the_recipe_decides_both_phases() -> None:
         intermediate=IntermediateSettings(epochs=2.5, learning_rate=1e-3, warmup=0.3),
         prediction=PredictionSettings(epochs=1.5, learning_rate=2e-3, warmup=0.4),
     )
-    assert phases_of(settings) == (
-        Phase("intermediate", 2.5, 4, 1e-3, 0.3, 0.2, 8),
-        Phase("prediction", 1.5, 4, 2e-3, 0.4, 0.2, 8),
+    assert intermediate_phase(settings) == Phase("intermediate", 2.5, 4, 1e-3, 0.3, 0.2, 8)
+    assert prediction_phase(settings) == Phase("prediction", 1.5, 4, 2e-3, 0.4, 0.2, 8)
+
+
+def test_each_phase_may_have_its_own_batch_schedule_and_average() -> None:
+    settings = DistillSettings(
+        seed=8,
+        batch_size=4,
+        intermediate=IntermediateSettings(batch_size=16, warmup=0.0, schedule="constant"),
+        prediction=PredictionSettings(batch_size=2, ema_decay=0.9),
     )
+    first, second = intermediate_phase(settings), prediction_phase(settings)
+    assert (first.batch_size, first.schedule, first.ema_decay) == (16, "constant", 0.0)
+    assert (second.batch_size, second.schedule, second.ema_decay) == (2, "linear", 0.9)
 
 
 @pytest.mark.parametrize("rows", [7, 28, 44, 210, 8551])
@@ -61,8 +69,10 @@ def test_the_baseline_gets_the_same_number_of_steps(rows: int, epochs: tuple[flo
         prediction=PredictionSettings(epochs=epochs[1], learning_rate=5e-5),
     )
     phase = baseline_phase(settings, rows)
-    distilled = sum(total_steps(one, rows) for one in phases_of(settings))
-    assert total_steps(phase, rows) == distilled
+    phases = (intermediate_phase(settings), prediction_phase(settings))
+    assert total_steps(phase, rows) == sum(total_steps(one, rows) for one in phases)
+    more = baseline_phase(settings, rows, unlabelled_rows=3 * rows)
+    assert total_steps(more, rows) == sum(total_steps(one, 4 * rows) for one in phases)
 
 
 @pytest.mark.parametrize(("start", "rate"), [("random", 3e-4), ("same", 5e-5)])

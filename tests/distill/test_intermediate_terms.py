@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
 from factory.distill.capture import recording
-from factory.distill.task import (
+from factory.distill.intermediate import (
     intermediate_losses,
     weighted_sum,
 )
@@ -122,7 +122,7 @@ def test_the_weighted_sum_by_hand() -> None:
         "hidden.2": torch.tensor(1000.0),
     }
     settings = IntermediateSettings(embedding_weight=2.0, hidden_weight=3.0, attention_weight=0.5)
-    assert weighted_sum(terms, settings).item() == 2 + 30 + 50 + 3000
+    assert weighted_sum(terms, settings, heads=4).item() == 2 + 30 + 50 + 3000
 
 
 def test_other_head_counts_need_the_attention_loss_off(

@@ -144,11 +144,12 @@ def test_a_point_is_the_mean_since_the_point_before(
 ) -> None:
     _, every, _ = train(tmp_path / "every")
     single = {p.step: p.value for p in every if p.term == "second"}
-    assert sorted(single) == list(range(1, STEPS + 1))
+    assert sorted(single) == list(range(STEPS + 1))
+    assert single[0] == single[1]  # the first batch, before any step
     monkeypatch.setattr(phase_module, "LOG_POINTS", 4)  # every 18 // 4 steps, and at the end
     _, points, _ = train(tmp_path / "some")
     means = {p.step: p.value for p in points if p.term == "second"}
-    assert sorted(means) == [4, 8, 12, 16, 18]
+    assert sorted(means) == [0, 4, 8, 12, 16, 18]
     for step, start in zip((4, 8, 12, 16, 18), (1, 5, 9, 13, 17), strict=True):
         expected = np.mean([single[earlier] for earlier in range(start, step + 1)])
         assert means[step] == pytest.approx(expected, rel=1e-5)

@@ -34,11 +34,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
+from factory.distill import intermediate, prediction, task
 from factory.distill import phase as phase_module
-from factory.distill import task
-from factory.distill.task import (
-    train_baseline,
-)
+from factory.distill.baseline import train_baseline
 from factory.recipe import (
     IntermediateSettings,
     PredictionSettings,
@@ -132,13 +130,13 @@ def test_the_saved_student_is_the_one_in_memory(
     tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[Any] = []
-    original = task._finish
+    original = task.save_student
 
     def keep(directory: Path, student: Any, *rest: Any) -> None:
         trained.append(student)
         original(directory, student, *rest)
 
-    monkeypatch.setattr(task, "_finish", keep)
+    monkeypatch.setattr(task, "save_student", keep)
     run(tmp_path, teacher)
     texts = SMALL.dev.inputs()
     in_memory = tiny_classifier(trained[0]).logits(texts)
@@ -196,7 +194,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     """Cut in the intermediate phase (three such losses a step), at and in the prediction phase."""
     run(tmp_path / "whole", open_tiny(trained_folder))
     monkeypatch.setattr(phase_module, "CHECKPOINT_SECONDS", -1.0)
-    original = getattr(task, loss)
+    module = intermediate if loss == "hidden_loss" else prediction
+    original = getattr(module, loss)
     left = [calls]
 
     def failing(*arguments: Any) -> Tensor:
@@ -207,7 +206,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(task, loss, failing)
+        patch.setattr(module, loss, failing)
         with pytest.raises(PowerCut):
             run(tmp_path / "cut", open_tiny(trained_folder))
     assert list((tmp_path / "cut").glob("*.checkpoint"))
@@ -225,7 +224,7 @@ def test_hooks_are_gone_after_a_failure(
     def failing(*_arguments: Any) -> Tensor:
         raise PowerCut
 
-    monkeypatch.setattr(task, "hidden_loss", failing)
+    monkeypatch.setattr(intermediate, "hidden_loss", failing)
     with pytest.raises(PowerCut):
         run(tmp_path, teacher)
     assert not hooks_of(teacher.model)

@@ -29,9 +29,12 @@ from tiny_runs import (
 )
 from torch import nn
 
-from factory.classifier import TorchClassifier
-from factory.distill import task
-from factory.distill.phase import LossPoint, Phase
+from factory.classifier import TorchClassifier, forward_logits
+from factory.distill import intermediate, prediction
+from factory.distill.loss_log import LossPoint
+from factory.distill.phase import Phase, train_phase
+from factory.distill.prediction import cached_logits
+from factory.distill.transfer import transfer_set
 from factory.encoding import Batch, EncodedRows, collate
 from factory.recipe import (
     PredictionSettings,
@@ -53,16 +56,21 @@ Spy = Callable[[Phase, nn.ModuleDict, EncodedRows, Callable[[Batch], Any]], None
 def spy_on_phases(monkeypatch: pytest.MonkeyPatch, look: Spy) -> list[str]:
     """Call `look` at the start of each phase, then train as usual; returns the phases' names."""
     names: list[str] = []
-    original = task.train_phase
 
     def spying(
-        phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any, *rest: Any
+        phase: Phase,
+        modules: nn.ModuleDict,
+        rows: EncodedRows,
+        losses: Any,
+        *rest: Any,
+        **named: Any,
     ) -> list[LossPoint]:
         names.append(phase.name)
         look(phase, modules, rows, losses)
-        return original(phase, modules, rows, losses, *rest)
+        return train_phase(phase, modules, rows, losses, *rest, **named)
 
-    monkeypatch.setattr(task, "train_phase", spying)
+    for module in (intermediate, prediction):
+        monkeypatch.setattr(module, "train_phase", spying)
     return names
 
 
@@ -142,10 +150,11 @@ def test_the_prediction_phase_runs_the_bare_student(
 def test_the_teachers_logits_are_computed_once(
     tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = task._cached_logits(tmp_path, teacher, SMALL.train)
+    transfer = transfer_set(SMALL.train.inputs(), None, 1.0, teacher.tokenizer, 24)
+    first = cached_logits(tmp_path, teacher, transfer)
     np.testing.assert_array_equal(first, teacher.logits(SMALL.train.inputs()))
     monkeypatch.setattr(TorchClassifier, "logits", None)
-    np.testing.assert_array_equal(task._cached_logits(tmp_path, teacher, SMALL.train), first)
+    np.testing.assert_array_equal(cached_logits(tmp_path, teacher, transfer), first)
 
 
 def test_each_row_meets_its_own_logits(
@@ -153,18 +162,18 @@ def test_each_row_meets_its_own_logits(
 ) -> None:
     """The prediction loss of a shuffled batch against the rows' texts run one by one."""
     temperature = 2.0
+    teacher_logits = teacher.logits(SMALL.train.inputs()).astype(float) / temperature
 
     def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
         if phase.name == "intermediate":
             return
-        student = tiny_classifier(modules["student"])
+        modules.eval()
         positions = np.array([41, 3, 17, 8, 30])
-        texts = [SMALL.train.texts[position] for position in positions]
         total = 0.0
-        for text in texts:
-            theirs, ours = (
-                m.logits([text])[0].astype(float) / temperature for m in (teacher, student)
-            )
+        for position in positions:
+            theirs = teacher_logits[position]
+            alone = collate(rows, np.array([position]), "cpu")
+            ours = forward_logits(modules["student"], alone)[0].detach().numpy() / temperature
             wanted = np.exp(theirs) / np.exp(theirs).sum()
             total -= float((wanted * (ours - np.log(np.exp(ours).sum()))).sum())
         loss = losses(collate(rows, positions, "cpu"))[0].item()

@@ -1,0 +1,100 @@
+"""The undistilled baseline: the same student on the annotations alone, for equal steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from factory.classifier import TorchClassifier, forward_logits
+from factory.data.dataset import Split
+from factory.distill.intermediate import intermediate_phase
+from factory.distill.layer_map import map_layers
+from factory.distill.loss_log import summary
+from factory.distill.losses import hard_label_loss
+from factory.distill.phase import Phase, steps_per_epoch, total_steps, train_phase
+from factory.distill.prediction import prediction_phase
+from factory.distill.saving import save_student
+from factory.distill.student import start_student
+from factory.distill.vocabulary import used_vocabulary
+from factory.encoding import Batch, encode_inputs
+from factory.model_source import ModelSource
+from factory.recipe import DistillSettings, StudentSettings
+
+
+def train_baseline(
+    directory: Path,
+    teacher: TorchClassifier,
+    train: Split,
+    student: StudentSettings,
+    source: ModelSource | None,
+    settings: DistillSettings,
+    unlabelled_rows: int = 0,
+) -> dict[str, Any]:
+    """Train the same student on the hard labels alone, for as many steps as `distill` takes.
+
+    The student begins at random weights or at the distilled student's own start, as
+    `distill.baseline` says; the teacher lends its tokenizer and nothing else to the training.
+
+    Args:
+        unlabelled_rows: rows the distilled student learns on besides; the baseline cannot use
+            them and takes their steps on the labelled rows.
+    """
+    rows = encode_inputs(teacher.tokenizer, train.inputs(), teacher.max_length)
+    if settings.baseline == "random":
+        student, source = student.model_copy(update={"start": "random"}), None
+    depth = teacher.model.config.num_hidden_layers
+    layer_map = map_layers(settings.layer_map, student.layers, depth)
+    start = start_student(student, source, teacher, layer_map, rows, settings.seed)
+    targets = _targets(train, teacher.device)
+    phase = baseline_phase(settings, len(rows), unlabelled_rows)
+
+    def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        logits = forward_logits(start.model, batch)
+        return hard_label_loss(logits, targets[batch.rows], batch.share), {}
+
+    checkpoint = directory / "baseline.checkpoint"
+    modules = nn.ModuleDict({"student": start.model})
+    with used_vocabulary(rows, start.model.bert) as small_rows:
+        points = train_phase(phase, modules, small_rows, losses, checkpoint, teacher.device)
+    save_student(directory, start.model, teacher.tokenizer, points)
+    return {"steps": total_steps(phase, len(rows)), "losses": summary(points)}
+
+
+def baseline_phase(settings: DistillSettings, rows: int, unlabelled_rows: int = 0) -> Phase:
+    """One phase with the steps of both distillation phases.
+
+    From random weights at the intermediate phase's rate; from the student's own start, which is
+    trained already, at the prediction phase's: at the other it loses what it began with.
+    """
+    first, second = intermediate_phase(settings), prediction_phase(settings)
+    steps = sum(total_steps(phase, rows + unlabelled_rows) for phase in (first, second))
+    rate = first.learning_rate if settings.baseline == "random" else second.learning_rate
+    unscaled = Phase(
+        "baseline",
+        1.0,
+        second.batch_size,
+        rate,
+        second.warmup,
+        second.weight_decay,
+        second.seed,
+    )
+    epochs = steps / steps_per_epoch(unscaled, rows)
+    return Phase(
+        unscaled.name,
+        epochs,
+        unscaled.batch_size,
+        unscaled.learning_rate,
+        unscaled.warmup,
+        unscaled.weight_decay,
+        unscaled.seed,
+    )
+
+
+def _targets(train: Split, device: str) -> Tensor:
+    if isinstance(train.targets[0], float):
+        return torch.tensor(train.targets, dtype=torch.float32, device=device).unsqueeze(1)
+    return torch.tensor(train.targets, dtype=torch.int64, device=device)

@@ -1,0 +1,162 @@
+"""The intermediate phase: embeddings, hidden states and attention scores of the mapped layers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from factory.distill.capture import recording
+from factory.distill.loss_log import LossPoint
+from factory.distill.losses import attention_loss, hidden_loss
+from factory.distill.phase import Phase, train_phase
+from factory.distill.student import StudentStart
+from factory.encoding import Batch, EncodedRows, Share
+from factory.recipe import DistillSettings, IntermediateSettings
+
+# The last layer joins when this share of the steps is done (`gradual_depth`).
+ALL_LAYERS_AT = 0.5
+
+
+def intermediate_phase(settings: DistillSettings) -> Phase:
+    """The first phase a recipe asks for."""
+    own = settings.intermediate
+    return Phase(
+        "intermediate",
+        own.epochs,
+        own.batch_size or settings.batch_size,
+        own.learning_rate,
+        own.warmup,
+        settings.weight_decay,
+        settings.seed,
+        own.schedule,
+    )
+
+
+def train_intermediate(
+    phase: Phase,
+    teacher_bert: Any,
+    start: StudentStart,
+    layer_map: tuple[int, ...],
+    rows: EncodedRows,
+    weights: NDArray[np.float32],
+    settings: IntermediateSettings,
+    checkpoint_file: Path,
+    device: str,
+) -> list[LossPoint]:
+    """Train the student's layers and the width projections to reproduce the teacher's.
+
+    Args:
+        teacher_bert: a frozen `BertModel` in eval mode.
+        weights: weight of each row's losses, (rows,).
+    """
+    student_bert = start.model.bert
+    student_layers = tuple(range(1, len(layer_map) + 1))
+    modules = nn.ModuleDict({"student": start.model, "projections": start.projections})
+    with (
+        _cut_after(teacher_bert, max(layer_map)),
+        recording(student_bert, student_layers) as student_record,
+        recording(teacher_bert, layer_map) as teacher_record,
+    ):
+
+        def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+            with torch.no_grad():
+                _encode(teacher_bert, batch)
+            _encode(student_bert, batch)
+            terms = intermediate_losses(
+                student_record,
+                teacher_record,
+                start.projections,
+                layer_map,
+                batch.attention_mask,
+                batch.share,
+            )
+            return weighted_sum(terms, settings, student_record.heads, batch.done), terms
+
+        return train_phase(
+            phase, modules, rows, losses, checkpoint_file, device, row_weights=weights
+        )
+
+
+def intermediate_losses(
+    student: Any,
+    teacher: Any,
+    projections: nn.ModuleList,
+    layer_map: tuple[int, ...],
+    token_mask: Tensor,
+    share: Share | None = None,
+) -> dict[str, Tensor]:
+    """Every loss term of the intermediate phase from two recordings of the same batch.
+
+    Args:
+        student, teacher: recordings after a forward pass (`factory.distill.capture`).
+    """
+    terms = {
+        "embedding": hidden_loss(
+            projections[0](student.embeddings()), teacher.embeddings(), token_mask, share
+        )
+    }
+    for position, layer in enumerate(layer_map, start=1):
+        projected = projections[position](student.hidden[position])
+        terms[f"hidden.{position}"] = hidden_loss(
+            projected, teacher.hidden[layer], token_mask, share
+        )
+        if student.heads == teacher.heads:  # else the recipe has weight 0 for it
+            terms[f"attention.{position}"] = attention_loss(
+                student.scores(position), teacher.scores(layer), token_mask, share
+            )
+    return terms
+
+
+def weighted_sum(
+    terms: Mapping[str, Tensor], settings: IntermediateSettings, heads: int, done: float = 1.0
+) -> Tensor:
+    """Sum of the terms, each times the recipe's weights of its kind and of its layer.
+
+    Args:
+        heads: of the student; multiplies the attention terms when the recipe sums over heads.
+        done: share of the phase's steps taken, for `gradual_depth`.
+    """
+    kinds = {
+        "embedding": settings.embedding_weight,
+        "hidden": settings.hidden_weight,
+        "attention": settings.attention_weight * (heads if settings.head_reduction == "sum" else 1),
+    }
+    depth = max(_layer_of(name) for name in terms)
+    layers = settings.layer_weights or [1.0] * (depth + 1)
+    weighted = []
+    for name, term in terms.items():
+        layer = _layer_of(name)
+        if not settings.gradual_depth or done >= ALL_LAYERS_AT * (layer - 1) / depth:
+            weighted.append(kinds[name.partition(".")[0]] * layers[layer] * term)
+    return torch.stack(weighted).sum()
+
+
+def _layer_of(term: str) -> int:
+    """Student layer of a term, counted from 1; 0 for the embedding output."""
+    return int(term.partition(".")[2] or 0)
+
+
+@contextlib.contextmanager
+def _cut_after(bert: Any, layer: int) -> Iterator[None]:
+    """Run a `BertModel` only up to a layer, without its pooler, while the context is open."""
+    layers, pooler = bert.encoder.layer, bert.pooler
+    bert.encoder.layer, bert.pooler = layers[:layer].train(bert.training), None
+    try:
+        yield
+    finally:
+        bert.encoder.layer, bert.pooler = layers, pooler
+
+
+def _encode(bert: Any, batch: Batch) -> None:
+    bert(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_type_ids,
+    )

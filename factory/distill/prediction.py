@@ -1,0 +1,98 @@
+"""The prediction phase: the student learns the teacher's logits, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from factory import processes
+from factory.classifier import TorchClassifier, forward_logits, logits_with_bar
+from factory.distill.loss_log import LossPoint
+from factory.distill.losses import prediction_loss, regression_loss
+from factory.distill.phase import Phase, train_phase
+from factory.distill.transfer import TransferSet
+from factory.encoding import Batch, EncodedRows, Share
+from factory.recipe import DistillSettings
+
+TeacherLoss = Callable[[Tensor, Tensor, Share | None], Tensor]
+
+
+def prediction_phase(settings: DistillSettings) -> Phase:
+    """The second phase a recipe asks for."""
+    own = settings.prediction
+    return Phase(
+        "prediction",
+        own.epochs,
+        own.batch_size or settings.batch_size,
+        own.learning_rate,
+        own.warmup,
+        settings.weight_decay,
+        settings.seed,
+        own.schedule,
+        own.ema_decay,
+    )
+
+
+def train_prediction(
+    phase: Phase,
+    student: Any,
+    teacher_logits: NDArray[np.float32],
+    loss: TeacherLoss,
+    rows: EncodedRows,
+    weights: NDArray[np.float32],
+    checkpoint_file: Path,
+    device: str,
+    score: Callable[[], float] | None = None,
+) -> list[LossPoint]:
+    """Train the whole student on the teacher's logits.
+
+    Args:
+        loss: from student logits, teacher logits and the batch's share, see `teacher_loss`.
+        score: see `train_phase`.
+
+    Shapes:
+        teacher_logits: (rows, labels)
+        weights: (rows,)
+    """
+    wanted = torch.from_numpy(teacher_logits).to(device)
+
+    def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return loss(forward_logits(student, batch), wanted[batch.rows], batch.share), {}
+
+    modules = nn.ModuleDict({"student": student})
+    return train_phase(
+        phase, modules, rows, losses, checkpoint_file, device, row_weights=weights, score=score
+    )
+
+
+def teacher_loss(problem_type: str, temperature: float) -> TeacherLoss:
+    """The loss against the teacher's outputs for a task (`config.problem_type`)."""
+    if problem_type == "regression":
+        return regression_loss
+
+    def soft_cross_entropy(
+        student_logits: Tensor, teacher_logits: Tensor, share: Share | None
+    ) -> Tensor:
+        return prediction_loss(student_logits, teacher_logits, temperature, share)
+
+    return soft_cross_entropy
+
+
+def cached_logits(
+    directory: Path, teacher: TorchClassifier, transfer: TransferSet
+) -> NDArray[np.float32]:
+    """Teacher logits of the transfer set, computed once per stage directory: (rows, labels)."""
+    file = directory / "teacher_logits.npy"
+    if processes.current().first and not file.is_file():
+        temporary = directory / "teacher_logits.tmp.npy"
+        np.save(temporary, logits_with_bar(teacher, transfer.inputs, "teacher logits"))
+        temporary.replace(file)
+    processes.wait_for_all()
+    logits: NDArray[np.float32] = np.load(file, allow_pickle=False)
+    return logits
