@@ -103,6 +103,15 @@ def encode_inputs(
     )
 
 
+def select_rows(rows: EncodedRows, positions: NDArray[np.int64]) -> EncodedRows:
+    """The rows at the given positions, in that order."""
+    return EncodedRows(
+        [rows.input_ids[position] for position in positions],
+        [rows.token_type_ids[position] for position in positions],
+        rows.pad_id,
+    )
+
+
 def save_tokenizer(tokenizer: Any, directory: Path) -> None:
     """Save a fast tokenizer without the truncation and padding an earlier call left set in it."""
     tokenizer.backend_tokenizer.no_truncation()

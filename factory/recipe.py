@@ -189,6 +189,14 @@ class DistillSettings(Section):
     unlabelled_weight: NonNegativeFloat = Field(
         default=1.0, description="of an unlabelled row's losses against a labelled one's"
     )
+    holdout_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        default=0.0,
+        description="share of train that no student learns on; the epoch of the prediction phase "
+        "and the seed that come closest to the teacher there are kept",
+    )
+    seeds: PositiveInt = Field(
+        default=1, description="students trained, with seed, seed + 1, ...; the best one is kept"
+    )
     baseline: Literal["off", "random", "same"] = Field(
         default="off",
         description="also train the same student on the hard labels alone, for equal steps, from "
@@ -278,6 +286,11 @@ class Recipe(Section):
         test = self.data.test if self.data.hub is None else self.data.test_split
         if gate.split == "test" and test is None:
             raise ValueError('gate.split = "test" needs data.test, or data.test_split of a hub set')
+        if self.distill.seeds > 1 and self.distill.holdout_fraction == 0:
+            raise ValueError(
+                "distill.seeds above 1 needs distill.holdout_fraction, the rows to choose on "
+                "(0.1, say): dev only reports"
+            )
         layer_weights = self.distill.intermediate.layer_weights
         if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
             raise ValueError(

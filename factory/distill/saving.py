@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,4 +34,6 @@ def save_student(
         write_losses(directory / "losses.csv", points)
         for leftover in (*directory.glob("*.checkpoint"), *directory.glob("*.tmp*")):
             leftover.unlink()
+        for other in directory.glob("seed-*"):
+            shutil.rmtree(other)
     processes.wait_for_all()
