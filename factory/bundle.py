@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from factory.data.dataset import Dataset
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
+from factory.thresholds import Thresholds
 from factory.versions import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
@@ -41,6 +44,7 @@ class BundleParts:
     recipe: Mapping[str, Any]
     lineage: Mapping[str, str]
     data_facts: Mapping[str, Any]
+    thresholds: Thresholds | None = None
 
 
 def copy_files(directory: Path, model_directory: Path, variants: Mapping[str, Path]) -> None:
@@ -86,6 +90,7 @@ def make_manifest(
         version=parts.version,
         task=parts.dataset.task,
         labels=list(parts.dataset.labels),
+        thresholds=UNSET if parts.thresholds is None else list(parts.thresholds.values),
         text_pair=parts.dataset.train.text_pairs is not None,
         max_length=parts.max_length,
         model=ModelFile(

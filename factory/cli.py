@@ -6,12 +6,15 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.errors import EXIT_ERROR, FactoryError
 from factory.version import VERSION
+
+if TYPE_CHECKING:
+    from factory.data.dataset import Task
 
 DEFAULT_STORE = Path("runs")
 
@@ -58,6 +61,13 @@ def main() -> None:
 @click.option("--text", default="text", show_default=True, help="Text column.")
 @click.option("--text-pair", default=None, help="Second text column, for pairs.")
 @click.option("--label", default="label", show_default=True, help="Label column.")
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "regression", "multilabel"]),
+    default="classification",
+    show_default=True,
+    help="One label per text, a number, or any number of labels.",
+)
 @click.option("--teacher", default="google-bert/bert-base-uncased", show_default=True)
 def init(
     path: Path,
@@ -66,13 +76,22 @@ def init(
     text: str,
     text_pair: str | None,
     label: str,
+    task: Task,
     teacher: str,
 ) -> None:
     """Write a commented recipe to PATH."""
     from factory.recipe_template import write_template
 
     columns = [text] if text_pair is None else [text, text_pair]
-    write_template(path, train=train, dev=dev, text_columns=columns, label=label, teacher=teacher)
+    write_template(
+        path,
+        train=train,
+        dev=dev,
+        text_columns=columns,
+        label=label,
+        task=task,
+        teacher=teacher,
+    )
     click.echo(path)
 
 
@@ -159,6 +178,12 @@ def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> N
 @click.option("--text", "text_columns", multiple=True, default=("text",), show_default=True)
 @click.option("--label", default="label", show_default=True, help="Label column.")
 @click.option(
+    "--label-separator",
+    default=",",
+    show_default=True,
+    help="Between the labels of a csv or tsv cell; for multilabel models.",
+)
+@click.option(
     "--max-length",
     default=None,
     type=click.IntRange(8, 512),
@@ -170,6 +195,7 @@ def evaluate(
     data: Path,
     text_columns: tuple[str, ...],
     label: str,
+    label_separator: str,
     max_length: int | None,
     as_json: bool,
 ) -> None:
@@ -183,7 +209,7 @@ def evaluate(
     if len(text_columns) > 2:
         raise click.UsageError("give --text once, or twice for pairs")
     prepare_libraries()
-    evaluation = score_file(model, data, list(text_columns), label, max_length)
+    evaluation = score_file(model, data, list(text_columns), label, max_length, label_separator)
     if as_json:
         click.echo(json.dumps(evaluation.facts(), indent=2))
         return
@@ -196,7 +222,7 @@ def evaluate(
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
     """Print what BUNDLE is, how good it is, and why the gate let it pass."""
-    from factory.report import gate_lines, result_table
+    from factory.report import gate_lines, label_list, result_table
     from serving.bundle import MANIFEST_NAME, read_manifest
 
     manifest = read_manifest(bundle)
@@ -205,7 +231,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         return
     click.echo(f"{manifest.name}  version {manifest.version}  {manifest.task}")
     click.echo(f"serves {manifest.model.file} ({manifest.model.variant})")
-    click.echo(f"{len(manifest.labels)} labels: {', '.join(manifest.labels)}")
+    click.echo(f"{len(manifest.labels)} labels: {label_list(manifest)}")
     click.echo(f"\n{result_table(manifest)}\n")
     for line in gate_lines(manifest):
         click.echo(line)

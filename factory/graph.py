@@ -77,11 +77,13 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     sources = _find_sources(recipe, base_directory)
     sections = recipe.model_dump(mode="json")
     length = {"max_length": recipe.data.max_length}
+    reading = _without(sections["data"], "max_length", "train", "dev", "test")
+    multilabel = recipe.data.task == "multilabel"
     data = Step(
         "data",
         DATA_VERSION,
         {
-            "data": _without(sections["data"], "max_length", "train", "dev", "test"),
+            "data": reading if multilabel else _without(reading, "label_separator"),
             "source": sources.data,
         },
         {},
@@ -104,7 +106,8 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     }
     if baseline is not None:
         models["baseline"] = baseline.fingerprint
-    evaluate = Step("evaluate", EVALUATE_VERSION, {"data": length}, models)
+    deciding = {"evaluate": sections["evaluate"]} if multilabel else {}
+    evaluate = Step("evaluate", EVALUATE_VERSION, {"data": length, **deciding}, models)
     export, quantize, bundle = _shipping_steps(recipe, sections, models, evaluate)
     return Graph(
         data=data,
@@ -173,11 +176,14 @@ def _shipping_steps(
     recipe: Recipe, sections: Mapping[str, Any], models: Mapping[str, str], evaluate: Step
 ) -> tuple[Step, Step | None, Step]:
     """Export, quantize (when a variant needs it) and bundle."""
+    compared = {"data": models["data"], "student": models["student"]}
+    if recipe.data.task == "multilabel":  # whose labels are compared under its thresholds
+        compared["evaluation"] = evaluate.fingerprint
     export = Step(
         "export",
         EXPORT_VERSION,
         {"export": sections["export"], "data": {"max_length": recipe.data.max_length}},
-        {"data": models["data"], "student": models["student"]},
+        compared,
     )
     inputs = {**models, "evaluation": evaluate.fingerprint, "onnx": export.fingerprint}
     quantize = None

@@ -30,15 +30,19 @@ def score_classes(targets: NDArray[np.int64], predicted: NDArray[np.int64]) -> d
     Shapes:
         targets, predicted: (rows,) class numbers
     """
-    from scipy.stats import binomtest
-
-    hits = int((targets == predicted).sum())
-    wilson = binomtest(hits, len(targets)).proportion_ci(CONFIDENCE, method="wilson")
     return {
-        "accuracy": Score(hits / len(targets), float(wilson.low), float(wilson.high)),
+        "accuracy": share(int((targets == predicted).sum()), len(targets)),
         "macro_f1": _bootstrap(_macro_f1, targets, predicted),
         "mcc": _bootstrap(_mcc, targets, predicted),
     }
+
+
+def share(hits: int, rows: int) -> Score:
+    """The share of rows that are right, with its Wilson interval."""
+    from scipy.stats import binomtest
+
+    wilson = binomtest(hits, rows).proportion_ci(CONFIDENCE, method="wilson")
+    return Score(hits / rows, float(wilson.low), float(wilson.high))
 
 
 def score_numbers(targets: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, Score]:
@@ -56,7 +60,11 @@ def score_numbers(targets: NDArray[np.float64], predicted: NDArray[np.float64]) 
 def per_class(
     targets: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
 ) -> dict[str, Mapping[str, float]]:
-    """Precision, recall, F1 and support of every label."""
+    """Precision, recall, F1 and support of every label.
+
+    Shapes:
+        targets, predicted: (rows,) class numbers, or (rows, labels) of 0 and 1
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     columns = precision_recall_fscore_support(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,9 +13,17 @@ PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 ClassificationMetric = Literal["accuracy", "macro_f1", "mcc"]
-RegressionMetric = Literal["pearson", "spearman"]
+RegressionMetric = Literal["spearman", "pearson"]
+MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 Schedule = Literal["linear", "constant"]
 VariantName = Literal["fp32", "int8"]
+
+# The metrics of each task; the first is the one a gate without gate.metric looks at.
+TASK_METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": get_args(ClassificationMetric),
+    "regression": get_args(RegressionMetric),
+    "multilabel": get_args(MultilabelMetric),
+}
 
 
 class Section(BaseModel):
@@ -50,7 +59,14 @@ class DataSettings(Section):
         default=None,
         description="label names in order; needed when the column holds integers with names",
     )
-    task: Literal["classification", "regression"] = "classification"
+    task: Literal["classification", "regression", "multilabel"] = Field(
+        default="classification",
+        description="multilabel: any number of labels applies to a text, none included",
+    )
+    label_separator: Annotated[str, Field(min_length=1)] = Field(
+        default=",",
+        description="between the names in a csv or tsv label cell; multilabel only",
+    )
     max_length: Annotated[int, Field(ge=8, le=512)] = Field(
         default=128, description="tokens per input"
     )
@@ -93,6 +109,8 @@ class DataSettings(Section):
             raise ValueError("dev_fraction must lie between 0 and 1")
         if self.task == "regression" and self.labels is not None:
             raise ValueError("labels belong to classification; a regression target is a number")
+        if self.task != "multilabel" and self.label_separator != ",":
+            raise ValueError('label_separator needs task = "multilabel"')
         return self
 
 
@@ -113,7 +131,8 @@ class TeacherSettings(Section):
     seed: int = 42
     min_margin: Fraction = Field(
         default=0.05,
-        description="dev accuracy above the majority class (regression: Spearman above 0) "
+        description="dev accuracy above the majority class (multilabel: micro F1 above the best "
+        "fixed set of labels; regression: Spearman above 0) "
         "below which nobody learns from this teacher",
     )
 
@@ -206,11 +225,22 @@ class DistillSettings(Section):
     prediction: PredictionSettings = PredictionSettings()
 
 
+class EvaluateSettings(Section):
+    """How outputs become answers when the models are scored, and later when the bundle serves."""
+
+    thresholds: Literal["tuned"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default="tuned",
+        description="multilabel: probability from which a label applies; tuned: one per label, "
+        "with the best F1 on dev, or one number for every label",
+    )
+
+
 class GateSettings(Section):
     """What the student and the bundle must reach; a rule left out is not checked."""
 
-    metric: ClassificationMetric | RegressionMetric | None = Field(
-        default=None, description="unset: accuracy, or spearman for regression"
+    metric: ClassificationMetric | RegressionMetric | MultilabelMetric | None = Field(
+        default=None,
+        description="unset: accuracy, spearman for regression, micro_f1 for multilabel",
     )
     split: Literal["dev", "test"] = "dev"
     min_value: Fraction | None = None
@@ -256,6 +286,7 @@ class Recipe(Section):
     teacher: TeacherSettings
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
     quantize: QuantizeSettings = QuantizeSettings()
@@ -265,7 +296,7 @@ class Recipe(Section):
         """The gate's metric, or the task's usual one."""
         if self.gate.metric is not None:
             return self.gate.metric
-        return "accuracy" if self.data.task == "classification" else "spearman"
+        return TASK_METRICS[self.data.task][0]
 
     @model_validator(mode="after")
     def consistent(self) -> Recipe:
@@ -276,11 +307,16 @@ class Recipe(Section):
             raise ValueError(
                 "gate has no quality rule: set one of min_value, max_drop, min_retention, min_gain"
             )
-        regression_metric = self.metric in ("pearson", "spearman")
-        if regression_metric != (self.data.task == "regression"):
-            raise ValueError(f"gate.metric {self.metric} does not fit data.task {self.data.task}")
+        metrics = TASK_METRICS[self.data.task]
+        if self.metric not in metrics:
+            raise ValueError(
+                f"gate.metric {self.metric} does not fit data.task {self.data.task}, "
+                f"which has {', '.join(metrics)}"
+            )
+        if self.evaluate.thresholds != "tuned" and self.data.task != "multilabel":
+            raise ValueError('evaluate.thresholds needs data.task = "multilabel"')
         if gate.min_class_recall is not None and self.data.task == "regression":
-            raise ValueError("gate.min_class_recall needs data.task = classification")
+            raise ValueError("gate.min_class_recall needs data.task = classification or multilabel")
         if gate.min_gain is not None and self.distill.baseline == "off":
             raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
         test = self.data.test if self.data.hub is None else self.data.test_split

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from factory.errors import FactoryError
+
+if TYPE_CHECKING:
+    from factory.data.dataset import Task
 
 TEMPLATE = """\
 # One recipe in, one gated ONNX bundle out:   factory run {file}
@@ -20,7 +24,7 @@ train = {train}
 {dev}
 text = {text}   # one column, or two for sentence pairs
 label = {label}
-max_length = 128   # tokens; longer inputs are cut
+{task}max_length = 128   # tokens; longer inputs are cut
 
 [teacher]
 # hub id, local folder, or package:NAME
@@ -47,6 +51,14 @@ variants = ["int8", "fp32"]   # the first that passes the second gate is served
 """
 
 
+TASK_LINES: Mapping[Task, str] = {
+    "classification": "",
+    "regression": 'task = "regression"    # the label column holds numbers\n',
+    "multilabel": 'task = "multilabel"    # any number of labels per text\n'
+    'label_separator = ","  # between the names in a csv or tsv cell\n',
+}
+
+
 def write_template(
     path: Path,
     *,
@@ -54,6 +66,7 @@ def write_template(
     dev: str | None,
     text_columns: Sequence[str],
     label: str,
+    task: Task = "classification",
     teacher: str,
 ) -> None:
     """Write a recipe that is valid as it stands; an existing file is never overwritten.
@@ -74,6 +87,7 @@ def write_template(
         dev=dev_line,
         text=_toml(columns),
         label=_toml(label),
+        task=TASK_LINES[task],
         teacher=_toml(teacher),
     )
     try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from factory.recipe import TASK_METRICS
 from serving.bundle import Manifest
 
+LABELS_SHOWN = 30
 NAMES = {
     "teacher": "teacher (torch)",
     "student": "student (torch)",
@@ -35,6 +37,14 @@ def result_table(manifest: Manifest, split: str | None = None) -> str:
     return "\n".join(lines)
 
 
+def label_list(manifest: Manifest) -> str:
+    """The labels on one line, of many only the first."""
+    labels = manifest.labels
+    shown = ", ".join(labels[:LABELS_SHOWN])
+    hidden = len(labels) - LABELS_SHOWN
+    return f"{shown} and {hidden} more, {len(labels)} in all" if hidden > 0 else shown
+
+
 def gate_lines(manifest: Manifest) -> list[str]:
     """One line per gate rule, as it was decided."""
     return [f"{'pass' if rule['passed'] else 'FAIL'}  {rule['text']}" for rule in manifest.gate]
@@ -54,14 +64,14 @@ def model_card(manifest: Manifest) -> str:
 A {manifest.task} model for {kind}, distilled into a small BERT and exported to ONNX.
 
 - served file: `{manifest.model.file}` ({manifest.model.variant})
-- labels: {", ".join(manifest.labels)}
+- labels: {label_list(manifest)}
 - at most {manifest.max_length} tokens per input; longer ones are cut
 - version: `{manifest.version}`
 
 ## Results
 
 {tables}
-
+{_threshold_note(manifest)}
 Latency: {manifest.measurements["latency_conditions"]}.
 
 ## Gate
@@ -78,11 +88,25 @@ python -m serving PATH_OF_THIS_FOLDER
 """
 
 
+def _threshold_note(manifest: Manifest) -> str:
+    """How the labels of a multilabel model are decided, as a paragraph; else nothing."""
+    if manifest.task != "multilabel":
+        return ""
+    if manifest.recipe["evaluate"]["thresholds"] == "tuned":
+        return (
+            "\nA label applies from its own probability threshold on (`thresholds` in "
+            "`manifest.json`). Each model's were tuned on dev, which flatters the figures on dev; "
+            "test took no part.\n"
+        )
+    value = manifest.recipe["evaluate"]["thresholds"]
+    return f"\nA label applies from the probability {value:g} on.\n"
+
+
 def _metric(manifest: Manifest) -> str:
     metric: str | None = manifest.recipe["gate"]["metric"]
     if metric is not None:
         return metric
-    return "accuracy" if manifest.task == "classification" else "spearman"
+    return TASK_METRICS[manifest.task][0]
 
 
 def _size(manifest: Manifest, model: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.classifier import Classifier
+from factory.data.dataset import Task
 from factory.data.single import load_split
 from factory.errors import FactoryError
 from factory.evaluate import Evaluation, evaluate
+from factory.thresholds import NEUTRAL, Thresholds, fixed_thresholds
 from serving.bundle import MANIFEST_NAME
 from serving.predictor import Predictor
 
@@ -17,7 +19,12 @@ DEFAULT_MAX_LENGTH = 128
 
 
 def score_file(
-    model: Path, data: Path, text_columns: list[str], label: str, max_length: int | None
+    model: Path,
+    data: Path,
+    text_columns: list[str],
+    label: str,
+    max_length: int | None,
+    label_separator: str = ",",
 ) -> Evaluation:
     """Open `model`, read `data` with the model's own labels, and evaluate.
 
@@ -25,27 +32,41 @@ def score_file(
         FactoryError: the folder is neither a bundle nor a model.
         DataError: the file has problems, or labels the model does not know.
     """
-    classifier, labels, regression = _open(model, max_length)
+    opened = _open(model, max_length)
+    task, labels = opened.task, opened.labels
     with tempfile.TemporaryDirectory() as cache:
-        split = load_split(data, text_columns, label, None if regression else labels, Path(cache))
-    return evaluate(classifier, split, labels)
+        split = load_split(data, text_columns, label, label_separator, task, labels, Path(cache))
+    return evaluate(opened.classifier, split, labels, opened.thresholds)
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
     """The evaluation as text."""
+    thresholds = evaluation.thresholds
+    width = max(10, *map(len, evaluation.scores))
     return [
         f"{evaluation.split}: {evaluation.rows} rows",
+        *([] if thresholds is None else [f"thresholds: {thresholds.source}"]),
         *(
-            f"{name:10} {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})"
+            f"{name:{width}} {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})"
             for name, score in evaluation.scores.items()
         ),
     ]
 
 
-def _open(model: Path, max_length: int | None) -> tuple[Classifier, tuple[str, ...], bool]:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    classifier: Classifier
+    labels: tuple[str, ...]
+    task: Task
+    thresholds: Thresholds | None
+
+
+def _open(model: Path, max_length: int | None) -> _Opened:
     if (model / MANIFEST_NAME).is_file():
         predictor = Predictor.open(model)
-        return predictor, predictor.labels, predictor.task == "regression"
+        values = predictor.thresholds
+        thresholds = None if values is None else Thresholds(values, "the bundle's own")
+        return _Opened(predictor, predictor.labels, predictor.task, thresholds)
     if not (model / "config.json").is_file():
         raise FactoryError(
             f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"
@@ -57,4 +78,7 @@ def _open(model: Path, max_length: int | None) -> tuple[Classifier, tuple[str, .
     if classifier.max_length > config.max_position_embeddings:
         classifier = replace(classifier, max_length=config.max_position_embeddings)
     labels = tuple(config.id2label[number] for number in range(config.num_labels))
-    return classifier, labels, config.num_labels == 1
+    task: Task = "regression" if config.num_labels == 1 else "classification"
+    if config.problem_type == "multi_label_classification":
+        return _Opened(classifier, labels, "multilabel", fixed_thresholds(NEUTRAL, len(labels)))
+    return _Opened(classifier, labels, task, None)

@@ -12,7 +12,7 @@ from factory.bundle import VARIANT_FILES, BundleParts, copy_files, make_manifest
 from factory.classifier import load_torch_classifier
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
-from factory.evaluate import Evaluation, evaluate
+from factory.evaluate import Evaluation, evaluate, share_alike, thresholds_of
 from factory.latency import Latency, measure_latency
 from factory.progress import say
 from factory.recipe import Recipe
@@ -80,6 +80,7 @@ def _parts(
         name=recipe.name,
         version=fingerprint[:VERSION_DIGITS],
         dataset=dataset,
+        thresholds=thresholds_of(artifacts["evaluation"].facts, "student", dataset.labels),
         max_length=recipe.data.max_length,
         opset=recipe.export.opset,
         recipe=recipe.model_dump(mode="json"),
@@ -94,11 +95,14 @@ def _score_variants(
     """Evaluation per variant and split, through the server's tokenizer and session."""
     evaluations: dict[str, dict[str, Evaluation]] = {}
     predictors = {}
+    thresholds = parts.thresholds
     for variant in variants:
         predictor = open_variant(directory, parts, variant)
         predictors[variant] = predictor
+        if thresholds is not None and predictor.thresholds is not None:  # as they will be served
+            thresholds = replace(thresholds, values=predictor.thresholds)
         evaluations[variant] = {
-            split.name: evaluate(predictor, split, parts.dataset.labels)
+            split.name: evaluate(predictor, split, parts.dataset.labels, thresholds)
             for split in parts.dataset.splits()[1:]
         }
     return evaluations, predictors
@@ -198,7 +202,7 @@ def _measurements(
     sizes |= {variant: (directory / VARIANT_FILES[variant]).stat().st_size for variant in variants}
     agreement = {
         variant: {
-            split: float((result.predicted == evaluations["fp32"][split].predicted).mean())
+            split: share_alike(result.predicted, evaluations["fp32"][split].predicted)
             for split, result in splits.items()
         }
         for variant, splits in evaluations.items()

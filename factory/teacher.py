@@ -10,14 +10,23 @@ from typing import Any
 import numpy as np
 
 from factory.classifier import load_torch_classifier
-from factory.data.dataset import Dataset
+from factory.data.dataset import Dataset, Task
 from factory.encoding import save_tokenizer
 from factory.errors import TeacherError, first_line
-from factory.evaluate import evaluate
+from factory.evaluate import evaluate_splits
+from factory.label_sets import multi_hot
 from factory.metrics import majority_share
 from factory.model_source import ModelSource
+from factory.multilabel_metrics import best_constant_micro_f1
 from factory.recipe import TeacherSettings
 from factory.teacher_training import fine_tune
+
+# What transformers calls the tasks; its Trainer and our distillation choose the loss by it.
+PROBLEM_TYPES: Mapping[Task, str] = {
+    "classification": "single_label_classification",
+    "regression": "regression",
+    "multilabel": "multi_label_classification",
+}
 
 
 def make_teacher(
@@ -51,7 +60,7 @@ def make_teacher(
     save_tokenizer(tokenizer, directory / "model")
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     teacher = load_torch_classifier(directory / "model", max_length, device)
-    result = evaluate(teacher, dataset.dev, dataset.labels)
+    result = evaluate_splits(teacher, [dataset.dev], dataset.labels)[dataset.dev.name]
     return {
         "source": source.identity,
         "fine_tuned_here": settings.fine_tune,
@@ -66,8 +75,8 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
     """Refuse a teacher that is not clearly better than no teacher.
 
     Raises:
-        TeacherError: dev accuracy is not `min_margin` above the majority class (regression:
-            Spearman not above `min_margin`).
+        TeacherError: dev accuracy is not `min_margin` above the majority class (multilabel: micro
+            F1 above the best fixed set of labels; regression: Spearman not above `min_margin`).
     """
     scores = facts["dev"]["scores"]
     if dataset.task == "regression":
@@ -79,12 +88,18 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
                 "can learn it from there. " + _advice(facts)
             )
         return
-    majority = majority_share(np.array(dataset.dev.targets, dtype=np.int64))
-    accuracy = scores["accuracy"]["value"]
-    if accuracy < majority + min_margin:
+    if dataset.task == "multilabel":
+        applies = multi_hot(dataset.dev, len(dataset.labels))
+        metric, constant = "micro_f1", best_constant_micro_f1(applies)
+        words = ("micro F1", "the best set of labels for every text")
+    else:
+        constant = majority_share(np.array(dataset.dev.targets, dtype=np.int64))
+        metric, words = "accuracy", ("accuracy", "the most frequent label")
+    reached = scores[metric]["value"]
+    if reached < constant + min_margin:
         raise TeacherError(
-            f"the teacher's accuracy on dev is {accuracy:.3f}; always answering the most frequent "
-            f"label gives {majority:.3f}, and teacher.min_margin asks for {min_margin:g} more. "
+            f"the teacher's {words[0]} on dev is {reached:.3f}; always answering {words[1]} "
+            f"gives {constant:.3f}, and teacher.min_margin asks for {min_margin:g} more. "
             + _advice(facts)
         )
 
@@ -156,6 +171,12 @@ def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> li
                 "regression needs exactly 1"
             )
         return [0]
+    trained_for = getattr(config, "problem_type", None)
+    if trained_for not in (None, PROBLEM_TYPES[dataset.task]):
+        raise TeacherError(
+            f"teacher.model {settings.model} was trained for {trained_for} (problem_type in its "
+            f'config), data.task is "{dataset.task}"; set teacher.fine_tune = true, or data.task'
+        )
     names = settings.labels or [config.id2label[number] for number in range(config.num_labels)]
     if len(names) != config.num_labels:
         raise TeacherError(
@@ -190,8 +211,7 @@ def _reorder_outputs(model: Any, order: list[int]) -> None:
 def _name_labels(config: Any, dataset: Dataset) -> None:
     config.id2label = dict(enumerate(dataset.labels))
     config.label2id = {label: number for number, label in enumerate(dataset.labels)}
-    regression = dataset.task == "regression"
-    config.problem_type = "regression" if regression else "single_label_classification"
+    config.problem_type = PROBLEM_TYPES[dataset.task]
 
 
 def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:

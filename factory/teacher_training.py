@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Split
+from factory.data.dataset import Dataset
 from factory.encoding import encode_inputs
+from factory.label_sets import multi_hot
 from factory.progress import bar
 from factory.recipe import TeacherSettings
 
@@ -55,7 +56,7 @@ def fine_tune(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_trainer_rows(tokenizer, dataset.train, max_length),
+        train_dataset=_trainer_rows(tokenizer, dataset, max_length),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
     )
@@ -81,12 +82,16 @@ def last_complete_checkpoint(directory: Path) -> Path | None:
     return max(complete)[1] if complete else None
 
 
-def _trainer_rows(tokenizer: Any, split: Split, max_length: int) -> list[dict[str, Any]]:
-    encoded = encode_inputs(tokenizer, split.inputs(), max_length)
+def _trainer_rows(tokenizer: Any, dataset: Dataset, max_length: int) -> list[dict[str, Any]]:
+    encoded = encode_inputs(tokenizer, dataset.train.inputs(), max_length)
+    targets: list[Any] = list(dataset.train.targets)
+    if dataset.task == "multilabel":  # a 0 or 1 per label, as numbers that BCE can be taken of
+        applies = multi_hot(dataset.train, len(dataset.labels))
+        targets = applies.astype(float).tolist()
     return [
         {"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": target}
         for ids, types, target in zip(
-            encoded.input_ids, encoded.token_type_ids, split.targets, strict=True
+            encoded.input_ids, encoded.token_type_ids, targets, strict=True
         )
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from serving.errors import BundleError
 
@@ -22,6 +22,7 @@ Name = Annotated[str, Meta(min_length=1)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Hex = Annotated[str, Meta(pattern="^[0-9a-f]+$")]
 Size = Annotated[int, Meta(ge=0)]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Facts = dict[str, Any]
 
 _REBUILD = "copy or build the bundle again"
@@ -50,14 +51,19 @@ class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything a server must know of a bundle, and the facts of how it was made."""
+    """Everything a server must know of a bundle, and the facts of how it was made.
+
+    `thresholds` has one entry per label of a multilabel bundle, the probability from which the
+    label applies; the bundles of the other tasks do not have the field.
+    """
 
     format: Literal["tinybert-factory-bundle"] = FORMAT
     format_version: Literal[1] = FORMAT_VERSION
     name: Name
     version: Hex
-    task: Literal["classification", "regression"]
+    task: Literal["classification", "regression", "multilabel"]
     labels: list[Name]
+    thresholds: list[Probability] | UnsetType = UNSET
     text_pair: bool
     max_length: Annotated[int, Meta(ge=1)]
     model: ModelFile
@@ -71,15 +77,19 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data: Facts = {}
 
     def __post_init__(self) -> None:
-        """Check the labels against the task.
+        """Check the labels and thresholds against the task.
 
         Raises:
-            ValueError: too few labels, too many, or one twice.
+            ValueError: too few labels, too many, or one twice; another number of thresholds.
         """
         if self.task == "regression" and len(self.labels) != 1:
             raise ValueError(f"regression has one label, labels lists {len(self.labels)}")
-        if self.task == "classification" and len(self.labels) < 2:
-            raise ValueError(f"classification has two labels or more, got {len(self.labels)}")
+        if self.task != "regression" and len(self.labels) < 2:
+            raise ValueError(f"{self.task} has two labels or more, got {len(self.labels)}")
+        wanted = len(self.labels) if self.task == "multilabel" else None
+        given = None if isinstance(self.thresholds, UnsetType) else len(self.thresholds)
+        if given != wanted:
+            raise ValueError(f"{self.task} has {wanted or 'no'} thresholds, got {given}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels lists a name twice")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
@@ -31,11 +32,15 @@ _REBUILD = "build the bundle again"
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer: scores aligned with the labels; tokens read, and whether some were cut off."""
+    """One answer: scores aligned with the labels; tokens read, and whether some were cut off.
+
+    `applies`, aligned too, says which labels a multilabel model decided for; else it is None.
+    """
 
     scores: tuple[float, ...]
     tokens: int
     truncated: bool
+    applies: tuple[bool, ...] | None = None
 
 
 class Predictor:
@@ -53,6 +58,7 @@ class Predictor:
         self.version = manifest.version
         self.task = manifest.task
         self.labels = tuple(manifest.labels)
+        self.thresholds = None if manifest.thresholds is UNSET else tuple(manifest.thresholds)
         self.text_pair = manifest.text_pair
         self._tokenizer = tokenizer
         self._session = session
@@ -118,6 +124,9 @@ class Predictor:
     def predict(self, inputs: Inputs) -> list[Prediction]:
         """Probabilities per label, or the value of a regression, in input order.
 
+        The probabilities of a classification add up to 1; those of a multilabel model each stand
+        for themselves, and a label applies from its threshold on.
+
         Raises:
             InputError: an input is not what this model takes.
             InferenceError: the model failed or answered something that is not finite.
@@ -126,10 +135,15 @@ class Predictor:
         logits = self._encoded_logits(encoded)
         if not np.isfinite(logits).all():
             raise InferenceError("the model answered a value that is not finite")
-        scores = softmax(logits) if self.task == "classification" else logits.astype(np.float64)
+        if self.thresholds is None:
+            scores = softmax(logits) if self.task == "classification" else logits.astype(np.float64)
+            decided: list[tuple[bool, ...] | None] = [None] * len(encoded)
+        else:
+            scores = sigmoid(logits)
+            decided = [tuple(row) for row in (scores >= np.array(self.thresholds)).tolist()]
         return [
-            Prediction(tuple(row), len(item), item.truncated)
-            for row, item in zip(scores.tolist(), encoded, strict=True)
+            Prediction(tuple(row), len(item), item.truncated, applies)
+            for row, item, applies in zip(scores.tolist(), encoded, decided, strict=True)
         ]
 
     def warm_up(self) -> None:
@@ -225,6 +239,13 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     wide = logits.astype(np.float64)
     exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True, initial=-np.inf))
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The probability of each label by itself in float64: (rows, labels)."""
+    # by tanh, which no large logit overflows
+    probabilities: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
     return probabilities
 
 

@@ -78,6 +78,15 @@ class ClassPrediction(msgspec.Struct, frozen=True):
     truncated: bool
 
 
+class LabelsPrediction(msgspec.Struct, frozen=True):
+    """The labels that apply, possibly none, and the scores; both from high to low score."""
+
+    labels: list[str]
+    scores: list[LabelScore]
+    tokens: int
+    truncated: bool
+
+
 class ValuePrediction(msgspec.Struct, frozen=True):
     """The value of a regression."""
 
@@ -90,7 +99,7 @@ class PredictResponse(msgspec.Struct, frozen=True):
     """The body of a 200: one prediction per input, in input order."""
 
     model: ModelIdentity
-    predictions: list[ClassPrediction] | list[ValuePrediction]
+    predictions: list[ClassPrediction] | list[LabelsPrediction] | list[ValuePrediction]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -156,11 +165,13 @@ def write_response(
     predictor: Predictor, predictions: Sequence[Prediction], top_k: int | None
 ) -> bytes:
     """Encode predictions as the body of a 200."""
-    answers: list[ClassPrediction] | list[ValuePrediction]
+    answers: list[ClassPrediction] | list[LabelsPrediction] | list[ValuePrediction]
     if predictor.task == "regression":
         answers = [
             ValuePrediction(item.scores[0], item.tokens, item.truncated) for item in predictions
         ]
+    elif predictor.task == "multilabel":
+        answers = [_labels_prediction(predictor.labels, item, top_k) for item in predictions]
     else:
         answers = [_class_prediction(predictor.labels, item, top_k) for item in predictions]
     identity = ModelIdentity(predictor.name, predictor.version)
@@ -170,15 +181,26 @@ def write_response(
 def _class_prediction(
     labels: Sequence[str], prediction: Prediction, top_k: int | None
 ) -> ClassPrediction:
-    """Name and order the scores; equal scores keep the order of the labels."""
-    ranked = sorted(
-        (LabelScore(label, score) for label, score in zip(labels, prediction.scores, strict=True)),
-        key=lambda item: -item.score,
-    )
+    ranked = _ranked(labels, prediction)
     best = ranked[0]
     return ClassPrediction(
         best.label, best.score, ranked[:top_k], prediction.tokens, prediction.truncated
     )
+
+
+def _labels_prediction(
+    labels: Sequence[str], prediction: Prediction, top_k: int | None
+) -> LabelsPrediction:
+    applies = dict(zip(labels, prediction.applies or (), strict=True))
+    ranked = _ranked(labels, prediction)
+    decided = [item.label for item in ranked if applies[item.label]]
+    return LabelsPrediction(decided, ranked[:top_k], prediction.tokens, prediction.truncated)
+
+
+def _ranked(labels: Sequence[str], prediction: Prediction) -> list[LabelScore]:
+    """Name and order the scores; equal scores keep the order of the labels."""
+    scores = zip(labels, prediction.scores, strict=True)
+    return sorted((LabelScore(*pair) for pair in scores), key=lambda item: -item.score)
 
 
 def write_error(status: int, message: str, request_id: str) -> bytes:

@@ -266,3 +266,29 @@ def test_plan_compares_with_the_same_recipes_last_artifact(base: Path) -> None:
 def test_settings_of_every_stage_are_json(base: Path) -> None:
     for step in graph_of(base, {"student.start": "start"}).steps():
         assert json.loads(json.dumps(step.settings)) == step.settings
+
+
+MULTILABEL = {"data.task": "multilabel"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"data.label_separator": ";"}, set(ALL)),
+        ({"evaluate.thresholds": 0.5}, {"evaluate", "export", "quantize", "bundle"}),
+        ({"gate.metric": "macro_f1"}, {"bundle"}),
+    ],
+)
+def test_what_settings_of_multilabel_remake(
+    base: Path, changes: dict[str, Any], stages: set[str]
+) -> None:
+    before = graph_of(base, MULTILABEL)
+    assert changed(before, graph_of(base, {**MULTILABEL, **changes})) == stages
+
+
+def test_settings_of_multilabel_are_no_part_of_the_other_tasks(base: Path) -> None:
+    """What was made before they existed is still what such a recipe makes."""
+    graph = graph_of(base)
+    assert "label_separator" not in graph.data.settings["data"]
+    assert set(graph.evaluate.settings) == {"data"}
+    assert set(graph.export.inputs) == {"data", "student"}

@@ -48,7 +48,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("data.max_length", 513, "less than or equal to 512 (given: 513)"),
         ("data.labels", ["only"], "at least 2 items"),
         ("data.labels", ["a", 1], "valid string (given: 1)"),
-        ("data.task", "ranking", "'classification' or 'regression'"),
+        ("data.task", "ranking", "'classification', 'regression' or 'multilabel'"),
         ("teacher.epochs", "3", 'valid number (given: "3")'),
         ("teacher.epochs", 0, "greater than 0 (given: 0)"),
         ("teacher.fine_tune", 1, "valid boolean (given: 1)"),
@@ -131,6 +131,14 @@ def test_a_whole_number_is_accepted_where_a_number_is_meant() -> None:
             "recipe",
             "min_class_recall needs data.task = classification",
         ),
+        (
+            {"data.task": "multilabel", "gate.metric": "accuracy"},
+            "recipe",
+            "does not fit data.task multilabel, which has micro_f1, macro_f1, exact_match",
+        ),
+        ({"gate.metric": "micro_f1"}, "recipe", "micro_f1 does not fit data.task classification"),
+        ({"data.label_separator": ";"}, "data", 'label_separator needs task = "multilabel"'),
+        ({"evaluate.thresholds": 0.4}, "recipe", "evaluate.thresholds needs data.task"),
         ({"gate.min_gain": 0.01}, "recipe", "min_gain needs distill.baseline"),
         ({"gate.split": "test"}, "recipe", 'gate.split = "test" needs data.test'),
         (
@@ -244,3 +252,17 @@ def test_use_leaves_the_dump_as_it_was() -> None:
 
 def test_a_recipe_can_be_built_in_python() -> None:
     assert Recipe(**recipe_tree()) == parse_recipe(recipe_tree())
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("classification", "accuracy"), ("regression", "spearman"), ("multilabel", "micro_f1")],
+)
+def test_every_task_has_its_usual_metric(task: str, metric: str) -> None:
+    assert parse_recipe(recipe_tree({"data.task": task})).metric == metric
+
+
+def test_macro_f1_belongs_to_two_tasks() -> None:
+    for task in ("classification", "multilabel"):
+        tree = recipe_tree({"data.task": task, "gate.metric": "macro_f1"})
+        assert parse_recipe(tree).metric == "macro_f1"

@@ -39,6 +39,15 @@ def test_the_usual_recipe(tmp_path: Path) -> None:
     assert text.count("#") > 10  # commented
 
 
+@pytest.mark.parametrize("task", ["classification", "regression", "multilabel"])
+def test_every_task(tmp_path: Path, task: Any) -> None:
+    write_template(tmp_path / "r.toml", **USUAL, task=task)
+    recipe = load_recipe(tmp_path / "r.toml")
+    assert recipe.data.task == task
+    text = (tmp_path / "r.toml").read_text(encoding="utf-8")
+    assert ("label_separator" in text) == (task == "multilabel")
+
+
 def test_a_dev_file_and_a_pair_of_columns(tmp_path: Path) -> None:
     given_values = {**USUAL, "dev": "dev.tsv", "text_columns": ["premise", "claim"]}
     write_template(tmp_path / "r.toml", **given_values)

@@ -109,7 +109,10 @@ def write_split(path: Path, split: Split, labels: Sequence[str] | None) -> Path:
         texts = [split.texts[number]]
         if split.text_pairs is not None:
             texts.append(split.text_pairs[number])
-        label = str(target) if labels is None else labels[int(target)]
+        if isinstance(target, tuple):
+            label = ",".join((labels or ())[index] for index in target)
+        else:
+            label = str(target) if labels is None else labels[int(target)]
         rows.append("\t".join([*texts, label]))
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return path
@@ -117,7 +120,7 @@ def write_split(path: Path, split: Split, labels: Sequence[str] | None) -> Path:
 
 def write_files(directory: Path, dataset: Dataset) -> None:
     """Write every split of a data set as NAME.tsv."""
-    labels = dataset.labels if dataset.task == "classification" else None
+    labels = None if dataset.task == "regression" else dataset.labels
     for split in dataset.splits():
         write_split(directory / f"{split.name}.tsv", split, labels)
 

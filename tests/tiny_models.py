@@ -133,6 +133,25 @@ def tiny_regression(train_rows: int = 96, dev_rows: int = 48) -> Dataset:
     return Dataset("regression", ("value",), as_pairs(plain.train), as_pairs(plain.dev), None)
 
 
+def tiny_multilabel(train_rows: int = 240, dev_rows: int = 90) -> Dataset:
+    """Texts with the words of none, one or two of the three labels, all of which apply."""
+
+    def split(name: str, rows: int, seed: int) -> Split:
+        random = np.random.default_rng(seed)
+        texts, targets = [], []
+        for row in range(rows):
+            target = sorted(random.choice(len(LABELS), size=(0, 1, 1, 2)[row % 4], replace=False))
+            own = [random.choice(KEYWORDS[LABELS[label]]) for label in target]
+            rest = random.choice(FILLERS, size=random.integers(2, 8))
+            words = random.permutation([*own, *rest])
+            texts.append(" ".join([*words.tolist(), str(row % 10), name[0]]))
+            targets.append(tuple(int(label) for label in target))
+        return Split(name, texts, None, targets)
+
+    train, dev = split("train", train_rows, 21), split("dev", dev_rows, 22)
+    return Dataset("multilabel", LABELS, train, dev, split("test", dev_rows, 23))
+
+
 def train_plainly(model: Any, split: Split, epochs: int = 6) -> None:
     """Fit a model on hard targets with a bare loop, independent of the code under test."""
     rows = encode_inputs(tiny_tokenizer(), split.inputs(), MAX_LENGTH)

@@ -8,7 +8,7 @@ from factory.data.table import Table
 from factory.data.telling import Findings, count, first_few, quote
 from factory.errors import DataError
 
-Targets = Sequence[int | None] | Sequence[float | None]
+Targets = Sequence[int | None] | Sequence[float | None] | Sequence[tuple[int, ...] | None]
 SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
 
 

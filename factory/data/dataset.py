@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from factory.errors import DataError
 from factory.store import write_json
 
 DESCRIPTION_FILE = "dataset.json"
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "multilabel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,14 @@ class Split:
         name: train, dev or test.
         texts: one text per row.
         text_pairs: the second text per row, or None when rows are single texts.
-        targets: class index per row (classification) or number per row (regression).
+        targets: per row a class index (classification), a number (regression), or the indices of
+            all classes that apply, increasing (multilabel).
     """
 
     name: str
     texts: list[str]
     text_pairs: list[str] | None
-    targets: list[int] | list[float]
+    targets: list[int] | list[float] | list[tuple[int, ...]]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -46,7 +47,7 @@ class Dataset:
     """Checked splits of one task.
 
     Args:
-        task: classification or regression.
+        task: classification, regression or multilabel.
         labels: class names in the order of the class indices; ("value",) for regression.
         train: rows to learn from.
         dev: rows that select and gate.
@@ -71,12 +72,16 @@ def write_dataset(dataset: Dataset, directory: Path) -> None:
     import pyarrow.parquet
 
     directory.mkdir(parents=True, exist_ok=True)
-    number = pyarrow.int64() if dataset.task == "classification" else pyarrow.float64()
+    kinds = {
+        "classification": pyarrow.int64(),
+        "regression": pyarrow.float64(),
+        "multilabel": pyarrow.list_(pyarrow.int64()),
+    }
     for split in dataset.splits():
         columns = {"text": pyarrow.array(split.texts, pyarrow.string())}
         if split.text_pairs is not None:
             columns["text_pair"] = pyarrow.array(split.text_pairs, pyarrow.string())
-        columns["target"] = pyarrow.array(split.targets, number)
+        columns["target"] = pyarrow.array(split.targets, kinds[dataset.task])
         pyarrow.parquet.write_table(pyarrow.table(columns), _split_file(directory, split.name))
     description = {
         "task": dataset.task,
@@ -94,9 +99,10 @@ def read_dataset(directory: Path) -> Dataset:
     """
     try:
         description = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        splits = {name: _read_split(directory, name) for name in description["splits"]}
+        task: Task = description["task"]
+        splits = {name: _read_split(directory, name, task) for name in description["splits"]}
         return Dataset(
-            task=description["task"],
+            task=task,
             labels=tuple(description["labels"]),
             train=splits["train"],
             dev=splits["dev"],
@@ -114,17 +120,36 @@ def select(split: Split, name: str, rows: Sequence[int]) -> Split:
         name=name,
         texts=[split.texts[row] for row in rows],
         text_pairs=None if pairs is None else [pairs[row] for row in rows],
-        targets=[split.targets[row] for row in rows],
+        targets=cast("list[int]", [split.targets[row] for row in rows]),  # whichever it is
     )
 
 
-def _read_split(directory: Path, name: str) -> Split:
+def is_multilabel(split: Split) -> bool:
+    """Whether each row of a split has a set of labels."""
+    return isinstance(split.targets[0], tuple)
+
+
+def labels_of_rows(split: Split) -> list[tuple[int, ...]]:
+    """The class indices of each row; none for the numbers of a regression."""
+    rows: list[tuple[int, ...]] = []
+    for target in split.targets:
+        if isinstance(target, tuple):
+            rows.append(target)
+        else:
+            rows.append((target,) if isinstance(target, int) else ())
+    return rows
+
+
+def _read_split(directory: Path, name: str, task: Task) -> Split:
     import pyarrow.parquet
 
     # ParquetFile, because read_table would take folder names of the path as columns
     with pyarrow.parquet.ParquetFile(_split_file(directory, name)) as file:
         columns = file.read().to_pydict()
-    return Split(name, columns["text"], columns.get("text_pair"), columns["target"])
+    targets = columns["target"]
+    if task == "multilabel":
+        targets = [tuple(indices) for indices in targets]
+    return Split(name, columns["text"], columns.get("text_pair"), targets)
 
 
 def _split_file(directory: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from factory.data.checks import count_repeats
-from factory.data.dataset import Dataset, Split
+from factory.data.dataset import Dataset, Split, labels_of_rows
 
 
 def facts_of(
@@ -23,9 +23,11 @@ def facts_of(
         "duplicates_across": dict(across),
         "notices": list(notices),
     }
-    if dataset.task == "classification":
+    if dataset.task != "regression":
         facts["label_balance"] = {split.name: _balance(split, dataset.labels) for split in splits}
-    else:
+    if dataset.task == "multilabel":
+        facts["rows_without_labels"] = {split.name: _unlabelled(split) for split in splits}
+    if dataset.task == "regression":
         facts["target_range"] = {split.name: _range(split) for split in splits}
     return facts
 
@@ -37,10 +39,15 @@ def _longest(split: Split) -> int:
 
 
 def _balance(split: Split, labels: Sequence[str]) -> dict[str, int]:
-    rows = Counter(split.targets)
+    """Rows of each label; of several labels each counts."""
+    rows = Counter(label for labels in labels_of_rows(split) for label in labels)
     return {name: rows[index] for index, name in enumerate(labels)}
 
 
+def _unlabelled(split: Split) -> int:
+    return sum(not labels for labels in labels_of_rows(split))
+
+
 def _range(split: Split) -> dict[str, float]:
-    mean = sum(split.targets) / len(split)
-    return {"min": min(split.targets), "mean": mean, "max": max(split.targets)}
+    numbers = [target for target in split.targets if isinstance(target, float)]
+    return {"min": min(numbers), "mean": sum(numbers) / len(split), "max": max(numbers)}

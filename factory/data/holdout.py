@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
-from factory.data.dataset import Split, select
+from factory.data.dataset import Split, labels_of_rows, select
 from factory.data.telling import Findings, count, first_few_of_names
 from factory.recipe import DataSettings
 
 Group = list[int]  # row indices of one input
+NO_LABEL = -1  # stands for the class of the rows that have none
 
 
 def hold_out(
@@ -20,20 +21,22 @@ def hold_out(
     """Train without the rows drawn, and the rows drawn, both in their old order.
 
     Which rows are drawn depends on the seed and the texts, not on the order of the file.
-    Every class keeps at least one row in train.
+    Every class keeps at least one row in train. A row with several labels is drawn in the share
+    of its rarest one, so rare labels are divided as well as they can be.
     """
     assert settings.dev_fraction is not None, "only called to hold out rows"
     # a float such as 0.1 is meant as the decimal it is written as
     share = Fraction(repr(settings.dev_fraction))
-    classes = train.targets if settings.task == "classification" else [0] * len(train)
+    labels_of = [row_labels or (NO_LABEL,) for row_labels in labels_of_rows(train)]
+    left = Counter(label for row_labels in labels_of for label in row_labels)
+    classes = [_rarest(row_labels, left) for row_labels in labels_of]
     quotas = _quotas(Counter(classes), share)
-    strata: dict[float, list[Group]] = {}
+    strata: dict[int, list[Group]] = {}
     for group in _groups(train, settings.seed):
         strata.setdefault(classes[group[0]], []).append(group)
-    left = Counter(classes)
     drawn: set[int] = set()
     for target, groups in strata.items():
-        drawn.update(_draw(groups, quotas[target], classes, left))
+        drawn.update(_draw(groups, quotas[target], labels_of, left))
     rows = range(len(train))
     dev = select(train, "dev", [row for row in rows if row in drawn])
     rest = select(train, "train", [row for row in rows if row not in drawn])
@@ -41,7 +44,12 @@ def hold_out(
     return rest, dev
 
 
-def _quotas(sizes: Counter[float], share: Fraction) -> dict[float, int]:
+def _rarest(row_labels: tuple[int, ...], sizes: Counter[int]) -> int:
+    """The label of a row that the fewest rows have."""
+    return min(row_labels, key=lambda label: (sizes[label], label))
+
+
+def _quotas(sizes: Counter[int], share: Fraction) -> dict[int, int]:
     """Rows to draw from each class: shares rounded down, the rest to the largest remainders."""
     exact = {target: size * share for target, size in sizes.items()}
     quotas = {target: int(value) for target, value in exact.items()}
@@ -65,12 +73,12 @@ def _groups(train: Split, seed: int) -> list[Group]:
 
 
 def _draw(
-    groups: list[Group], quota: int, classes: Sequence[float], left: Counter[float]
+    groups: list[Group], quota: int, labels_of: Sequence[tuple[int, ...]], left: Counter[int]
 ) -> list[int]:
     """Whole groups up to the quota, never the last rows of a class; updates `left`."""
     drawn: list[int] = []
     for group in groups:
-        takes = Counter(classes[row] for row in group)
+        takes = Counter(label for row in group for label in labels_of[row])
         fits = len(drawn) + len(group) <= quota
         if fits and all(left[target] > number for target, number in takes.items()):
             drawn.extend(group)
@@ -91,8 +99,8 @@ def _tell(
         f"{share}: {len(dev):,} of {count(len(train), 'row')} of train held out as dev "
         f"(seed {settings.seed})"
     )
-    if settings.task == "classification":
-        present = set(dev.targets)
+    if settings.task != "regression":
+        present = {label for row_labels in labels_of_rows(dev) for label in row_labels}
         absent = [name for index, name in enumerate(labels) if index not in present]
         if absent:
             told = first_few_of_names(absent)

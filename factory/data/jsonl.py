@@ -73,7 +73,8 @@ def _complaint(row: Row, settings: DataSettings) -> str | None:
         if name not in row:
             return f"without the key {name!r}; every line needs it"
         value = row[name]
-        if isinstance(value, str) and not _is_unicode(value):
+        strings = value if isinstance(value, list) else [value]
+        if any(isinstance(item, str) and not _is_unicode(item) for item in strings):
             return f"where {name!r} holds half of a surrogate pair, which is no character"
         if name != settings.label and value is not None and not isinstance(value, str):
             return f"where {name!r} is {_kind(value)}, not text; write it in quotation marks"

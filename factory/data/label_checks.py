@@ -25,8 +25,9 @@ Names = list[str | None]
 def note_rows(table: Table, rows: Sequence[int], what: str, findings: Findings) -> None:
     """One problem for all the given rows, none when there are none."""
     if rows:
-        where = table.places(rows)
-        findings.problems.append(f"{where}: {count(len(rows), 'row')} {what}")
+        once = _distinct(table, rows)
+        where = table.places(once)
+        findings.problems.append(f"{where}: {count(len(once), 'row')} {what}")
 
 
 def note_unlabelled(table: Table, rows: Sequence[int], findings: Findings) -> None:
@@ -113,6 +114,11 @@ def note_lookalikes(
             )
 
 
+def _distinct(table: Table, rows: Sequence[int]) -> list[int]:
+    """The rows without those of the same line: a line with several labels stands several times."""
+    return list({table.numbers[row]: row for row in reversed(rows)}.values())[::-1]
+
+
 def _rows_lacking(names: Names, known: Container[str | None]) -> dict[str, list[int]]:
     """The rows of each name that is not among the known ones."""
     rows: dict[str, list[int]] = {}
@@ -135,7 +141,7 @@ def _note_labels(
             f"{nearest(name, known)}"
             for name, found in rows.items()
         )
-        total = sum(len(found) for found in rows.values())
+        total = len(_distinct(table, [row for found in rows.values() for row in found]))
         findings.problems.append(
             f"{table.source}: {count(len(rows), 'label')} {reason}: {told}; {count(total, 'row')}"
         )

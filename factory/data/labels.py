@@ -1,4 +1,4 @@
-"""Label columns to class indices, or to numbers for regression."""
+"""Label columns to class indices, one or several per row, or to numbers for regression."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from factory.data.label_checks import (
     note_unknown,
     note_unlabelled,
 )
+from factory.data.multilabel import cells_of, flattened, gathered
 from factory.data.regression import numbers_of
 from factory.data.table import Table
 from factory.data.telling import Findings, count, first_few, first_few_of_names, quote
@@ -29,11 +30,12 @@ class Encoding:
 
     Args:
         labels: class names in order; ("value",) for regression.
-        targets: class index or number per row, by split; None where a problem was noted.
+        targets: class index, class indices or number per row, by split; None where a problem was
+            noted.
     """
 
     labels: tuple[str, ...]
-    targets: Mapping[str, list[int | None] | list[float | None]]
+    targets: Mapping[str, list[int | None] | list[tuple[int, ...] | None] | list[float | None]]
 
 
 def encode(tables: Mapping[str, Table], settings: DataSettings, findings: Findings) -> Encoding:
@@ -41,6 +43,25 @@ def encode(tables: Mapping[str, Table], settings: DataSettings, findings: Findin
     if settings.task == "regression":
         numbers = {split: numbers_of(table, findings) for split, table in tables.items()}
         return Encoding(("value",), numbers)
+    if settings.task == "classification":
+        return Encoding(*_encode_classes(tables, settings, findings))
+    cells = {
+        split: cells_of(table, settings.label_separator, findings)
+        for split, table in tables.items()
+    }
+    flat = {split: flattened(table, cells[split]) for split, table in tables.items()}
+    labels, indices = _encode_classes(flat, settings, findings)
+    targets = {
+        split: gathered(table, cells[split], indices[split], findings)
+        for split, table in tables.items()
+    }
+    return Encoding(labels, targets)
+
+
+def _encode_classes(
+    tables: Mapping[str, Table], settings: DataSettings, findings: Findings
+) -> tuple[tuple[str, ...], dict[str, list[int | None]]]:
+    """Class names in order, and the class index of each row by split."""
     names = {split: _names(table, settings, findings) for split, table in tables.items()}
     if settings.labels is None:
         note_lookalikes(tables, names, findings)
@@ -53,7 +74,7 @@ def encode(tables: Mapping[str, Table], settings: DataSettings, findings: Findin
         split: [None if name is None else index.get(name) for name in column]
         for split, column in names.items()
     }
-    return Encoding(order, targets)
+    return order, targets
 
 
 def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:

@@ -121,7 +121,7 @@ def typed_table(
     dataset: LoadedDataset, split: str, source: str, settings: DataSettings, findings: Findings
 ) -> Table | None:
     """A loaded data set as a table; None when a column holds what cannot be used."""
-    from datasets import ClassLabel
+    from datasets import ClassLabel, LargeList, List
 
     strings = ("string", "large_string", "string_view")
     for name in settings.text_columns:
@@ -130,10 +130,14 @@ def typed_table(
             findings.problems.append(f"{source}: column {name!r} holds {kind}, not text")
             return None
     label = dataset.features[settings.label]
-    if getattr(label, "dtype", None) in (None, "list", "dict"):
+    several = isinstance(label, List | LargeList)
+    if several and settings.task == "multilabel":
+        label = label.feature
+        several = False
+    if several or getattr(label, "dtype", None) in (None, "list", "dict"):
         findings.problems.append(
-            f"{source}: column {settings.label!r} holds several values per row; "
-            "one label per row is supported"
+            f"{source}: column {settings.label!r} holds several values per row; one label per row "
+            'is expected; if several names apply to a text, set data.task = "multilabel"'
         )
         return None
     texts: Any = columns_of(dataset, settings.text_columns)

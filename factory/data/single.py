@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from factory.data.checks import check_texts
-from factory.data.dataset import Split
+from factory.data.dataset import Split, Task
 from factory.data.labels import encode
 from factory.data.reading import confirm, read_file
 from factory.data.source import local_files
@@ -18,10 +19,12 @@ def load_split(
     path: Path,
     text_columns: list[str],
     label: str,
-    labels: tuple[str, ...] | None,
+    label_separator: str,
+    task: Task,
+    labels: tuple[str, ...],
     cache_directory: Path,
 ) -> Split:
-    """Read every row of a file; `labels` None means that the targets are numbers.
+    """Read every row of a file whose labels, in order, are the model's.
 
     Raises:
         DataError: with every problem, each with its line; labels the model lacks included.
@@ -31,8 +34,9 @@ def load_split(
         dev_fraction=0.5,  # never drawn: the file is read whole
         text=text_columns[0] if len(text_columns) == 1 else text_columns,
         label=label,
-        labels=list(labels) if labels is not None else None,
-        task="classification" if labels is not None else "regression",
+        label_separator=label_separator if task == "multilabel" else ",",
+        labels=None if task == "regression" else list(labels),
+        task=task,
     )
     if not path.is_file():
         near = nearest(path.name, (entry.name for entry in path.parent.glob("*")))
@@ -47,5 +51,5 @@ def load_split(
         raise DataError(f"{path} cannot be scored", findings.problems)
     table = confirm(file, table, settings, cache_directory)
     texts = [[str(text) for text in column] for column in table.texts]
-    checked = [target for target in targets if target is not None]
+    checked: Any = [target for target in targets if target is not None]
     return Split(path.stem, texts[0], texts[1] if len(texts) == 2 else None, checked)

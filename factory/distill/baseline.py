@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier, forward_logits
-from factory.data.dataset import Split
+from factory.data.dataset import Split, is_multilabel
 from factory.distill.intermediate import intermediate_phase
 from factory.distill.layer_map import map_layers
 from factory.distill.loss_log import summary
@@ -21,6 +21,7 @@ from factory.distill.saving import save_student
 from factory.distill.student import start_student
 from factory.distill.vocabulary import used_vocabulary
 from factory.encoding import Batch, encode_inputs
+from factory.label_sets import multi_hot
 from factory.model_source import ModelSource
 from factory.recipe import DistillSettings, StudentSettings
 
@@ -49,7 +50,7 @@ def train_baseline(
     depth = teacher.model.config.num_hidden_layers
     layer_map = map_layers(settings.layer_map, student.layers, depth)
     start = start_student(student, source, teacher, layer_map, rows, settings.seed)
-    targets = _targets(train, teacher.device)
+    targets = _targets(train, start.model.config.num_labels, teacher.device)
     phase = baseline_phase(settings, len(rows), unlabelled_rows)
 
     def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -94,7 +95,9 @@ def baseline_phase(settings: DistillSettings, rows: int, unlabelled_rows: int = 
     )
 
 
-def _targets(train: Split, device: str) -> Tensor:
+def _targets(train: Split, labels: int, device: str) -> Tensor:
+    if is_multilabel(train):
+        return torch.from_numpy(multi_hot(train, labels)).to(device)
     if isinstance(train.targets[0], float):
         return torch.tensor(train.targets, dtype=torch.float32, device=device).unsqueeze(1)
     return torch.tensor(train.targets, dtype=torch.int64, device=device)

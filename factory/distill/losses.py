@@ -95,6 +95,26 @@ def prediction_loss(
     return mean_over_rows(per_row, share) * temperature**2
 
 
+def multilabel_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    share: Share | None = None,
+) -> Tensor:
+    """Binary cross entropy of each label against the teacher's probability of it.
+
+    Summed over labels and averaged over rows, as if every label were a classification of its own
+    with two classes; times temperature squared, which keeps the gradient's size when the
+    temperature changes (Hinton et al. 2015, section 2).
+
+    Shapes:
+        student_logits, teacher_logits: (batch, labels)
+    """
+    wanted = torch.sigmoid(teacher_logits / temperature)
+    per_row = _binary_cross_entropy(student_logits / temperature, wanted)
+    return mean_over_rows(per_row, share) * temperature**2
+
+
 def regression_loss(student_outputs: Tensor, targets: Tensor, share: Share | None = None) -> Tensor:
     """Mean squared error of single-number outputs.
 
@@ -107,10 +127,14 @@ def regression_loss(student_outputs: Tensor, targets: Tensor, share: Share | Non
 def hard_label_loss(logits: Tensor, targets: Tensor, share: Share | None = None) -> Tensor:
     """What the undistilled baseline minimizes: cross entropy, or squared error for numbers.
 
+    Labels that do not exclude each other have a binary cross entropy each, and their sum counts.
+
     Shapes:
         logits: (batch, classes)
-        targets: (batch,) class numbers, or (batch, 1) numbers to predict
+        targets: (batch,) class numbers, (batch, classes) booleans, or (batch, 1) numbers to predict
     """
+    if targets.dtype == torch.bool:
+        return mean_over_rows(_binary_cross_entropy(logits, targets.to(logits.dtype)), share)
     if targets.is_floating_point():
         return regression_loss(logits, targets, share)
     return mean_over_rows(functional.cross_entropy(logits, targets, reduction="none"), share)
@@ -121,3 +145,9 @@ def mean_over_rows(per_row: Tensor, share: Share | None) -> Tensor:
     if share is None:
         return per_row.mean()
     return (per_row * share.weights).sum() / share.rows
+
+
+def _binary_cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Sum over labels, (batch,); from logits, so that no probability rounds to 0 or 1."""
+    per_label = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return per_label.sum(dim=-1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from factory import processes
 from factory.classifier import TorchClassifier, forward_logits, logits_with_bar
 from factory.distill.loss_log import LossPoint
-from factory.distill.losses import prediction_loss, regression_loss
+from factory.distill.losses import multilabel_loss, prediction_loss, regression_loss
 from factory.distill.phase import Phase, train_phase
 from factory.distill.transfer import TransferSet
 from factory.encoding import Batch, EncodedRows, Share
@@ -75,11 +75,12 @@ def teacher_loss(problem_type: str, temperature: float) -> TeacherLoss:
     """The loss against the teacher's outputs for a task (`config.problem_type`)."""
     if problem_type == "regression":
         return regression_loss
+    soft_loss = multilabel_loss if problem_type == "multi_label_classification" else prediction_loss
 
     def soft_cross_entropy(
         student_logits: Tensor, teacher_logits: Tensor, share: Share | None
     ) -> Tensor:
-        return prediction_loss(student_logits, teacher_logits, temperature, share)
+        return soft_loss(student_logits, teacher_logits, temperature, share)
 
     return soft_cross_entropy
 

@@ -13,6 +13,7 @@ from factory.data.dataset import Split
 from factory.encoding import PaddedRows, encode_inputs
 from factory.errors import ParityError
 from factory.export.session import open_session, run_session, session_logits
+from factory.thresholds import Thresholds, decide
 
 BATCH_SIZES = (1, 2, 7)
 LENGTHS = (2, 3, 16, 61, 128, 512)
@@ -54,8 +55,20 @@ def check_parity(file: Path, student: TorchClassifier, atol: float) -> dict[str,
     return differences
 
 
-def check_agreement(file: Path, student: TorchClassifier, split: Split) -> int:
-    """Check that every prediction on a split is torch's; returns the number of rows compared.
+def check_agreement(
+    file: Path,
+    student: TorchClassifier,
+    split: Split,
+    thresholds: Thresholds | None = None,
+    atol: float = 0.0,
+) -> int:
+    """Check that every prediction on a split is torch's; returns the number of rows that agree.
+
+    Args:
+        thresholds: what a multilabel student's labels are decided with.
+        atol: a multilabel decision may differ where the logit lies no farther from torch's, which
+            `check_parity` allows: among thousands of decisions some sit on their threshold. Such
+            a row does not count as one that agrees.
 
     Raises:
         ParityError: any label differs (regression: any value by more than 1e-3).
@@ -64,7 +77,12 @@ def check_agreement(file: Path, student: TorchClassifier, split: Split) -> int:
     rows = encode_inputs(student.tokenizer, inputs, student.max_length)
     found = session_logits(open_session(file), rows, batch_size=8)
     expected = student.logits(inputs)
-    if expected.shape[1] == 1:
+    agreeing = len(split)
+    if thresholds is not None:
+        flipped = decide(found, thresholds) != decide(expected, thresholds)
+        different = (flipped & ~(np.abs(found - expected) <= atol)).any(axis=1)
+        agreeing -= int(flipped.any(axis=1).sum())
+    elif expected.shape[1] == 1:
         different = ~(np.abs(found - expected)[:, 0] <= 1e-3)  # so that a NaN differs
     else:
         different = found.argmax(axis=1) != expected.argmax(axis=1)
@@ -74,7 +92,7 @@ def check_agreement(file: Path, student: TorchClassifier, split: Split) -> int:
             f"{file}: {int(different.sum())} of {len(split)} predictions on {split.name} differ "
             f"from torch, the first at row {first + 1}"
         )
-    return len(split)
+    return agreeing
 
 
 def _random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:

@@ -29,6 +29,13 @@ pytestmark = [
         ("banking77", ["train.tsv", "dev.tsv", "test.tsv"], {}, [8970, 1001, 3080], 77),
         ("snips", ["train.tsv", "dev.tsv", "test.tsv"], {}, [13027, 689, 700], 7),
         ("sms-spam", ["train.tsv", "dev.tsv", "test.tsv"], {}, [3590, 513, 1026], 2),
+        (
+            "goemotions",
+            ["train.tsv.gz", "dev.tsv", "test.tsv"],
+            {"label": "labels", "task": "multilabel", "allow_duplicates": True},
+            [43410, 5426, 5427],
+            28,
+        ),
         ("mrpc", ["train.tsv", "dev.tsv"], {"text": PAIRS}, [3668, 408], 2),
         (
             "stsb",

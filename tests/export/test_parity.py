@@ -10,12 +10,21 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_models import MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_regression, tiny_split
+from tiny_models import (
+    MAX_LENGTH,
+    open_tiny,
+    save_tiny,
+    tiny_bert,
+    tiny_multilabel,
+    tiny_regression,
+    tiny_split,
+)
 
 from factory.errors import ParityError
 from factory.export import parity
 from factory.export.onnx import export_onnx
 from factory.export.parity import check_agreement, check_parity
+from factory.thresholds import Thresholds
 
 # The tiny model reads 32 tokens, so the grid's longer lengths become 32.
 GRID = {f"{batch}x{length}" for batch in (1, 2, 7) for length in (2, 3, 16, 32)}
@@ -194,6 +203,37 @@ def test_a_single_changed_prediction_is_caught(tmp_path: Path, exported: Any) ->
     change_weight(model, classifier_names(model)[1], lift)
     with pytest.raises(ParityError, match=r"of 75 predictions on dev .* row \d+"):
         check_agreement(saved(model, tmp_path), exported.student, dev)
+
+
+def test_agreement_of_label_sets_under_their_thresholds(tmp_path: Path) -> None:
+    """A label that flips is caught, unless its logit lies within what parity allows."""
+    dev = tiny_multilabel(8, 24).dev
+    folder = save_tiny(tiny_bert(), tmp_path / "student")
+    student = open_tiny(folder)
+    file = tmp_path / "model.onnx"
+    export_onnx(folder, file, opset=17)
+    logits = student.logits(dev.texts).astype(np.float64)
+    # the second label's threshold sits a little above the logit of row 5
+    at = logits[5, 1] + 1e-3
+    thresholds = Thresholds((0.5, 1 / (1 + np.exp(-at)), 0.5), "by hand")
+    assert check_agreement(file, student, dev, thresholds, atol=1e-4) == 24
+    model = onnx.load(file)
+
+    def lift(bias: Any) -> Any:
+        bias[1] += 2e-3
+        return bias
+
+    change_weight(model, classifier_names(model)[1], lift)
+    lifted = saved(model, tmp_path)
+    moved = (logits[:, 1] < at) & (logits[:, 1] + 2e-3 >= at)
+    with pytest.raises(ParityError, match=f"{moved.sum()} of 24 predictions on dev differ"):
+        check_agreement(lifted, student, dev, thresholds, atol=1e-4)
+    rounding = check_agreement(lifted, student, dev, thresholds, atol=1e-2)
+    assert rounding == 24 - moved.sum()
+    model = onnx.load(file)
+    change_weight(model, classifier_names(model)[1], lambda bias: bias + np.nan)
+    with pytest.raises(ParityError, match="predictions on dev differ"):
+        check_agreement(saved(model, tmp_path), student, dev, thresholds, atol=1e-2)
 
 
 def test_agreement_of_a_regression_compares_values(tmp_path: Path) -> None:

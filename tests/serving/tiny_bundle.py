@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import UNSET
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -139,9 +140,10 @@ def write_tiny_bundle(
     neighbour_independent: bool = True,
     batch_dependent: bool = False,
     positions: int | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Manifest:
     """Write a complete bundle into a new directory and give back its manifest."""
-    names = list(labels or (CLASSES if task == "classification" else ("value",)))
+    names = list(labels or (("value",) if task == "regression" else CLASSES))
     directory.mkdir(parents=True)
     model = tiny_model(len(names), batch_dependent=batch_dependent, positions=positions)
     onnx.save(model, str(directory / "model.onnx"))
@@ -153,6 +155,7 @@ def write_tiny_bundle(
         version="0123456789ab",
         task=task,  # type: ignore[arg-type]
         labels=names,
+        thresholds=UNSET if thresholds is None else list(thresholds),
         text_pair=text_pair,
         max_length=max_length,
         model=ModelFile(
