@@ -11,7 +11,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
-ClassificationMetric = Literal["accuracy", "macro_f1", "mcc"]
+ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
 RegressionMetric = Literal["pearson", "spearman"]
 Schedule = Literal["linear", "constant"]
 VariantName = Literal["fp32", "int8"]
@@ -60,12 +60,31 @@ class DataSettings(Section):
     allow_duplicates: bool = Field(
         default=False, description="accept texts that stand in two splits, and count them"
     )
-    seed: int = Field(default=42, description="draws the rows of dev_fraction")
+    unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="file or files of text without labels, which the student also learns from: "
+        "txt (one text per line), or csv, tsv, jsonl, parquet with the same text columns",
+    )
+    unlabelled_split: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="hub splits read without their labels, for the same use"
+    )
+    unlabelled_limit: PositiveInt | None = Field(
+        default=None, description="most unlabelled rows to keep, drawn by seed"
+    )
+    seed: int = Field(
+        default=42, description="draws the rows of dev_fraction and of unlabelled_limit"
+    )
 
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The text column, or the two columns of a pair."""
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    @property
+    def unlabelled_names(self) -> tuple[str, ...]:
+        """The files of unlabelled text, as the recipe names them."""
+        names = self.unlabelled or ()
+        return (names,) if isinstance(names, str) else tuple(names)
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +114,20 @@ class DataSettings(Section):
             raise ValueError("labels belong to classification; a regression target is a number")
         return self
 
+    @model_validator(mode="after")
+    def unlabelled_source(self) -> DataSettings:
+        """Unlabelled splits come from the hub, and a limit is a limit of something."""
+        if self.unlabelled_split is not None and self.hub is None:
+            raise ValueError("unlabelled_split belongs to a hub data set; unlabelled names files")
+        read = {self.train_split, self.dev_split, self.test_split} if self.hub else set()
+        both = [name for name in self.unlabelled_split or () if name in read]
+        if both:
+            raise ValueError(f"unlabelled_split {both[0]!r} is read with its labels already")
+        nothing = self.unlabelled is None and self.unlabelled_split is None
+        if nothing and self.unlabelled_limit is not None:
+            raise ValueError("unlabelled_limit needs unlabelled or unlabelled_split")
+        return self
+
 
 class TeacherSettings(Section):
     """The large model, and how it is fine-tuned when it is not yet."""
@@ -111,10 +144,15 @@ class TeacherSettings(Section):
     warmup: Fraction = Field(default=0.1, description="share of the steps")
     weight_decay: NonNegativeFloat = 0.01
     seed: int = 42
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description='"balanced" weighs each training row by rows / (classes * rows of its class)',
+    )
     min_margin: Fraction = Field(
         default=0.05,
-        description="dev accuracy above the majority class (regression: Spearman above 0) "
-        "below which nobody learns from this teacher",
+        description="how far above chance it must be on dev before anyone learns from it: mean "
+        "recall above that of guessing, less any accuracy below the majority class's "
+        "(regression: Spearman above 0)",
     )
 
 
@@ -204,6 +242,9 @@ class GateSettings(Section):
     metric: ClassificationMetric | RegressionMetric | None = Field(
         default=None, description="unset: accuracy, or spearman for regression"
     )
+    positive_label: str | None = Field(
+        default=None, description="the label whose F1 the metric f1 is; unset: the last label"
+    )
     split: Literal["dev", "test"] = "dev"
     min_value: Fraction | None = None
     max_drop: Fraction | None = Field(default=None, description="teacher minus candidate")
@@ -271,6 +312,10 @@ class Recipe(Section):
         regression_metric = self.metric in ("pearson", "spearman")
         if regression_metric != (self.data.task == "regression"):
             raise ValueError(f"gate.metric {self.metric} does not fit data.task {self.data.task}")
+        if self.teacher.class_weights != "none" and self.data.task != "classification":
+            raise ValueError("teacher.class_weights needs data.task = classification")
+        if self.teacher.class_weights != "none" and not self.teacher.fine_tune:
+            raise ValueError("teacher.class_weights needs teacher.fine_tune = true")
         if gate.min_class_recall is not None and self.data.task == "regression":
             raise ValueError("gate.min_class_recall needs data.task = classification")
         if gate.min_gain is not None and self.distill.baseline == "off":
