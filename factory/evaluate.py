@@ -40,14 +40,26 @@ class Evaluation:
         }
 
 
-def evaluate(classifier: Classifier, split: Split, labels: tuple[str, ...]) -> Evaluation:
-    """Score a classifier on a split; a split with number targets is scored as regression."""
+def evaluate(
+    classifier: Classifier,
+    split: Split,
+    labels: tuple[str, ...],
+    positive_label: str | None = None,
+) -> Evaluation:
+    """Score a classifier on a split; a split with number targets is scored as regression.
+
+    Args:
+        positive_label: of two labels the one whose F1 is meant by f1; None for the last.
+    """
     logits = logits_with_bar(classifier, split.inputs(), f"score {split.name}")
-    return evaluate_logits(logits, split, labels)
+    return evaluate_logits(logits, split, labels, positive_label)
 
 
 def evaluate_logits(
-    logits: NDArray[np.float32], split: Split, labels: tuple[str, ...]
+    logits: NDArray[np.float32],
+    split: Split,
+    labels: tuple[str, ...],
+    positive_label: str | None = None,
 ) -> Evaluation:
     """Score outputs that are already there.
 
@@ -63,8 +75,15 @@ def evaluate_logits(
     return Evaluation(
         split.name,
         len(split),
-        score_classes(targets, predicted),
+        score_classes(targets, predicted, _positive_class(labels, positive_label)),
         predicted,
         per_class(targets, predicted, labels),
         confusion(targets, predicted, labels),
     )
+
+
+def _positive_class(labels: tuple[str, ...], positive_label: str | None) -> int | None:
+    """The class the metric f1 is about: among more than two labels none stands out."""
+    if len(labels) != 2:
+        return None
+    return labels.index(positive_label) if positive_label in labels else 1

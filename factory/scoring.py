@@ -10,7 +10,7 @@ from factory.classifier import Classifier
 from factory.data.single import load_split
 from factory.errors import FactoryError
 from factory.evaluate import Evaluation, evaluate
-from serving.bundle import MANIFEST_NAME
+from serving.bundle import MANIFEST_NAME, read_manifest
 from serving.predictor import Predictor
 
 DEFAULT_MAX_LENGTH = 128
@@ -28,7 +28,7 @@ def score_file(
     classifier, labels, regression = _open(model, max_length)
     with tempfile.TemporaryDirectory() as cache:
         split = load_split(data, text_columns, label, None if regression else labels, Path(cache))
-    return evaluate(classifier, split, labels)
+    return evaluate(classifier, split, labels, _positive_label(model))
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -36,10 +36,18 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     return [
         f"{evaluation.split}: {evaluation.rows} rows",
         *(
-            f"{name:10} {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})"
+            f"{name:17} {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})"
             for name, score in evaluation.scores.items()
         ),
     ]
+
+
+def _positive_label(model: Path) -> str | None:
+    """The label a bundle's own f1 is about; a model folder does not say."""
+    if not (model / MANIFEST_NAME).is_file():
+        return None
+    label: str | None = read_manifest(model).recipe.get("gate", {}).get("positive_label")
+    return label
 
 
 def _open(model: Path, max_length: int | None) -> tuple[Classifier, tuple[str, ...], bool]:

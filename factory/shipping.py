@@ -43,7 +43,8 @@ def ship(
     """
     copy_files(directory, artifacts["student"].directory / "model", variants)
     parts = _parts(fingerprint, recipe, dataset, artifacts)
-    evaluations, predictors = _score_variants(directory, parts, variants)
+    positive = recipe.gate.positive_label
+    evaluations, predictors = _score_variants(directory, parts, variants, positive)
     latencies = _latencies(artifacts, recipe, dataset, predictors)
     verdicts = {
         variant: gate.check_rules(
@@ -89,7 +90,10 @@ def _parts(
 
 
 def _score_variants(
-    directory: Path, parts: BundleParts, variants: Mapping[str, Path]
+    directory: Path,
+    parts: BundleParts,
+    variants: Mapping[str, Path],
+    positive_label: str | None,
 ) -> tuple[dict[str, dict[str, Evaluation]], dict[str, Predictor]]:
     """Evaluation per variant and split, through the server's tokenizer and session."""
     evaluations: dict[str, dict[str, Evaluation]] = {}
@@ -98,7 +102,7 @@ def _score_variants(
         predictor = open_variant(directory, parts, variant)
         predictors[variant] = predictor
         evaluations[variant] = {
-            split.name: evaluate(predictor, split, parts.dataset.labels)
+            split.name: evaluate(predictor, split, parts.dataset.labels, positive_label)
             for split in parts.dataset.splits()[1:]
         }
     return evaluations, predictors

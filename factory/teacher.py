@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from factory.classifier import load_torch_classifier
 from factory.data.dataset import Dataset
 from factory.encoding import save_tokenizer
 from factory.errors import TeacherError, first_line
 from factory.evaluate import evaluate
-from factory.metrics import majority_share
+from factory.fitness import unfitness
 from factory.model_source import ModelSource
 from factory.recipe import TeacherSettings
 from factory.teacher_training import fine_tune
@@ -66,25 +64,13 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
     """Refuse a teacher that is not clearly better than no teacher.
 
     Raises:
-        TeacherError: dev accuracy is not `min_margin` above the majority class (regression:
-            Spearman not above `min_margin`).
+        TeacherError: it gives every row of dev the same answer, or is not above chance by
+            `min_margin` (`factory.fitness`; regression: Spearman not above `min_margin`).
     """
-    scores = facts["dev"]["scores"]
-    if dataset.task == "regression":
-        spearman = scores["spearman"]["value"]
-        if spearman <= min_margin:
-            raise TeacherError(
-                f"the teacher's Spearman correlation on dev is {spearman:.3f}, not above "
-                f"teacher.min_margin = {min_margin:g}; it has not learned this task, so nobody "
-                "can learn it from there. " + _advice(facts)
-            )
-        return
-    majority = majority_share(np.array(dataset.dev.targets, dtype=np.int64))
-    accuracy = scores["accuracy"]["value"]
-    if accuracy < majority + min_margin:
+    reason = unfitness(facts["dev"], dataset, min_margin)
+    if reason is not None:
         raise TeacherError(
-            f"the teacher's accuracy on dev is {accuracy:.3f}; always answering the most frequent "
-            f"label gives {majority:.3f}, and teacher.min_margin asks for {min_margin:g} more. "
+            f"the teacher {reason} (teacher.min_margin), so nobody can learn this task from it. "
             + _advice(facts)
         )
 
