@@ -170,6 +170,9 @@ def test_a_student_that_learned_passes_and_others_stop_the_run() -> None:
         check_student(facts(TARGETS, np.zeros(500, dtype=np.int64)), data)
     with pytest.raises(TrainingError, match=r"must be above 0\. The distillation did not work"):
         check_student(facts(TARGETS, 1 - answers(3, 2)), data)
+    even = np.array([0, 0, 1, 1])
+    with pytest.raises(TrainingError, match=r"gains over that, 0\.000, must be above 0"):
+        check_student(facts(even, np.array([0, 1, 0, 1])), dataset_of(even))
 
 
 NUMBERS = np.array([0.5, 1.0, 2.5, 3.0, 4.5])
