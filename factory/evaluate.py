@@ -55,10 +55,15 @@ def evaluate(
     split: Split,
     labels: tuple[str, ...],
     thresholds: Thresholds | None = None,
+    positive_label: str | None = None,
 ) -> Evaluation:
-    """Score a classifier on a split; a split with number targets is scored as regression."""
+    """Score a classifier on a split; a split with number targets is scored as regression.
+
+    Args:
+        positive_label: of two labels the one whose F1 is meant by f1; None for the last.
+    """
     logits = logits_with_bar(classifier, split.inputs(), f"score {split.name}")
-    return evaluate_logits(logits, split, labels, thresholds)
+    return evaluate_logits(logits, split, labels, thresholds, positive_label)
 
 
 def evaluate_splits(
@@ -66,6 +71,7 @@ def evaluate_splits(
     splits: Sequence[Split],
     labels: tuple[str, ...],
     thresholds: float | Literal["tuned"] = "tuned",
+    positive_label: str | None = None,
 ) -> dict[str, Evaluation]:
     """Score a classifier on dev and, with what dev decided, on the splits behind it.
 
@@ -84,7 +90,7 @@ def evaluate_splits(
     elif is_multilabel(dev):
         deciding = fixed_thresholds(float(thresholds), len(labels))
     return {
-        split.name: evaluate_logits(logits, split, labels, deciding)
+        split.name: evaluate_logits(logits, split, labels, deciding, positive_label)
         for split, logits in zip(splits, outputs, strict=True)
     }
 
@@ -94,6 +100,7 @@ def evaluate_logits(
     split: Split,
     labels: tuple[str, ...],
     thresholds: Thresholds | None = None,
+    positive_label: str | None = None,
 ) -> Evaluation:
     """Score outputs that are already there.
 
@@ -115,7 +122,7 @@ def evaluate_logits(
     return Evaluation(
         split.name,
         len(split),
-        score_classes(targets, predicted),
+        score_classes(targets, predicted, _positive_class(labels, positive_label)),
         predicted,
         per_class(targets, predicted, labels),
         confusion(targets, predicted, labels),
@@ -159,3 +166,10 @@ def _evaluate_label_sets(
         labels,
         thresholds,
     )
+
+
+def _positive_class(labels: tuple[str, ...], positive_label: str | None) -> int | None:
+    """The class the metric f1 is about: among more than two labels none stands out."""
+    if len(labels) != 2:
+        return None
+    return labels.index(positive_label) if positive_label in labels else 1

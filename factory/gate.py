@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from factory.errors import GateFailedError
+from factory.errors import GateFailedError, RecipeError
 from factory.recipe import GateSettings, Recipe
 
 # A tie arrives as a difference or quotient of two floats: 0.9 - 0.8 is below 0.1.
@@ -95,6 +95,27 @@ def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list
             _at_most("max_latency_ms", label, measured.latency_ms, settings.max_latency_ms)
         )
     return [result for result in results if result is not None]
+
+
+def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> None:
+    """Refuse a gate about one class of two where the data has other classes.
+
+    Raises:
+        RecipeError: f1 or a positive label for more than two labels, or a label that is not there.
+    """
+    names = ", ".join(repr(label) for label in labels[:20])
+    positive = settings.positive_label
+    if len(labels) != 2 and metric == "f1":
+        problem = (
+            f'"f1" is the F1 of one label out of two, the data has {len(labels)}; '
+            'choose "macro_f1", the mean over all labels'
+        )
+        raise RecipeError("gate.metric", [problem])
+    if len(labels) != 2 and positive is not None:
+        problem = f"belongs to data with two labels, this has {len(labels)}; remove it"
+        raise RecipeError("gate.positive_label", [problem])
+    if positive is not None and positive not in labels:
+        raise RecipeError("gate.positive_label", [f"{positive!r} is none of the labels {names}"])
 
 
 def measured_student(recipe: Recipe, evaluation: Mapping[str, Any]) -> Measured:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from factory.data.source import source_identity
+from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
 from factory.model_source import ModelSource, find_model
 from factory.recipe import Recipe
@@ -15,22 +15,27 @@ from factory.store import Status, Step, Store
 
 # Raised by hand when a stage's code makes something else from the same inputs.
 DATA_VERSION = 1
+UNLABELLED_VERSION = 1
 TEACHER_VERSION = 1
 DISTILL_VERSION = 2
 BASELINE_VERSION = 2
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 EXPORT_VERSION = 1
 QUANTIZE_VERSION = 1
 BUNDLE_VERSION = 1
+
+# These decide the unlabelled stage and no other: adding such text must not cost a teacher.
+UNLABELLED_KEYS = ("unlabelled", "unlabelled_split", "unlabelled_limit")
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Every stage of a recipe; baseline and quantize are None when the recipe needs neither."""
+    """Every stage of a recipe; those it does not need are None."""
 
     data: Step
+    unlabelled: Step | None
     teacher: Step
     distill: Step
     baseline: Step | None
@@ -45,6 +50,7 @@ class Graph:
         """The stages in the order they run."""
         stages = (
             self.data,
+            self.unlabelled,
             self.teacher,
             self.distill,
             self.baseline,
@@ -77,7 +83,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     sources = _find_sources(recipe, base_directory)
     sections = recipe.model_dump(mode="json")
     length = {"max_length": recipe.data.max_length}
-    reading = _without(sections["data"], "max_length", "train", "dev", "test")
+    reading = _without(sections["data"], "max_length", "train", "dev", "test", *UNLABELLED_KEYS)
     multilabel = recipe.data.task == "multilabel"
     data = Step(
         "data",
@@ -88,17 +94,21 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         },
         {},
     )
+    unlabelled = _unlabelled_step(recipe, sources, data)
     teacher = Step(
         "teacher",
         TEACHER_VERSION,
         {
-            "teacher": _without(sections["teacher"], "model", "min_margin"),
+            "teacher": _teacher_settings(sections["teacher"]),
             "data": length,
             "model": sources.teacher.identity,
         },
         {"data": data.fingerprint},
     )
-    distill, baseline = _student_steps(recipe, sections, sources, data, teacher)
+    inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
+    if unlabelled is not None:
+        inputs["unlabelled"] = unlabelled.fingerprint
+    distill, baseline = _student_steps(recipe, sections, sources, inputs)
     models = {
         "data": data.fingerprint,
         "teacher": teacher.fingerprint,
@@ -107,10 +117,13 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     if baseline is not None:
         models["baseline"] = baseline.fingerprint
     deciding = {"evaluate": sections["evaluate"]} if multilabel else {}
-    evaluate = Step("evaluate", EVALUATE_VERSION, {"data": length, **deciding}, models)
+    positive = {"positive_label": recipe.gate.positive_label}
+    settings = {"data": length, "gate": positive, **deciding}
+    evaluate = Step("evaluate", EVALUATE_VERSION, settings, models)
     export, quantize, bundle = _shipping_steps(recipe, sections, models, evaluate)
     return Graph(
         data=data,
+        unlabelled=unlabelled,
         teacher=teacher,
         distill=distill,
         baseline=baseline,
@@ -128,6 +141,7 @@ class _Sources:
     teacher: ModelSource
     start: ModelSource | None
     data: Mapping[str, object]
+    unlabelled: Mapping[str, object] | None
 
 
 def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
@@ -145,16 +159,34 @@ def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
     teacher = found(lambda: find_model(name, base_directory, "teacher.model", revision))
     start = found(lambda: find_start(recipe, base_directory))
     data = found(lambda: source_identity(recipe.data, base_directory))
+    unlabelled = found(lambda: unlabelled_identity(recipe.data, base_directory))
     if len(problems) > 1:
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
         raise RecipeError("the recipe names what is not there", lines)
     if problems or teacher is None or data is None:
         raise problems[0]
-    return _Sources(teacher, start, data)
+    return _Sources(teacher, start, data, unlabelled)
+
+
+def _unlabelled_step(recipe: Recipe, sources: _Sources, data: Step) -> Step | None:
+    """The text without labels; the columns to read and the seed are in the data step already."""
+    if sources.unlabelled is None:
+        return None
+    settings = {
+        "data": {"unlabelled_limit": recipe.data.unlabelled_limit},
+        "source": sources.unlabelled,
+    }
+    return Step("unlabelled", UNLABELLED_VERSION, settings, {"data": data.fingerprint})
+
+
+def _teacher_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the teacher's weights; a default added later leaves old fingerprints alone."""
+    settings = _without(section, "model", "min_margin")
+    return _without(settings, "class_weights") if section["class_weights"] == "none" else settings
 
 
 def _student_steps(
-    recipe: Recipe, sections: Mapping[str, Any], sources: _Sources, data: Step, teacher: Step
+    recipe: Recipe, sections: Mapping[str, Any], sources: _Sources, inputs: Mapping[str, str]
 ) -> tuple[Step, Step | None]:
     """The distilled student and, when the recipe wants it, the undistilled one."""
     student = sections["student"]
@@ -164,7 +196,6 @@ def _student_steps(
         "data": {"max_length": recipe.data.max_length},
         "start": sources.start.identity if sources.start else None,
     }
-    inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
     distill = Step("distill", DISTILL_VERSION, settings, inputs)
     if recipe.distill.baseline == "off":
         return distill, None

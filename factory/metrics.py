@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +25,26 @@ class Score:
     high: float
 
 
-def score_classes(targets: NDArray[np.int64], predicted: NDArray[np.int64]) -> dict[str, Score]:
-    """Accuracy (Wilson interval), macro F1 and Matthews correlation (bootstrap intervals).
+def score_classes(
+    targets: NDArray[np.int64], predicted: NDArray[np.int64], positive: int | None = None
+) -> dict[str, Score]:
+    """Accuracy (Wilson interval) and metrics for skewed classes (bootstrap intervals).
+
+    Args:
+        positive: the class whose F1 is wanted; None where no class stands out.
 
     Shapes:
         targets, predicted: (rows,) class numbers
     """
-    return {
+    scores = {
         "accuracy": share(int((targets == predicted).sum()), len(targets)),
+        "balanced_accuracy": _bootstrap(_balanced_accuracy, targets, predicted),
         "macro_f1": _bootstrap(_macro_f1, targets, predicted),
         "mcc": _bootstrap(_mcc, targets, predicted),
     }
+    if positive is not None:
+        scores["f1"] = _bootstrap(partial(_f1, positive), targets, predicted)
+    return scores
 
 
 def share(hits: int, rows: int) -> Score:
@@ -89,11 +99,6 @@ def confusion(
     return counts
 
 
-def majority_share(targets: NDArray[np.int64]) -> float:
-    """Accuracy of always answering the most frequent label."""
-    return float(np.bincount(targets).max() / len(targets))
-
-
 def _bootstrap(metric: MetricFunction, targets: Array, predicted: Array) -> Score:
     """Percentile interval over seeded resamples of the rows (Efron 1979)."""
     random = np.random.default_rng(0)
@@ -121,6 +126,21 @@ def _macro_f1(targets: Array, predicted: Array) -> float:
     return float((2 * counts.diagonal()[occurs] / sizes[occurs]).mean())
 
 
+def _balanced_accuracy(targets: Array, predicted: Array) -> float:
+    """Mean recall over the classes that occur among the targets (Brodersen et al. 2010)."""
+    counts = _counts(targets, predicted)
+    sizes = counts.sum(axis=1)
+    occurs = sizes > 0
+    return float((counts.diagonal()[occurs] / sizes[occurs]).mean())
+
+
+def _f1(positive: int, targets: Array, predicted: Array) -> float:
+    """2 TP / (true + predicted) of one class; 0 where it neither occurs nor is answered."""
+    true, answered = targets == positive, predicted == positive
+    size = int(true.sum() + answered.sum())
+    return 2 * int((true & answered).sum()) / size if size else 0.0
+
+
 def _mcc(targets: Array, predicted: Array) -> float:
     """Correlation of two class columns (Gorodkin 2004); 0 when one side is constant."""
     counts = _counts(targets, predicted)
@@ -135,7 +155,7 @@ def _pearson(targets: Array, predicted: Array) -> float:
     """Pearson correlation; 0 where it is undefined because one side is constant."""
     from scipy.stats import pearsonr
 
-    if np.ptp(targets) == 0 or np.ptp(predicted) == 0:
+    if np.ptp(targets) == 0 or _is_constant(predicted):
         return 0.0
     return float(pearsonr(targets, predicted).statistic)
 
@@ -144,6 +164,11 @@ def _spearman(targets: Array, predicted: Array) -> float:
     """Spearman correlation; 0 where it is undefined because one side is constant."""
     from scipy.stats import spearmanr
 
-    if np.ptp(targets) == 0 or np.ptp(predicted) == 0:
+    if np.ptp(targets) == 0 or _is_constant(predicted):
         return 0.0
     return float(spearmanr(targets, predicted).statistic)
+
+
+def _is_constant(predicted: Array) -> bool:
+    """Whether outputs differ by no more than the rounding of float32, in which models compute."""
+    return bool(np.ptp(predicted) <= 1e-6 * np.abs(predicted).max())

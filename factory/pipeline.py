@@ -11,6 +11,7 @@ from factory import gate
 from factory.data.checks import check_batch
 from factory.data.dataset import Dataset, read_dataset, write_dataset
 from factory.data.stage import load_dataset
+from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
 from factory.errors import GateFailedError
 from factory.graph import Graph, make_graph
 from factory.progress import say
@@ -49,6 +50,14 @@ def _run_stages(
     data = build(graph.data, lambda here: _make_data(here, recipe, base_directory))
     dataset = cache(lambda: read_dataset(data.directory))
     check_batch(len(dataset().train), _largest_batch(recipe), "train")
+    gate.check_labels(recipe.gate, recipe.metric, dataset().labels)
+
+    unlabelled = None
+    if graph.unlabelled is not None:
+        unlabelled = build(
+            graph.unlabelled,
+            lambda here: _make_unlabelled(here, recipe, base_directory, dataset()),
+        )
 
     teacher = build(
         graph.teacher, lambda here: _make_teacher(here, recipe, graph, dataset(), device)
@@ -59,10 +68,15 @@ def _run_stages(
         open_teacher = _open_model(teacher, recipe, device)
         return open_teacher, dataset().train, recipe.student, graph.start_source, recipe.distill
 
-    distilled = build(graph.distill, lambda here: _distill(here, *student_arguments()))
+    more = cache(lambda: None if unlabelled is None else read_unlabelled(unlabelled.directory))
+    distilled = build(graph.distill, lambda here: _distill(here, *student_arguments(), more()))
     baseline = None
     if graph.baseline is not None:
-        baseline = build(graph.baseline, lambda here: _baseline(here, *student_arguments()))
+        rows = _learned_unlabelled(recipe, unlabelled)
+        weighs = recipe.teacher.class_weights == "balanced"
+        baseline = build(
+            graph.baseline, lambda here: _baseline(here, *student_arguments(), rows, weighs)
+        )
 
     models = {"teacher": teacher, "student": distilled}
     if baseline is not None:
@@ -70,6 +84,7 @@ def _run_stages(
     evaluation = build(
         graph.evaluate, lambda here: _evaluate(here, models, recipe, dataset(), device)
     )
+    _check_student(evaluation, dataset())
     _gate_1(recipe, evaluation.facts)
 
     onnx = build(graph.export, lambda here: _export(here, distilled, evaluation, recipe, dataset()))
@@ -109,6 +124,22 @@ def _make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
         dataset, facts = load_dataset(recipe.data, base_directory, scratch, say)
     write_dataset(dataset, here)
     return facts
+
+
+def _make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: Dataset) -> Facts:
+    from factory.scratch import scratch_directory
+
+    with scratch_directory(here) as scratch:
+        rows, facts = load_unlabelled(recipe.data, base_directory, scratch, dataset, say)
+    write_unlabelled(rows, here)
+    return facts
+
+
+def _learned_unlabelled(recipe: Recipe, unlabelled: Artifact | None) -> int:
+    """Unlabelled rows the distilled student learns on; with weight 0 they are left out."""
+    if unlabelled is None or recipe.distill.unlabelled_weight == 0:
+        return 0
+    return int(unlabelled.facts["rows"])
 
 
 def _largest_batch(recipe: Recipe) -> int:
@@ -167,12 +198,22 @@ def _evaluate(
     for name, artifact in models.items():
         model = _open_model(artifact, recipe, device)
         results = evaluate_splits(
-            model, dataset.splits()[1:], dataset.labels, recipe.evaluate.thresholds
+            model,
+            dataset.splits()[1:],
+            dataset.labels,
+            recipe.evaluate.thresholds,
+            recipe.gate.positive_label,
         )
         for split, result in results.items():
             np.save(here / f"{name}.{split}.npy", result.predicted)
         facts[name] = {split: result.facts() for split, result in results.items()}
     return facts
+
+
+def _check_student(evaluation: Artifact, dataset: Dataset) -> None:
+    from factory.fitness import check_student
+
+    check_student(evaluation.facts["student"]["dev"], dataset)
 
 
 def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
-ClassificationMetric = Literal["accuracy", "macro_f1", "mcc"]
+ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
 RegressionMetric = Literal["spearman", "pearson"]
 MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 Schedule = Literal["linear", "constant"]
@@ -76,12 +76,31 @@ class DataSettings(Section):
     allow_duplicates: bool = Field(
         default=False, description="accept texts that stand in two splits, and count them"
     )
-    seed: int = Field(default=42, description="draws the rows of dev_fraction")
+    unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="file or files of text without labels, which the student also learns from: "
+        "txt (one text per line), or csv, tsv, jsonl, parquet with the same text columns",
+    )
+    unlabelled_split: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="hub splits read without their labels, for the same use"
+    )
+    unlabelled_limit: PositiveInt | None = Field(
+        default=None, description="most unlabelled rows to keep, drawn by seed"
+    )
+    seed: int = Field(
+        default=42, description="draws the rows of dev_fraction and of unlabelled_limit"
+    )
 
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The text column, or the two columns of a pair."""
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    @property
+    def unlabelled_names(self) -> tuple[str, ...]:
+        """The files of unlabelled text, as the recipe names them."""
+        names = self.unlabelled or ()
+        return (names,) if isinstance(names, str) else tuple(names)
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +132,20 @@ class DataSettings(Section):
             raise ValueError('label_separator needs task = "multilabel"')
         return self
 
+    @model_validator(mode="after")
+    def unlabelled_source(self) -> DataSettings:
+        """Unlabelled splits come from the hub, and a limit is a limit of something."""
+        if self.unlabelled_split is not None and self.hub is None:
+            raise ValueError("unlabelled_split belongs to a hub data set; unlabelled names files")
+        read = {self.train_split, self.dev_split, self.test_split} if self.hub else set()
+        both = [name for name in self.unlabelled_split or () if name in read]
+        if both:
+            raise ValueError(f"unlabelled_split {both[0]!r} is read with its labels already")
+        nothing = self.unlabelled is None and self.unlabelled_split is None
+        if nothing and self.unlabelled_limit is not None:
+            raise ValueError("unlabelled_limit needs unlabelled or unlabelled_split")
+        return self
+
 
 class TeacherSettings(Section):
     """The large model, and how it is fine-tuned when it is not yet."""
@@ -129,11 +162,15 @@ class TeacherSettings(Section):
     warmup: Fraction = Field(default=0.1, description="share of the steps")
     weight_decay: NonNegativeFloat = 0.01
     seed: int = 42
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description='"balanced" weighs each training row by rows / (classes * rows of its class)',
+    )
     min_margin: Fraction = Field(
         default=0.05,
-        description="dev accuracy above the majority class (multilabel: micro F1 above the best "
-        "fixed set of labels; regression: Spearman above 0) "
-        "below which nobody learns from this teacher",
+        description="how far above chance it must be on dev before anyone learns from it: mean "
+        "recall above that of guessing, less any accuracy below the majority class's "
+        "(multilabel: micro F1 above the best fixed set of labels; regression: Spearman above 0)",
     )
 
 
@@ -242,6 +279,9 @@ class GateSettings(Section):
         default=None,
         description="unset: accuracy, spearman for regression, micro_f1 for multilabel",
     )
+    positive_label: str | None = Field(
+        default=None, description="the label whose F1 the metric f1 is; unset: the last label"
+    )
     split: Literal["dev", "test"] = "dev"
     min_value: Fraction | None = None
     max_drop: Fraction | None = Field(default=None, description="teacher minus candidate")
@@ -315,6 +355,10 @@ class Recipe(Section):
             )
         if self.evaluate.thresholds != "tuned" and self.data.task != "multilabel":
             raise ValueError('evaluate.thresholds needs data.task = "multilabel"')
+        if self.teacher.class_weights != "none" and self.data.task != "classification":
+            raise ValueError("teacher.class_weights needs data.task = classification")
+        if self.teacher.class_weights != "none" and not self.teacher.fine_tune:
+            raise ValueError("teacher.class_weights needs teacher.fine_tune = true")
         if gate.min_class_recall is not None and self.data.task == "regression":
             raise ValueError("gate.min_class_recall needs data.task = classification or multilabel")
         if gate.min_gain is not None and self.distill.baseline == "off":

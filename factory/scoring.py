@@ -12,7 +12,7 @@ from factory.data.single import load_split
 from factory.errors import FactoryError
 from factory.evaluate import Evaluation, evaluate
 from factory.thresholds import NEUTRAL, Thresholds, fixed_thresholds
-from serving.bundle import MANIFEST_NAME
+from serving.bundle import MANIFEST_NAME, read_manifest
 from serving.predictor import Predictor
 
 DEFAULT_MAX_LENGTH = 128
@@ -36,7 +36,7 @@ def score_file(
     task, labels = opened.task, opened.labels
     with tempfile.TemporaryDirectory() as cache:
         split = load_split(data, text_columns, label, label_separator, task, labels, Path(cache))
-    return evaluate(opened.classifier, split, labels, opened.thresholds)
+    return evaluate(opened.classifier, split, labels, opened.thresholds, _positive_label(model))
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -59,6 +59,14 @@ class _Opened:
     labels: tuple[str, ...]
     task: Task
     thresholds: Thresholds | None
+
+
+def _positive_label(model: Path) -> str | None:
+    """The label a bundle's own f1 is about; a model folder does not say."""
+    if not (model / MANIFEST_NAME).is_file():
+        return None
+    label: str | None = read_manifest(model).recipe.get("gate", {}).get("positive_label")
+    return label
 
 
 def _open(model: Path, max_length: int | None) -> _Opened:

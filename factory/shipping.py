@@ -43,7 +43,8 @@ def ship(
     """
     copy_files(directory, artifacts["student"].directory / "model", variants)
     parts = _parts(fingerprint, recipe, dataset, artifacts)
-    evaluations, predictors = _score_variants(directory, parts, variants)
+    positive = recipe.gate.positive_label
+    evaluations, predictors = _score_variants(directory, parts, variants, positive)
     latencies = _latencies(artifacts, recipe, dataset, predictors)
     verdicts = {
         variant: gate.check_rules(
@@ -90,7 +91,10 @@ def _parts(
 
 
 def _score_variants(
-    directory: Path, parts: BundleParts, variants: Mapping[str, Path]
+    directory: Path,
+    parts: BundleParts,
+    variants: Mapping[str, Path],
+    positive_label: str | None,
 ) -> tuple[dict[str, dict[str, Evaluation]], dict[str, Predictor]]:
     """Evaluation per variant and split, through the server's tokenizer and session."""
     evaluations: dict[str, dict[str, Evaluation]] = {}
@@ -102,7 +106,7 @@ def _score_variants(
         if thresholds is not None and predictor.thresholds is not None:  # as they will be served
             thresholds = replace(thresholds, values=predictor.thresholds)
         evaluations[variant] = {
-            split.name: evaluate(predictor, split, parts.dataset.labels, thresholds)
+            split.name: evaluate(predictor, split, parts.dataset.labels, thresholds, positive_label)
             for split in parts.dataset.splits()[1:]
         }
     return evaluations, predictors

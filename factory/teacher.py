@@ -7,17 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from factory.classifier import load_torch_classifier
 from factory.data.dataset import Dataset, Task
 from factory.encoding import save_tokenizer
 from factory.errors import TeacherError, first_line
 from factory.evaluate import evaluate_splits
-from factory.label_sets import multi_hot
-from factory.metrics import majority_share
+from factory.fitness import unfitness
 from factory.model_source import ModelSource
-from factory.multilabel_metrics import best_constant_micro_f1
 from factory.recipe import TeacherSettings
 from factory.teacher_training import fine_tune
 
@@ -75,31 +71,13 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
     """Refuse a teacher that is not clearly better than no teacher.
 
     Raises:
-        TeacherError: dev accuracy is not `min_margin` above the majority class (multilabel: micro
-            F1 above the best fixed set of labels; regression: Spearman not above `min_margin`).
+        TeacherError: it gives every row of dev the same answer, or is not above chance by
+            `min_margin` (`factory.fitness`; regression: Spearman not above `min_margin`).
     """
-    scores = facts["dev"]["scores"]
-    if dataset.task == "regression":
-        spearman = scores["spearman"]["value"]
-        if spearman <= min_margin:
-            raise TeacherError(
-                f"the teacher's Spearman correlation on dev is {spearman:.3f}, not above "
-                f"teacher.min_margin = {min_margin:g}; it has not learned this task, so nobody "
-                "can learn it from there. " + _advice(facts)
-            )
-        return
-    if dataset.task == "multilabel":
-        applies = multi_hot(dataset.dev, len(dataset.labels))
-        metric, constant = "micro_f1", best_constant_micro_f1(applies)
-        words = ("micro F1", "the best set of labels for every text")
-    else:
-        constant = majority_share(np.array(dataset.dev.targets, dtype=np.int64))
-        metric, words = "accuracy", ("accuracy", "the most frequent label")
-    reached = scores[metric]["value"]
-    if reached < constant + min_margin:
+    reason = unfitness(facts["dev"], dataset, min_margin)
+    if reason is not None:
         raise TeacherError(
-            f"the teacher's {words[0]} on dev is {reached:.3f}; always answering {words[1]} "
-            f"gives {constant:.3f}, and teacher.min_margin asks for {min_margin:g} more. "
+            f"the teacher {reason} (teacher.min_margin), so nobody can learn this task from it. "
             + _advice(facts)
         )
 

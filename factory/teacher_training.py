@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from factory.class_weights import class_weights
 from factory.data.dataset import Dataset
 from factory.encoding import encode_inputs
 from factory.label_sets import multi_hot
@@ -53,12 +55,14 @@ def fine_tune(
         bf16=device == "cuda",
         dataloader_pin_memory=device == "cuda",
     )
+    weighs = settings.class_weights == "balanced"
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=_trainer_rows(tokenizer, dataset, max_length),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
+        compute_loss_func=_weighted_loss(dataset) if weighs else None,
     )
     trainer.remove_callback(PrinterCallback)
     resume_from = last_complete_checkpoint(checkpoints)
@@ -94,6 +98,20 @@ def _trainer_rows(tokenizer: Any, dataset: Dataset, max_length: int) -> list[dic
             encoded.input_ids, encoded.token_type_ids, targets, strict=True
         )
     ]
+
+
+def _weighted_loss(dataset: Dataset) -> Callable[..., Any]:
+    """Cross entropy with each row times its class's weight, averaged over the batch's rows."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    weights = torch.from_numpy(class_weights(dataset.train.targets, len(dataset.labels)))
+
+    def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        of_row = weights.to(labels.device)[labels]
+        return (of_row * cross_entropy(outputs.logits, labels, reduction="none")).mean()
+
+    return loss
 
 
 def _bar_callback(handle: Any) -> Any:

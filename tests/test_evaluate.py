@@ -80,7 +80,7 @@ def test_classification_facts_are_json_and_complete() -> None:
     facts = evaluation.facts()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert set(facts) == {"split", "rows", "scores", "per_class", "confusion"}
-    assert set(facts["scores"]) == {"accuracy", "macro_f1", "mcc"}
+    assert set(facts["scores"]) == {"accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"}
     assert set(facts["scores"]["accuracy"]) == {"value", "low", "high"}
     assert facts["confusion"] == [[0, 1], [1, 1]]
     assert facts["per_class"]["yes"]["support"] == 2.0
@@ -101,3 +101,24 @@ def test_a_score_comes_back_out_of_its_facts() -> None:
         restored = Score(**facts["scores"][metric])
         assert isinstance(restored, Score)
         assert restored == score
+
+
+def test_f1_is_about_the_last_of_two_labels_or_the_one_named() -> None:
+    split = Split("dev", ["a", "b", "c", "d"], None, [1, 0, 1, 1])
+    logits = np.array([[0, 1], [0, 1], [1, 0], [0, 1]], dtype=np.float32)
+
+    def f1(*positive: str) -> float:
+        return evaluate_logits(logits, split, LABELS, None, *positive).scores["f1"].value
+
+    # yes: 2 hits of 3 true and 3 answered; no: none of 1 true and 1 answered
+    assert f1() == f1("yes") == pytest.approx(4 / 6)
+    assert f1("no") == 0.0
+    classifier = LookUp(dict(zip("abcd", logits.tolist(), strict=True)))
+    assert evaluate(classifier, split, LABELS, positive_label="no").scores["f1"].value == 0.0
+
+
+def test_no_class_of_three_is_the_positive_one() -> None:
+    split = Split("dev", ["a", "b", "c"], None, [0, 1, 2])
+    scores = evaluate_logits(np.eye(3, dtype=np.float32), split, ("a", "b", "c")).scores
+    assert "f1" not in scores
+    assert scores["balanced_accuracy"].value == 1.0

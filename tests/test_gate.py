@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from minimal_recipe import recipe_tree
 
-from factory.errors import EXIT_GATE, GateFailedError
+from factory.errors import EXIT_GATE, GateFailedError, RecipeError
 from factory.gate import (
     Measured,
     RuleResult,
+    check_labels,
     check_rules,
     class_recalls,
     measured_student,
@@ -284,3 +285,45 @@ def test_gate_1_measures_on_the_gates_split(split: str, expected: float) -> None
     assert (measured.baseline, measured.student, measured.size_bytes) == (None, None, None)
     evaluation["baseline"] = {split: split_facts(0.55, {})}
     assert measured_student(parse_recipe(recipe_tree(changes)), evaluation).baseline == 0.55
+
+
+SPAM = ("ham", "spam")
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ({"metric": "f1"}, SPAM),
+        ({"metric": "f1", "positive_label": "ham"}, SPAM),
+        ({"positive_label": "spam"}, SPAM),
+        ({"metric": "macro_f1"}, ("a", "b", "c")),
+        ({"metric": "spearman"}, ("value",)),
+    ],
+)
+def test_gates_that_fit_the_labels(settings: dict[str, Any], labels: tuple[str, ...]) -> None:
+    chosen = GateSettings(**settings)
+    check_labels(chosen, chosen.metric or "accuracy", labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "message"),
+    [
+        ({"metric": "f1"}, ("a", "b", "c"), 'gate.metric:\n.*the data has 3; choose "macro_f1"'),
+        (
+            {"positive_label": "a"},
+            ("a", "b", "c"),
+            "gate.positive_label:\n.*two labels, this has 3",
+        ),
+        (
+            {"metric": "f1", "positive_label": "Spam"},
+            SPAM,
+            "gate.positive_label:\n.*'Spam' is none of the labels 'ham', 'spam'",
+        ),
+    ],
+)
+def test_gates_about_labels_that_are_not_there(
+    settings: dict[str, Any], labels: tuple[str, ...], message: str
+) -> None:
+    chosen = GateSettings(**settings)
+    with pytest.raises(RecipeError, match=message):
+        check_labels(chosen, chosen.metric or "accuracy", labels)

@@ -15,6 +15,8 @@ from factory.errors import DataError, ProblemsError, RecipeError
 from factory.graph import Graph, find_start, make_graph, plan
 from factory.store import Step, Store
 
+STAGES = ("data", "unlabelled", "teacher", "distill", "baseline", "evaluate", "export", "quantize",
+          "bundle")  # fmt: skip
 ALL = ("data", "teacher", "distill", "baseline", "evaluate", "export", "quantize", "bundle")
 FROM_TEACHER = set(ALL) - {"data"}
 FROM_STUDENT = FROM_TEACHER - {"teacher"}
@@ -23,6 +25,7 @@ FROM_STUDENT = FROM_TEACHER - {"teacher"}
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A recipe's folder with files to hash; nothing here is ever loaded."""
+    (tmp_path / "more.txt").write_text("more\n", encoding="utf-8")
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.tsv").write_text(f"text\tlabel\n{name}\ta\n", encoding="utf-8")
     for name in ("teacher", "start"):
@@ -61,6 +64,7 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"teacher.epochs": 4.0}, FROM_TEACHER),
         ({"teacher.fine_tune": False}, FROM_TEACHER),
         ({"teacher.min_margin": 0.1}, {"bundle"}),
+        ({"teacher.class_weights": "balanced"}, FROM_TEACHER),
         ({"student.layers": 3}, FROM_STUDENT),
         ({"student.start": "random"}, FROM_STUDENT),
         ({"student.start": "start"}, FROM_STUDENT),
@@ -69,6 +73,8 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"distill.prediction.temperature": 2.0}, FROM_STUDENT),
         ({"distill.baseline": "same"}, {"baseline", "evaluate", "bundle"}),
         ({"gate.metric": "macro_f1"}, {"bundle"}),
+        ({"gate.positive_label": "spam"}, {"evaluate", "bundle"}),
+        ({"data.unlabelled": "more.txt"}, FROM_STUDENT),
         ({"gate.min_value": 0.9}, {"bundle"}),
         ({"gate.split": "test"}, {"bundle"}),
         ({"export.atol": 1e-3}, {"export", "quantize", "bundle"}),
@@ -135,13 +141,59 @@ def test_stages_a_recipe_does_not_need_are_absent(base: Path) -> None:
 
 
 def test_a_raised_stage_version_remakes_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = graph_of(base)
-    for stage, name in ((stage, f"{stage.upper()}_VERSION") for stage in ALL):
+    before = graph_of(base, {"data.unlabelled": "more.txt"})
+    for stage, name in ((stage, f"{stage.upper()}_VERSION") for stage in STAGES):
         with monkeypatch.context() as patch:
             patch.setattr(graph_module, name, getattr(graph_module, name) + 1)
-            after = changed(before, graph_of(base))
+            after = changed(before, graph_of(base, {"data.unlabelled": "more.txt"}))
         assert stage in after
-        assert after <= set(ALL[ALL.index(stage) :])
+        assert after <= set(STAGES[STAGES.index(stage) :])
+
+
+# unlabelled text
+
+
+def test_unlabelled_text_is_a_stage_of_its_own(base: Path) -> None:
+    plain, more = graph_of(base), graph_of(base, {"data.unlabelled": "more.txt"})
+    assert plain.unlabelled is None
+    assert "unlabelled" not in plain.distill.inputs
+    assert [step.stage for step in more.steps()] == list(STAGES)
+    assert more.unlabelled is not None
+    assert more.unlabelled.inputs == {"data": more.data.fingerprint}
+    assert more.distill.inputs["unlabelled"] == more.unlabelled.fingerprint
+
+
+FROM_UNLABELLED = FROM_STUDENT | {"unlabelled"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"data.unlabelled_limit": 10}, FROM_UNLABELLED),
+        ({"data.unlabelled": ["more.txt", "dev.tsv"]}, FROM_UNLABELLED),
+        ({"data.unlabelled": ["more.txt"]}, set()),
+        ({"data.seed": 1}, set(STAGES)),
+    ],
+)
+def test_unlabelled_settings_leave_data_and_teacher_alone(
+    base: Path, changes: dict[str, Any], stages: set[str]
+) -> None:
+    before = graph_of(base, {"data.unlabelled": "more.txt"})
+    assert changed(before, graph_of(base, {"data.unlabelled": "more.txt", **changes})) == stages
+
+
+def test_the_content_of_unlabelled_text_remakes_the_student(base: Path) -> None:
+    before = graph_of(base, {"data.unlabelled": "more.txt"})
+    append("more.txt")(base)
+    after = graph_of(base, {"data.unlabelled": "more.txt"})
+    assert changed(before, after) == FROM_UNLABELLED
+
+
+def test_settings_left_at_their_default_do_not_show_in_the_teacher(base: Path) -> None:
+    """Teachers made before these settings existed stay where they are."""
+    graph = graph_of(base, {"data.unlabelled": "more.txt", "data.unlabelled_limit": 5})
+    assert "class_weights" not in graph.teacher.settings["teacher"]
+    assert not [key for key in graph.data.settings["data"] if key.startswith("unlabelled")]
 
 
 # what is not there
@@ -149,11 +201,12 @@ def test_a_raised_stage_version_remakes_it(base: Path, monkeypatch: pytest.Monke
 
 def test_a_missing_model_and_missing_files_are_told_together(base: Path) -> None:
     (base / "train.tsv").unlink()
+    changes = {"teacher.model": "./nowhere", "student.start": "./neither"}
     with pytest.raises(RecipeError) as caught:
-        graph_of(base, {"teacher.model": "./nowhere", "student.start": "./neither"})
+        graph_of(base, {**changes, "data.unlabelled": "absent.txt"})
     message = str(caught.value)
-    assert len(caught.value.problems) == 3
-    for part in ("teacher.model", "nowhere", "student.start", "neither", "train.tsv"):
+    assert len(caught.value.problems) == 4
+    for part in ("teacher.model", "nowhere", "student.start", "neither", "train.tsv", "absent.txt"):
         assert part in message
 
 
@@ -290,5 +343,5 @@ def test_settings_of_multilabel_are_no_part_of_the_other_tasks(base: Path) -> No
     """What was made before they existed is still what such a recipe makes."""
     graph = graph_of(base)
     assert "label_separator" not in graph.data.settings["data"]
-    assert set(graph.evaluate.settings) == {"data"}
+    assert set(graph.evaluate.settings) == {"data", "gate"}
     assert set(graph.export.inputs) == {"data", "student"}

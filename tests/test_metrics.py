@@ -14,7 +14,6 @@ from factory import metrics
 from factory.metrics import (
     Score,
     confusion,
-    majority_share,
     per_class,
     score_classes,
     score_numbers,
@@ -57,6 +56,24 @@ def test_macro_f1_weighs_every_class_alike() -> None:
     # 2 TP / (true + predicted): 6/9, 6/8 and 2/3
     macro_f1 = score_classes(TARGETS, PREDICTED)["macro_f1"].value
     assert macro_f1 == pytest.approx((6 / 9 + 6 / 8 + 2 / 3) / 3)
+
+
+def test_balanced_accuracy_weighs_every_class_alike() -> None:
+    # recalls 3/4, 3/4 and 1/2
+    balanced = score_classes(TARGETS, PREDICTED)["balanced_accuracy"].value
+    assert balanced == pytest.approx((3 / 4 + 3 / 4 + 1 / 2) / 3)
+    # the third class is answered and does not occur
+    found = score_classes(np.array([0, 0, 1]), np.array([0, 2, 1]))["balanced_accuracy"].value
+    assert found == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_f1_of_the_positive_class() -> None:
+    targets, predicted = binary((6, 3, 1, 2))
+    assert score_classes(targets, predicted, 1)["f1"].value == pytest.approx(2 * 6 / (7 + 8))
+    assert score_classes(targets, predicted, 0)["f1"].value == pytest.approx(2 * 3 / (4 + 5))
+    assert "f1" not in score_classes(targets, predicted)
+    few = score_classes(np.array([1, 1]), np.array([1, 1]), 0)["f1"]
+    assert few == Score(0.0, 0.0, 0.0)
 
 
 def test_mcc_of_several_classes() -> None:
@@ -103,15 +120,21 @@ CLASSES = st.integers(0, 5)
 @settings(deadline=None)  # the first example pays for the import of sklearn
 @given(st.lists(st.tuples(CLASSES, CLASSES), min_size=2, max_size=60))
 def test_class_metrics_agree_with_sklearn(rows: list[tuple[int, int]]) -> None:
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, recall_score
 
     targets, predicted = np.array(rows).T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "RESAMPLES", 1)
-        scores = score_classes(targets, predicted)
+        scores = score_classes(targets, predicted, 2)
     assert scores["accuracy"].value == pytest.approx(accuracy_score(targets, predicted))
     expected = f1_score(targets, predicted, average="macro", zero_division=0.0)
     assert scores["macro_f1"].value == pytest.approx(expected)
+    expected = recall_score(
+        targets, predicted, labels=np.unique(targets), average="macro", zero_division=0.0
+    )
+    assert scores["balanced_accuracy"].value == pytest.approx(expected)
+    expected = f1_score(targets == 2, predicted == 2, zero_division=0.0)
+    assert scores["f1"].value == pytest.approx(expected)
     if len({*targets, *predicted}) > 1:  # sklearn warns about a single class
         assert scores["mcc"].value == pytest.approx(matthews_corrcoef(targets, predicted))
 
@@ -144,6 +167,16 @@ def test_constant_numbers_correlate_with_nothing(
     assert scores["spearman"] == Score(0.0, 0.0, 0.0)
 
 
+def test_numbers_that_differ_by_rounding_alone_are_constant() -> None:
+    targets = np.array([1.0, 2.0, 3.0, 4.0])
+    nearly = np.float32(2.1) + np.float32(2e-7) * np.arange(4, dtype=np.float32)
+    assert len(set(nearly)) > 1
+    scores = score_numbers(targets, nearly.astype(np.float64))
+    assert scores["spearman"] == scores["pearson"] == Score(0.0, 0.0, 0.0)
+    # small numbers that differ by much of their size are not
+    assert score_numbers(targets, targets * 1e-9)["spearman"].value == pytest.approx(1.0)
+
+
 def correlated_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Two columns of normal numbers with correlation 0.6 in the long run."""
     random = np.random.default_rng(7)
@@ -173,7 +206,7 @@ def test_the_bootstrap_gives_the_same_interval_every_time() -> None:
 def test_intervals_contain_the_value_and_shrink_with_rows() -> None:
     few = score_classes(TARGETS, PREDICTED)
     many = score_classes(np.tile(TARGETS, 20), np.tile(PREDICTED, 20))
-    for metric in ("accuracy", "macro_f1", "mcc"):
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "mcc"):
         assert many[metric].value == pytest.approx(few[metric].value)
         assert few[metric].low < few[metric].value < few[metric].high
         assert many[metric].low < many[metric].value < many[metric].high
@@ -214,10 +247,3 @@ def test_a_label_that_never_occurs_keeps_its_place() -> None:
 
 def test_confusion_has_true_labels_in_rows() -> None:
     assert confusion(TARGETS, PREDICTED, LABELS) == [[3, 1, 0], [1, 3, 0], [1, 0, 1]]
-
-
-@pytest.mark.parametrize(
-    ("targets", "share"), [([0, 0, 1], 2 / 3), ([3, 1, 3, 3], 3 / 4), ([1], 1.0), ([0, 1], 1 / 2)]
-)
-def test_majority_share(targets: list[int], share: float) -> None:
-    assert majority_share(np.array(targets)) == pytest.approx(share)

@@ -11,7 +11,14 @@ from tiny_line import line_recipe
 
 from factory import pipeline
 from factory.data.dataset import Dataset, Split
-from factory.errors import DataError, GateFailedError, StoreError, TeacherError
+from factory.errors import (
+    DataError,
+    GateFailedError,
+    RecipeError,
+    StoreError,
+    TeacherError,
+    TrainingError,
+)
 from factory.graph import make_graph
 from factory.store import Store
 
@@ -65,7 +72,12 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
         if "check" in stages.failing:
             raise stages.failing["check"]
 
+    def check_student(*arguments: Any) -> None:
+        if "check student" in stages.failing:
+            raise stages.failing["check student"]
+
     monkeypatch.setattr(pipeline, "_check_teacher", check)
+    monkeypatch.setattr(pipeline, "_check_student", check_student)
     split = Split("train", ["x"] * 40, None, [0, 1] * 20)
     dataset = Dataset("classification", ("a", "b"), split, split, None)
     monkeypatch.setattr(pipeline, "read_dataset", lambda directory: dataset)
@@ -175,6 +187,21 @@ def test_an_unfit_teacher_teaches_nobody_even_when_it_is_cached(
     with pytest.raises(TeacherError):
         run(tmp_path, {"distill.seed": 1})
     assert stages.ran == []
+
+
+def test_an_unfit_student_never_comes_to_the_gate(stages: Stages, tmp_path: Path) -> None:
+    stages.failing["check student"] = TrainingError("the same answer for every row")
+    with pytest.raises(TrainingError):
+        run(tmp_path, {"gate.min_value": 0.99})
+    assert stages.ran == ["data", "teacher", "distill", "evaluate"]
+
+
+def test_a_gate_about_labels_the_data_lacks_is_refused_before_any_training(
+    stages: Stages, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="'spam' is none of the labels 'a', 'b'"):
+        run(tmp_path, {"gate.metric": "f1", "gate.positive_label": "spam"})
+    assert stages.ran == ["data"]
 
 
 @pytest.mark.parametrize(

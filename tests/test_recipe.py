@@ -266,3 +266,55 @@ def test_macro_f1_belongs_to_two_tasks() -> None:
     for task in ("classification", "multilabel"):
         tree = recipe_tree({"data.task": task, "gate.metric": "macro_f1"})
         assert parse_recipe(tree).metric == "macro_f1"
+
+
+# unlabelled text, skewed classes
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [("more.txt", ("more.txt",)), (["a.txt", "b.csv"], ("a.txt", "b.csv")), (..., ())],
+)
+def test_unlabelled_text_is_one_file_or_several(given: Any, names: tuple[str, ...]) -> None:
+    changes = {} if given is ... else {"data.unlabelled": given}
+    assert parse_recipe(recipe_tree(changes)).data.unlabelled_names == names
+
+
+def test_unlabelled_splits_and_files_of_a_hub_set() -> None:
+    more = {"data.unlabelled_split": ["test"], "data.unlabelled": "more.txt"}
+    data = parse_recipe(recipe_tree({**HUB, **more, "data.unlabelled_limit": 9})).data
+    assert (data.unlabelled_split, data.unlabelled_limit) == (["test"], 9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.unlabelled": []}, "data.unlabelled"),
+        ({"data.unlabelled_split": ["test"]}, "unlabelled_split belongs to a hub data set"),
+        ({**HUB, "data.unlabelled_split": []}, "at least 1 item"),
+        (
+            {**HUB, "data.unlabelled_split": ["test", "validation"]},
+            "unlabelled_split 'validation' is read with its labels already",
+        ),
+        (
+            {**HUB, "data.unlabelled_split": ["test"], "data.test_split": "test"},
+            "unlabelled_split 'test' is read with its labels already",
+        ),
+        ({"data.unlabelled_limit": 5}, "unlabelled_limit needs unlabelled or unlabelled_split"),
+        ({"data.unlabelled": "a.txt", "data.unlabelled_limit": 0}, "greater than 0"),
+        ({"teacher.class_weights": "sqrt"}, "'none' or 'balanced'"),
+        (
+            {**REGRESSION, "teacher.class_weights": "balanced"},
+            "teacher.class_weights needs data.task = classification",
+        ),
+        (
+            {"teacher.fine_tune": False, "teacher.class_weights": "balanced"},
+            "teacher.class_weights needs teacher.fine_tune = true",
+        ),
+        ({"data.task": "regression", "gate.metric": "f1"}, "gate.metric f1 does not fit"),
+    ],
+)
+def test_settings_that_do_not_fit_unlabelled_text_or_the_task(
+    changes: dict[str, Any], message: str
+) -> None:
+    assert any(message in line for line in problems_of(changes)), problems_of(changes)

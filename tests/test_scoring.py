@@ -124,4 +124,6 @@ def test_lines_for_people(line: Line, rows: Path) -> None:
     head, *lines = evaluation_lines(evaluation)
     assert head == "new: 40 rows"
     score = evaluation.scores["accuracy"]
-    assert f"accuracy   {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})" in lines
+    assert (
+        f"accuracy          {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})" in lines
+    )

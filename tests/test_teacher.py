@@ -211,32 +211,32 @@ def test_an_adopted_model_without_its_classifier_is_refused(tmp_path: Path) -> N
 # the check
 
 
-def facts_of(accuracy_on_dev: float, fine_tuned_here: bool = False) -> dict[str, Any]:
-    return {
-        "fine_tuned_here": fine_tuned_here,
-        "dev": {"scores": {"accuracy": {"value": accuracy_on_dev}}},
-    }
+def facts_of(hits: list[int], fine_tuned_here: bool = False) -> dict[str, Any]:
+    """Ten rows of each class, so many of them right, the others taken for the next class."""
+    counts = np.diag(hits) + np.roll(np.diag([10 - number for number in hits]), 1, axis=1)
+    return {"fine_tuned_here": fine_tuned_here, "dev": {"confusion": counts.tolist()}}
 
 
 def test_the_check_asks_for_the_margin_above_the_majority() -> None:
     # 30 dev rows, ten of each class: 1/3 by always saying the same
-    check_teacher(facts_of(1 / 3 + 0.06), SMALL, 0.05)
+    check_teacher(facts_of([4, 4, 4]), SMALL, 0.05)
     with pytest.raises(TeacherError) as caught:
-        check_teacher(facts_of(1 / 3 + 0.04), SMALL, 0.05)
+        check_teacher(facts_of([4, 4, 3]), SMALL, 0.05)
     message = str(caught.value)
-    assert "accuracy on dev is 0.373" in message
+    assert "accuracy is 0.367" in message
     assert "gives 0.333" in message
-    assert "asks for 0.05 more" in message
+    assert "must be at least 0.05 (teacher.min_margin)" in message
     assert "teacher.labels" in message
     with pytest.raises(TeacherError, match=r"teacher\.learning_rate"):
-        check_teacher(facts_of(0.2, fine_tuned_here=True), SMALL, 0.05)
+        check_teacher(facts_of([2, 2, 2], fine_tuned_here=True), SMALL, 0.05)
 
 
 def test_the_check_of_numbers() -> None:
     data = tiny_regression(12, 6)
 
     def facts(spearman: float) -> dict[str, Any]:
-        return {"fine_tuned_here": True, "dev": {"scores": {"spearman": {"value": spearman}}}}
+        score = {"value": spearman, "low": spearman - 0.1, "high": spearman + 0.1}
+        return {"fine_tuned_here": True, "dev": {"scores": {"spearman": score}}}
 
     check_teacher(facts(0.06), data, 0.05)
     for spearman in (0.05, -0.9, 0.0):
@@ -253,7 +253,7 @@ def test_a_good_teacher_passes_a_random_and_a_permuted_one_do_not(
     with torch.no_grad():
         random.classifier.weight.zero_()
     folder = save_tiny(random, tmp_path / "random")
-    with pytest.raises(TeacherError, match=r"accuracy on dev is 0\.333"):
+    with pytest.raises(TeacherError, match=r"the teacher answers '\w+' for every row of dev"):
         check_teacher(make(tmp_path / "made random", folder, adopted(), dataset), dataset, 0.05)
     # permuted: right about the classes, wrong about their names
     lying = renamed(permuted(open_tiny(trained_folder).model, [1, 2, 0]), LABELS)

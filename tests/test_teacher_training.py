@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +28,10 @@ from tiny_models import (
 )
 from tiny_teachers import SMALL, make, source_of, tuned
 
-from factory.data.dataset import Dataset
+from factory.data.dataset import Dataset, select
+from factory.errors import TeacherError
 from factory.teacher import check_teacher, load_pretrained
-from factory.teacher_training import fine_tune, last_complete_checkpoint
+from factory.teacher_training import _weighted_loss, fine_tune, last_complete_checkpoint
 
 # transformers sorts checkpoints by time, which two of a tiny model's may share; it says so and
 # goes by their numbers instead
@@ -85,6 +89,52 @@ def test_fewer_rows_than_a_batch_are_trained_on(tmp_path: Path) -> None:
     before = load_file(base / "model.safetensors")
     after = load_file(tmp_path / "made" / "model" / "model.safetensors")
     assert not np.array_equal(before["classifier.weight"], after["classifier.weight"])
+
+
+# class weights
+
+
+def skewed() -> Dataset:
+    """Two classes, the second with one row in eight."""
+    whole = tiny_dataset(160, 160)
+    parts = []
+    for split in (whole.train, whole.dev):
+        rows = [n for n, t in enumerate(split.targets) if t == 0 or (t == 2 and n % 24 == 2)]
+        chosen = select(split, split.name, rows)
+        parts.append(replace(chosen, targets=[int(t == 2) for t in chosen.targets]))
+    return Dataset("classification", ("angry", "glad"), *parts, None)
+
+
+def test_the_weighted_loss_is_the_mean_of_weight_times_cross_entropy() -> None:
+    data = skewed()
+    logits = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 0.1]], requires_grad=True)
+    labels = torch.tensor([0, 1, 1])
+    counts = np.bincount(data.train.targets)
+    expected = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        weight = len(data.train) / (2 * counts[label])
+        expected -= weight * (row[label] - np.log(np.exp(row).sum())) / 3
+    loss = _weighted_loss(data)(SimpleNamespace(logits=logits), labels)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+
+
+def test_class_weights_reach_the_training(tmp_path: Path) -> None:
+    """Where the plain teacher still answers the frequent class alone, this one finds the rare."""
+    data = skewed()
+    base = save_tiny(tiny_bert(("yes", "no")), tmp_path / "base")
+    recalls, fit = {}, []
+    for weights in ("none", "balanced"):
+        settings = tuned(epochs=8.0, batch_size=8, class_weights=weights)
+        facts = make(tmp_path / weights, base, settings, data)
+        recalls[weights] = facts["dev"]["per_class"]["glad"]["recall"]
+        with contextlib.suppress(TeacherError):
+            check_teacher(facts, data, 0.05)
+            fit.append(weights)
+    assert recalls["none"] < 0.2
+    assert recalls["balanced"] > 0.5
+    assert fit == ["balanced"]
 
 
 # resuming

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from factory.data import loading
 from factory.data.reading import column_problems
 from factory.data.source import hub_folder
-from factory.data.table import Table
+from factory.data.table import UNLABELLED_SPLIT, Table
 from factory.data.telling import Findings, first_few_of_names, nearest
 from factory.recipe import DataSettings
 from factory.store import sha256_of_directory
@@ -23,11 +24,40 @@ if TYPE_CHECKING:
 def read_hub(
     settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
 ) -> dict[str, Table]:
-    """The tables of the splits the recipe names, read by `datasets`.
+    """The tables of the labelled splits the recipe names, read by `datasets`.
 
     Raises:
         DataError: the data set cannot be loaded.
     """
+    named = {
+        "train": settings.train_split,
+        "dev": None if settings.dev_fraction is not None else settings.dev_split,
+        "test": settings.test_split,
+    }
+    wanted = [(split, name) for split, name in named.items() if name is not None]
+    tables = _read(wanted, settings, base_directory, cache_directory, findings)
+    return {table.split: table for table in tables}
+
+
+def read_unlabelled_splits(
+    settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
+) -> list[Table]:
+    """The tables of the splits the recipe reads without labels.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+    """
+    wanted = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_split or ()]
+    return _read(wanted, settings, base_directory, cache_directory, findings)
+
+
+def _read(
+    wanted: Sequence[tuple[str, str]],
+    settings: DataSettings,
+    base_directory: Path,
+    cache_directory: Path,
+    findings: Findings,
+) -> list[Table]:
     assert settings.hub is not None, "only called for a hub source"
     folder = hub_folder(settings, base_directory)
     cache = cache_directory
@@ -40,7 +70,7 @@ def read_hub(
     source = settings.hub if settings.config is None else f"{settings.hub} ({settings.config})"
     with loading.library_errors(source):
         splits = _load(settings, folder, cache)
-    return _tables(splits, source, settings, findings)
+    return _tables(splits, wanted, source, settings, findings)
 
 
 def _load(settings: DataSettings, folder: Path | None, cache: Path) -> DatasetDict:
@@ -69,17 +99,15 @@ def _load(settings: DataSettings, folder: Path | None, cache: Path) -> DatasetDi
 
 
 def _tables(
-    splits: DatasetDict, source: str, settings: DataSettings, findings: Findings
-) -> dict[str, Table]:
-    named = {
-        "train": settings.train_split,
-        "dev": None if settings.dev_fraction is not None else settings.dev_split,
-        "test": settings.test_split,
-    }
-    tables: dict[str, Table] = {}
-    for split, name in named.items():
-        if name is None:
-            continue
+    splits: DatasetDict,
+    wanted: Sequence[tuple[str, str]],
+    source: str,
+    settings: DataSettings,
+    findings: Findings,
+) -> list[Table]:
+    """Each split in `wanted`, a pair of what it is for and what the data set calls it."""
+    tables: list[Table] = []
+    for split, name in wanted:
         if name not in splits:
             findings.problems.append(
                 f"{source}: no split {name!r}{nearest(name, splits)}; the splits are "
@@ -88,14 +116,14 @@ def _tables(
             continue
         place = f"{source}, split {name}"
         dataset = splits[name]
-        if column_problems(place, dataset.column_names, settings, findings):
+        if column_problems(place, dataset.column_names, split, settings, findings):
             continue
         if len(dataset) == 0:
             findings.problems.append(f"{place}: holds no rows")
             continue
         table = loading.typed_table(dataset, split, place, settings, findings)
         if table is not None:
-            tables[split] = _without_types(table, dataset)
+            tables.append(_without_types(table, dataset))
     return tables
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from factory.data.source import LocalFile
-from factory.data.table import Table
+from factory.data.table import UNLABELLED_SPLIT, Table, wanted_columns
 from factory.data.telling import Findings, count, missing_column, places
 from factory.recipe import DataSettings
 
@@ -37,7 +37,8 @@ def scan_jsonl(
     if not kept:
         return None
     texts = tuple([_text(row[name]) for _, row in kept] for name in settings.text_columns)
-    labels = [row[settings.label] for _, row in kept]
+    labelled = file.split != UNLABELLED_SPLIT
+    labels = [row[settings.label] for _, row in kept] if labelled else []
     return Table(file.split, file.name, "line", [number for number, _ in kept], texts, labels, True)
 
 
@@ -50,7 +51,7 @@ def _with_all_columns(
 ) -> list[tuple[int, Row]]:
     """The rows that hold every column with usable values; the others become complaints."""
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
-    wanted = [*((name, "text") for name in settings.text_columns), (settings.label, "label")]
+    wanted = wanted_columns(file.split, settings)
     absent = [(name, setting) for name, setting in wanted if name not in keys]
     if rows:
         findings.problems.extend(
@@ -60,7 +61,7 @@ def _with_all_columns(
         return []
     kept: list[tuple[int, Row]] = []
     for number, row in rows:
-        complaint = _complaint(row, settings)
+        complaint = _complaint(row, wanted)
         if complaint is None:
             kept.append((number, row))
         else:
@@ -68,15 +69,15 @@ def _with_all_columns(
     return kept
 
 
-def _complaint(row: Row, settings: DataSettings) -> str | None:
-    for name in (*settings.text_columns, settings.label):
+def _complaint(row: Row, wanted: list[tuple[str, str]]) -> str | None:
+    for name, setting in wanted:
         if name not in row:
             return f"without the key {name!r}; every line needs it"
         value = row[name]
         strings = value if isinstance(value, list) else [value]
         if any(isinstance(item, str) and not _is_unicode(item) for item in strings):
             return f"where {name!r} holds half of a surrogate pair, which is no character"
-        if name != settings.label and value is not None and not isinstance(value, str):
+        if setting == "text" and value is not None and not isinstance(value, str):
             return f"where {name!r} is {_kind(value)}, not text; write it in quotation marks"
     return None
 

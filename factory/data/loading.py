@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory.data.table import Table
+from factory.data.table import UNLABELLED_SPLIT, Table
 from factory.data.telling import Findings, quote
 from factory.errors import DataError, MissingDependencyError
 from factory.recipe import DataSettings
@@ -129,6 +129,10 @@ def typed_table(
             kind = getattr(dataset.features[name], "dtype", "nested values")
             findings.problems.append(f"{source}: column {name!r} holds {kind}, not text")
             return None
+    texts: Any = columns_of(dataset, settings.text_columns)
+    numbers = list(range(1, len(dataset) + 1))
+    if split == UNLABELLED_SPLIT:
+        return Table(split, source, "row", numbers, tuple(texts), [], typed=True)
     label = dataset.features[settings.label]
     several = isinstance(label, List | LargeList)
     if several and settings.task == "multilabel":
@@ -140,12 +144,11 @@ def typed_table(
             'is expected; if several names apply to a text, set data.task = "multilabel"'
         )
         return None
-    texts: Any = columns_of(dataset, settings.text_columns)
     return Table(
         split=split,
         source=source,
         unit="row",
-        numbers=list(range(1, len(dataset) + 1)),
+        numbers=numbers,
         texts=tuple(texts),
         labels=columns_of(dataset, [settings.label])[0],
         typed=True,

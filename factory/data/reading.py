@@ -11,7 +11,7 @@ from typing import Any
 from factory.data import loading, scanning
 from factory.data.jsonl import scan_jsonl
 from factory.data.source import LocalFile
-from factory.data.table import Table
+from factory.data.table import UNLABELLED_SPLIT, Table, wanted_columns
 from factory.data.telling import Findings, count, first_few_of_names, missing_column, places
 from factory.errors import DataError
 from factory.recipe import DataSettings
@@ -31,6 +31,8 @@ def read_file(
         return None
     if file.format == "jsonl":
         return scan_jsonl(text, file, settings, findings)
+    if file.format == "txt":
+        return _lines(text, file, findings)
     return _scan_delimited(text, file, settings, findings)
 
 
@@ -64,7 +66,7 @@ def quoting_of(file: LocalFile, settings: DataSettings) -> str:
 
 
 def column_problems(
-    source: str, columns: Sequence[str], settings: DataSettings, findings: Findings
+    source: str, columns: Sequence[str], split: str, settings: DataSettings, findings: Findings
 ) -> bool:
     """Note wrong and repeated column names; say whether there are any."""
     before = len(findings.problems)
@@ -74,13 +76,24 @@ def column_problems(
             f"{source}: column names that stand twice: {first_few_of_names(repeated)}; "
             "every column needs its own name"
         )
-    wanted = [*((name, "text") for name in settings.text_columns), (settings.label, "label")]
     findings.problems.extend(
         missing_column(source, setting, name, columns)
-        for name, setting in wanted
+        for name, setting in wanted_columns(split, settings)
         if name not in columns
     )
     return len(findings.problems) > before
+
+
+def _lines(text: str, file: LocalFile, findings: Findings) -> Table | None:
+    """Every line of an unlabelled text file as a row, blank ones too."""
+    if not text.strip():
+        findings.problems.append(f"{file.name}: is empty; it needs one text per line")
+        return None
+    lines: list[str | None] = [*scanning.LINE_END.split(text)]
+    if lines[-1] == "":
+        lines.pop()
+    numbers = list(range(1, len(lines) + 1))
+    return Table(file.split, file.name, "line", numbers, (lines,), [], typed=False)
 
 
 def _scan_delimited(
@@ -98,7 +111,7 @@ def _scan_delimited(
     if not records.fields:
         return None
     header = records.fields[0]
-    if column_problems(f"{file.name}, line 1", header, settings, findings):
+    if column_problems(f"{file.name}, line 1", header, file.split, settings, findings):
         _hint_at_delimiter(file, header, findings)
         return None
     _note_uneven_rows(records, file, settings, findings)
@@ -119,7 +132,7 @@ def _scan_delimited(
         unit="line",
         numbers=numbers,
         texts=tuple(column(name) for name in settings.text_columns),
-        labels=column(settings.label),
+        labels=[] if file.split == UNLABELLED_SPLIT else column(settings.label),
         typed=False,
         header=tuple(header),
     )
@@ -207,13 +220,13 @@ def _read_parquet(
     except (OSError, ValueError) as error:
         findings.problems.append(f"{file.name}: is no readable parquet file ({error})")
         return None
-    if column_problems(file.name, columns, settings, findings):
+    if column_problems(file.name, columns, file.split, settings, findings):
         return None
     if rows == 0:
         findings.problems.append(f"{file.name}: holds columns but no rows")
         return None
     with loading.library_errors(file.name):
-        wanted = list(dict.fromkeys((*settings.text_columns, settings.label)))
+        wanted = list(dict.fromkeys(name for name, _ in wanted_columns(file.split, settings)))
         dataset = loading.load_file("parquet", path, cache, {"columns": wanted})
     if len(dataset) != rows:
         problem = f"{file.name}: the file says {rows} rows, datasets reads {len(dataset)}"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from factory.data.table import UNLABELLED_SPLIT
 from factory.errors import DataError
 from factory.recipe import DataSettings
 from factory.store import sha256_of_directory
 from serving.bundle import sha256_file
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "txt"]
 FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
+FILES_HEADLINE = "the data files cannot be used"
+UNLABELLED_FORMATS: tuple[Format, ...] = ("txt", *FORMATS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class LocalFile:
     """One file of the recipe.
 
     Args:
-        split: train, dev or test.
+        split: train, dev, test or unlabelled.
         name: the path as the recipe gives it; messages use it.
         path: where it is.
         format: how it is written, without compression.
@@ -42,21 +46,47 @@ def local_files(settings: DataSettings, base_directory: Path) -> list[LocalFile]
         DataError: a file is missing or has an unknown ending; all such files together.
     """
     named = {"train": settings.train, "dev": settings.dev, "test": settings.test}
+    wanted = [(split, name) for split, name in named.items() if name is not None]
+    return _found(wanted, FORMATS, base_directory)
+
+
+def unlabelled_files(settings: DataSettings, base_directory: Path) -> list[LocalFile]:
+    """The recipe's files of unlabelled text, in its order.
+
+    Raises:
+        DataError: as `local_files`, or lines of a txt file where pairs are needed.
+    """
+    wanted = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_names]
+    files = _found(wanted, UNLABELLED_FORMATS, base_directory)
+    if len(settings.text_columns) == 2:
+        columns = " and ".join(repr(name) for name in settings.text_columns)
+        problems = [
+            f"data.unlabelled: {file.name} holds one text per line, but data.text asks for pairs; "
+            f"give a csv, tsv, jsonl or parquet file with the columns {columns}"
+            for file in files
+            if file.format == "txt"
+        ]
+        if problems:
+            raise DataError(FILES_HEADLINE, problems)
+    return files
+
+
+def _found(
+    wanted: Sequence[tuple[str, str]], formats: Sequence[Format], base_directory: Path
+) -> list[LocalFile]:
     files: list[LocalFile] = []
     problems: list[str] = []
-    for split, name in named.items():
-        if name is None:
-            continue
+    for split, name in wanted:
         path = base_directory / name
-        file_format, gzipped = _format_of(path)
+        file_format, gzipped = _format_of(path, formats)
         if not path.is_file():
             problems.append(_missing_file(split, name, path))
         elif file_format is None:
-            problems.append(_unknown_format(split, name))
+            problems.append(_unknown_format(split, name, formats))
         else:
             files.append(LocalFile(split, name, path, file_format, gzipped))
     if problems:
-        raise DataError("the data files cannot be used", problems)
+        raise DataError(FILES_HEADLINE, problems)
     return files
 
 
@@ -104,12 +134,27 @@ def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, o
     return identity
 
 
-def _format_of(path: Path) -> tuple[Format | None, bool]:
+def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[str, object] | None:
+    """What identifies the unlabelled text beside the labelled source; None when there is none.
+
+    Raises:
+        DataError: a file is missing, has an unknown ending, or cannot hold what is needed.
+    """
+    files = unlabelled_files(settings, base_directory)
+    splits = settings.unlabelled_split
+    if not files and splits is None:
+        return None
+    # how a file is read follows from its ending, and which repetition stays from the order
+    named = [{"format": file.format, "sha256": sha256_file(file.path)} for file in files]
+    return {"files": named, "splits": splits}
+
+
+def _format_of(path: Path, formats: Sequence[Format]) -> tuple[Format | None, bool]:
     endings = [ending.lower().lstrip(".") for ending in path.suffixes]
     gzipped = endings[-1:] == ["gz"]
     if gzipped:
         endings.pop()
-    found = [name for name in FORMATS if endings[-1:] == [name]]
+    found = [name for name in formats if endings[-1:] == [name]]
     return (found[0] if found else None), gzipped
 
 
@@ -124,8 +169,8 @@ def _missing_file(setting: str, name: str, path: Path) -> str:
     return f"data.{setting}: no such file {name} in {path.parent}{hint}"
 
 
-def _unknown_format(setting: str, name: str) -> str:
-    endings = ", ".join(f".{known}" for known in FORMATS)
+def _unknown_format(setting: str, name: str, formats: Sequence[Format]) -> str:
+    endings = ", ".join(f".{known}" for known in formats)
     if Path(name.removesuffix(".gz")).suffix.lower() in (".json", ".ndjson"):
         hint = "one JSON object per line goes into a file with the ending .jsonl"
     else:

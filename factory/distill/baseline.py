@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from factory.class_weights import class_weights
 from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split, is_multilabel
 from factory.distill.intermediate import intermediate_phase
@@ -34,6 +37,7 @@ def train_baseline(
     source: ModelSource | None,
     settings: DistillSettings,
     unlabelled_rows: int = 0,
+    weigh_classes: bool = False,
 ) -> dict[str, Any]:
     """Train the same student on the hard labels alone, for as many steps as `distill` takes.
 
@@ -43,6 +47,7 @@ def train_baseline(
     Args:
         unlabelled_rows: rows the distilled student learns on besides; the baseline cannot use
             them and takes their steps on the labelled rows.
+        weigh_classes: as the teacher was trained (`teacher.class_weights`).
     """
     rows = encode_inputs(teacher.tokenizer, train.inputs(), teacher.max_length)
     if settings.baseline == "random":
@@ -60,7 +65,15 @@ def train_baseline(
     checkpoint = directory / "baseline.checkpoint"
     modules = nn.ModuleDict({"student": start.model})
     with used_vocabulary(rows, start.model.bert) as small_rows:
-        points = train_phase(phase, modules, small_rows, losses, checkpoint, teacher.device)
+        points = train_phase(
+            phase,
+            modules,
+            small_rows,
+            losses,
+            checkpoint,
+            teacher.device,
+            row_weights=_row_weights(train, teacher) if weigh_classes else None,
+        )
     save_student(directory, start.model, teacher.tokenizer, points)
     return {"steps": total_steps(phase, len(rows)), "losses": summary(points)}
 
@@ -93,6 +106,11 @@ def baseline_phase(settings: DistillSettings, rows: int, unlabelled_rows: int = 
         unscaled.weight_decay,
         unscaled.seed,
     )
+
+
+def _row_weights(train: Split, teacher: TorchClassifier) -> NDArray[np.float32]:
+    weights = class_weights(train.targets, teacher.model.config.num_labels)
+    return weights[np.array(train.targets, dtype=np.int64)]
 
 
 def _targets(train: Split, labels: int, device: str) -> Tensor:

@@ -1,0 +1,369 @@
+"""Text without labels: what is read, what is dropped and counted, and what is kept on disk."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.data.dataset import Dataset, Split
+from factory.data.source import unlabelled_identity
+from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
+from factory.errors import DataError
+from factory.recipe import DataSettings
+
+REAL_DATA = os.environ.get("FACTORY_REAL_DATA")
+
+SINGLE = Dataset(
+    "classification",
+    ("a", "b"),
+    Split("train", ["seen one", "seen two"], None, [0, 1]),
+    Split("dev", ["dev one", "Straße  nach Rom"], None, [0, 1]),
+    Split("test", ["test one"], None, [0]),
+)
+PAIRS = Dataset(
+    "classification",
+    ("a", "b"),
+    Split("train", ["left"], ["right"], [0]),
+    Split("dev", ["q"], ["a"], [1]),
+    None,
+)
+TWO = ["one", "two"]
+
+
+class Outcome:
+    """Rows with their facts, or the problems; and what was told."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self.facts: dict[str, Any] = {}
+        self.problems: tuple[str, ...] = ()
+        self.notices: list[str] = []
+
+    def dropped(self, source: int = 0) -> dict[str, int]:
+        """The reasons for which rows of a source were dropped."""
+        return {k: v for k, v in self.facts["sources"][source]["dropped"].items() if v}
+
+
+Load = Callable[..., Outcome]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Write files beside a recipe and run the stage on those it names."""
+
+    def write_and_load(
+        files: dict[str, str | bytes], dataset: Dataset = SINGLE, **changes: Any
+    ) -> Outcome:
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(
+                content if isinstance(content, bytes) else content.encode()
+            )
+        named = {"train": "train.tsv", "dev": "dev.tsv", "unlabelled": list(files)}
+        outcome = Outcome()
+        try:
+            outcome.rows, outcome.facts = load_unlabelled(
+                DataSettings(**{**named, **changes}),
+                tmp_path,
+                tmp_path / "cache",
+                dataset,
+                outcome.notices.append,
+            )
+        except DataError as error:
+            outcome.problems = error.problems
+        return outcome
+
+    return write_and_load
+
+
+def test_one_text_per_line(load: Load) -> None:
+    outcome = load({"more.txt": '\ufeffone\n\n  two, "three"\t\u2028four \r\n \t\nfive'})
+    assert outcome.rows == ["one", '  two, "three"\t\u2028four ', "five"]
+    assert outcome.facts == {
+        "rows": 3,
+        "beyond_limit": 0,
+        "sources": [
+            {
+                "source": "more.txt",
+                "rows": 5,
+                "kept": 3,
+                "dropped": {"empty": 2, "repeated": 0, "in_train": 0, "in_dev": 0, "in_test": 0},
+            }
+        ],
+    }
+    assert outcome.notices == ["more.txt: 5 rows, 3 kept; dropped: 2 empty"]
+
+
+def test_one_file_may_stand_without_a_list(load: Load) -> None:
+    assert load({"more.txt": "one\n"}, unlabelled="more.txt").rows == ["one"]
+
+
+def parquet(columns: dict[str, list[Any]]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table(columns), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def test_every_format_without_a_label_column(load: Load) -> None:
+    files: dict[str, str | bytes] = {
+        "a.csv": 'id,text\n1,"one, ""1"""\n2,\n',
+        "b.tsv": 'text\tlabel\n"two"\tignored\nthree\t\n',
+        "c.jsonl": '{"text": "four", "label": [1, null]}\n{"text": null}\n{"text": " "}\n',
+        "d.parquet": parquet({"text": ["five", None], "label": [[1], [2]]}),
+        "e.txt": "six\n",
+    }
+    packed = {f"{name}.gz": gzip.compress(v if isinstance(v, bytes) else v.encode())
+              for name, v in files.items()}  # fmt: skip
+    expected = ['one, "1"', '"two"', "three", "four", "five", "six"]
+    for given_files in (files, packed):
+        outcome = load(dict(given_files))
+        assert outcome.problems == ()
+        assert outcome.rows == expected
+        empty = [source["dropped"]["empty"] for source in outcome.facts["sources"]]
+        assert empty == [1, 0, 2, 1, 0]
+
+
+def test_rows_of_train_dev_and_test_and_repetitions_are_dropped_and_counted(load: Load) -> None:
+    outcome = load(
+        {
+            "a.txt": "new\nseen one\ndev one\ntest one\nnew\nseen two\nseen one\n",
+            "b.txt": "new\nnewer\n",
+        }
+    )
+    assert outcome.rows == ["new", "newer"]
+    assert outcome.dropped(0) == {"in_train": 3, "in_dev": 1, "in_test": 1, "repeated": 1}
+    assert outcome.dropped(1) == {"repeated": 1}
+    assert [source["kept"] for source in outcome.facts["sources"]] == [1, 1]
+    assert outcome.notices[0] == (
+        "a.txt: 7 rows, 1 kept; dropped: 1 repeated, 3 already in train, "
+        "1 in dev, which must stay unseen, 1 in test, which must stay unseen"
+    )
+
+
+def test_held_out_rows_are_recognized_in_other_case_and_spacing(load: Load) -> None:
+    """To a lower-casing tokenizer these are the very rows it is scored on."""
+    outcome = load({"a.txt": "DEV  one\n STRASSE nach\tROM \nSeen One\nTest one \n"})
+    assert outcome.rows == ["Seen One"]  # another text than train's: two rows do not harm
+    assert outcome.dropped() == {"in_dev": 2, "in_test": 1}
+
+
+def test_pairs(load: Load) -> None:
+    rows = "one\ttwo\nleft\tright\nright\tleft\nq\ta\nq\tb\nq\t\n\tb\nq\tb\n"
+    outcome = load({"p.tsv": rows}, PAIRS, text=TWO)
+    assert outcome.rows == [("right", "left"), ("q", "b")]
+    assert outcome.dropped() == {"in_train": 1, "in_dev": 1, "empty": 2, "repeated": 1}
+
+
+def test_lines_are_no_pairs(load: Load) -> None:
+    (problem,) = load({"p.txt": "one\n"}, PAIRS, text=TWO).problems
+    assert "p.txt holds one text per line, but data.text asks for pairs" in problem
+    assert "csv, tsv, jsonl or parquet file with the columns 'one' and 'two'" in problem
+
+
+def test_all_problems_with_their_places(load: Load) -> None:
+    outcome = load(
+        {
+            "a.txt": b"fine\nbr\xffken\nfine\n",
+            "b.csv": "body,label\nx,1\n",
+            "c.jsonl": '{"text": 3}\n{"text": "fine"}\nnonsense\n',
+            "d.csv": "text,other\nx,1\ny\n",
+            "e.parquet": parquet({"text": [1, 2]}),
+            "f.txt": " \n",
+        }
+    )
+    assert outcome.rows == []
+    told = "\n".join(outcome.problems)
+    for part in (
+        "a.txt, line 2: not UTF-8",
+        "b.csv, line 1: no column 'text'",
+        "c.jsonl, line 1: 1 line where 'text' is a number, not text",
+        "c.jsonl, line 3: 1 line with invalid JSON",
+        "d.csv, line 3: 1 row with 1 field, the header has 2",
+        "e.parquet: column 'text' holds int64, not text",
+        "f.txt: is empty; it needs one text per line",
+    ):
+        assert part in told
+    assert len(outcome.problems) == 7
+
+
+def test_nothing_left_is_an_error_that_says_why(load: Load) -> None:
+    (problem,) = load({"a.txt": "dev one\nseen one\n\n"}).problems
+    assert problem.startswith("no row is left of a.txt: 3 rows, 0 kept; dropped: 1 empty")
+
+
+def test_a_limit_draws_by_seed_and_a_higher_one_adds(load: Load) -> None:
+    lines = [f"text {number}" for number in range(300)]
+    content = "\n".join(lines)
+    few = load({"a.txt": content}, unlabelled_limit=50)
+    assert len(few.rows) == few.facts["rows"] == 50
+    assert few.facts["beyond_limit"] == 250
+    assert few.notices[-1] == "data.unlabelled_limit: 50 of 300 unlabelled rows drawn"
+    assert few.rows == [line for line in lines if line in set(few.rows)]  # in the file's order
+    more = load({"a.txt": content}, unlabelled_limit=80)
+    assert set(few.rows) < set(more.rows)
+    backwards = load({"a.txt": "\n".join(reversed(lines))}, unlabelled_limit=50)
+    assert set(backwards.rows) == set(few.rows)
+    other = load({"a.txt": content}, unlabelled_limit=50, seed=7)
+    assert 0 < len(set(other.rows) & set(few.rows)) < 40
+    assert len({number // 100 for number in range(300) if lines[number] in few.rows}) == 3
+    assert load({"a.txt": content}, unlabelled_limit=300).rows == lines
+
+
+# hub splits
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> DataSettings:
+    """A local folder in the hub's layout, with GLUE's way of keeping labels back."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    for split, texts, labels in (
+        ("train", ["seen one", "x"], [0, 1]),
+        ("validation", ["dev one", "y"], [0, 1]),
+        ("test", ["dev one", "new", "", "newer"], [-1, -1, -1, -1]),
+        ("extra", ["extra", "new"], [-1, -1]),
+    ):
+        table = pyarrow.table({"text": texts, "label": labels})
+        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        + "".join(
+            f"  - split: {split}\n    path: {split}.parquet\n"
+            for split in ("train", "validation", "test", "extra")
+        )
+        + "---\n"
+    )
+    return DataSettings(hub="hub", unlabelled_split=["test", "extra"])
+
+
+def test_hub_splits_without_their_labels(tmp_path: Path, hub: DataSettings) -> None:
+    rows, facts = load_unlabelled(hub, tmp_path, tmp_path / "cache", SINGLE, lambda line: None)
+    assert rows == ["new", "newer", "extra"]
+    sources: Any = facts["sources"]
+    assert [source["source"] for source in sources] == ["hub, split test", "hub, split extra"]
+    assert sources[0]["dropped"]["empty"] == sources[0]["dropped"]["in_dev"] == 1
+    assert sources[1]["dropped"]["repeated"] == 1
+
+
+def test_hub_splits_and_files_together(tmp_path: Path, hub: DataSettings) -> None:
+    (tmp_path / "more.txt").write_text("more\nnew\n")
+    both = hub.model_copy(update={"unlabelled": "more.txt"})
+    rows, _ = load_unlabelled(both, tmp_path, tmp_path / "cache", SINGLE, lambda line: None)
+    assert rows == ["more", "new", "newer", "extra"]
+
+
+def test_a_hub_split_that_is_not_there(tmp_path: Path, hub: DataSettings) -> None:
+    wrong = hub.model_copy(update={"unlabelled_split": ["tset"]})
+    with pytest.raises(DataError) as caught:
+        load_unlabelled(wrong, tmp_path, tmp_path / "cache", SINGLE, lambda line: None)
+    (problem,) = caught.value.problems
+    assert "no split 'tset' (did you mean 'test'?)" in problem
+    assert "set data.unlabelled_split" in problem
+
+
+# identity and files that are not there
+
+
+def test_identity_is_content_and_format(tmp_path: Path) -> None:
+    data = {"train": "t.tsv", "dev": "d.tsv"}
+    assert unlabelled_identity(DataSettings(**data), tmp_path) is None
+    (tmp_path / "a.txt").write_text("text\none\n")
+    (tmp_path / "b.csv").write_text("text\none\n")
+
+    def identity(*names: str) -> Any:
+        return unlabelled_identity(DataSettings(**data, unlabelled=list(names)), tmp_path)
+
+    assert identity("a.txt") != identity("b.csv")
+    (tmp_path / "renamed.txt").write_text("text\none\n")
+    assert identity("a.txt") == identity("renamed.txt")
+    before = identity("a.txt")
+    (tmp_path / "a.txt").write_text("text\ntwo\n")
+    assert identity("a.txt") != before
+    assert json.dumps(before)
+
+
+def test_missing_files_and_unknown_endings(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").touch()
+    (tmp_path / "a.doc").touch()
+    data = DataSettings(train="t.tsv", dev="d.tsv", unlabelled=["text.txt", "a.doc"])
+    with pytest.raises(DataError) as caught:
+        unlabelled_identity(data, tmp_path)
+    missing, unknown = caught.value.problems
+    assert missing.startswith("data.unlabelled: no such file text.txt in")
+    assert "similar there: texts.txt" in missing
+    assert "a.doc has none of the endings .txt, .csv, .tsv, .jsonl, .parquet" in unknown
+
+
+def test_lines_hold_no_labels_so_train_is_no_txt(tmp_path: Path) -> None:
+    for name in ("t.txt", "d.tsv"):
+        (tmp_path / name).touch()
+    from factory.data.source import local_files
+
+    with pytest.raises(DataError, match=r"t\.txt has none of the endings \.csv"):
+        local_files(DataSettings(train="t.txt", dev="d.tsv"), tmp_path)
+
+
+# on disk
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1)
+
+
+@settings(deadline=None)
+@given(rows=TEXTS | st.lists(st.tuples(st.text("ab\n\x00é"), st.text("ab,\r")), min_size=1))
+def test_rows_survive_the_disk(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    here = tmp_path_factory.mktemp("rows")
+    write_unlabelled(rows, here)
+    assert read_unlabelled(here) == rows
+
+
+def test_a_broken_directory_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no readable unlabelled text"):
+        read_unlabelled(tmp_path)
+    (tmp_path / "unlabelled.parquet").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="run the unlabelled stage again"):
+        read_unlabelled(tmp_path)
+
+
+# real data
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_DATA, reason="FACTORY_REAL_DATA names no folder of data sets")
+def test_real_messages(tmp_path: Path) -> None:
+    """Every split once more, as unlabelled text: only rows of test may be left."""
+    from factory.data import load_dataset
+
+    base = Path(REAL_DATA or "") / "sms-spam"
+    data = DataSettings(
+        train="train.tsv", dev="dev.tsv", unlabelled=["train.tsv", "dev.tsv", "test.tsv"]
+    )
+    dataset, _ = load_dataset(data, base, tmp_path / "cache", lambda line: None)
+    told: list[str] = []
+    rows, facts = load_unlabelled(data, base, tmp_path / "cache", dataset, told.append)
+    train, dev, test = (source for source in facts["sources"])  # type: ignore[attr-defined]
+    assert [source["rows"] for source in (train, dev, test)] == [3590, 513, 1026]
+    assert (train["kept"], dev["kept"]) == (0, 0)
+    assert dev["dropped"]["in_dev"] == 513
+    assert 900 < test["kept"] == len(rows) <= 1026
+    held_out = {" ".join(text.split()).casefold() for text in dataset.dev.texts}
+    assert not held_out & {" ".join(str(row).split()).casefold() for row in rows}
+    assert [line.partition(",")[0] for line in told[-3:]] == [
+        f"{name}.tsv: {rows}"
+        for name, rows in zip(("train", "dev", "test"), ("3", "513 rows", "1"), strict=True)
+    ]
+    write_unlabelled(rows, tmp_path)
+    assert read_unlabelled(tmp_path) == rows
+    # what dev holds is not there, what train holds is not wanted; the rest is
+    bare = replace(dataset, train=Split("train", ["x"], None, [0]))
+    more, _ = load_unlabelled(data, base, tmp_path / "cache", bare, told.append)
+    assert len(more) > 3590 * 0.9 + len(rows)
