@@ -76,6 +76,10 @@ class DataSettings(Section):
     allow_duplicates: bool = Field(
         default=False, description="accept texts that stand in two splits, and count them"
     )
+    allow_empty: bool = Field(
+        default=False,
+        description="accept empty texts, as one side of a pair may be, and count them",
+    )
     seed: int = Field(default=42, description="draws the rows of dev_fraction")
 
     @property
