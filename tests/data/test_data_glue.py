@@ -179,7 +179,7 @@ def test_a_config_that_is_not_there_is_told_with_those_that_are(load: Load, glue
 
 def test_an_empty_side_of_a_pair_is_accepted_when_asked(load: Load, tmp_path: Path) -> None:
     """Two training pairs of the hub's QQP have an empty second question."""
-    rows = {
+    rows: dict[str, Rows] = {
         "train": [("a", "b", 0), ("c", "", 1), ("d", " ", 0)],
         "validation": [("e", "f", 0)],
     }
@@ -195,7 +195,10 @@ def test_an_empty_side_of_a_pair_is_accepted_when_asked(load: Load, tmp_path: Pa
 
 
 def test_null_is_refused_even_so(load: Load, tmp_path: Path) -> None:
-    rows = {"train": [("a", None, 0), ("b", "c", 1)], "validation": [("e", "f", 0)]}
+    rows: dict[str, Rows] = {
+        "train": [("a", None, 0), ("b", "c", 1)],
+        "validation": [("e", "f", 0)],
+    }
     write_glue(tmp_path / "glue", {"qqp": rows})
     settings = {"hub": "glue", "config": "qqp", "text": ["question1", "question2"]}
     load({}, **settings, allow_empty=True).problem("row 1: 1 row without a text (null)")
