@@ -152,7 +152,8 @@ class StudentSettings(Section):
         default=0.0, description="while training; the paper's student has 0.1"
     )
     start: str = Field(
-        default="teacher", description='"teacher", "random", or a checkpoint: hub id, folder'
+        default="teacher",
+        description='"teacher", "random", or a checkpoint: hub id, folder, bundle',
     )
     revision: str | None = Field(default=None, description="revision of a hub checkpoint")
 

@@ -72,7 +72,8 @@ def settle_classifier(
             return
         model.classifier.weight.normal_(std=config.initializer_range)
         model.classifier.bias.zero_()
-    say(f"{where} starts new, the checkpoint's labels are {_short(known) if loaded else 'none'}")
+    theirs = f"the checkpoint's labels are {_short(known)}" if known else "the checkpoint has none"
+    say(f"{where} starts new, {theirs}")
 
 
 def labels_of(config: Mapping[str, Any]) -> list[str] | None:

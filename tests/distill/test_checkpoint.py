@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from reference_checkpoint import FIELDS, TEACHER_HIDDEN, reference_state, write_reference
 from safetensors.torch import save_file
-from tiny_models import LABELS, VOCABULARY, save_tiny, tiny_bert
+from tiny_models import LABELS, save_tiny, tiny_bert
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
@@ -22,49 +23,6 @@ from factory.model_source import ModelSource
 from factory.recipe import StudentSettings
 
 SHAPE: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 32}
-FIELDS: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}
-TEACHER_HIDDEN = 24
-# what stands in the config.json of the reference's general students; no model_type
-REFERENCE_CONFIG: dict[str, Any] = {
-    "attention_probs_dropout_prob": 0.1,
-    "cell": {},
-    "emb_size": 16,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "hidden_size": 16,
-    "initializer_range": 0.02,
-    "intermediate_size": 32,
-    "max_position_embeddings": 32,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "pre_trained": "",
-    "structure": [],
-    "type_vocab_size": 2,
-    "vocab_size": len(VOCABULARY),
-}
-
-
-def reference_state() -> dict[str, Tensor]:
-    """A general student's weights: encoder, language model heads, a projection per layer."""
-    bert = tiny_bert(seed=5, **FIELDS).bert
-    state = {f"bert.{name}": tensor.clone() for name, tensor in bert.state_dict().items()}
-    state["bert.embeddings.position_ids"] = torch.arange(32).unsqueeze(0)
-    state["cls.predictions.bias"] = torch.ones(len(VOCABULARY))
-    state["cls.predictions.decoder.weight"] = torch.ones(len(VOCABULARY), 16)
-    state["cls.seq_relationship.weight"] = torch.ones(2, 16)
-    for layer in range(3):
-        state[f"fit_denses.{layer}.weight"] = torch.randn(TEACHER_HIDDEN, 16)
-        state[f"fit_denses.{layer}.bias"] = torch.randn(TEACHER_HIDDEN)
-    return state
-
-
-def write_reference(folder: Path, state: Mapping[str, Tensor], zipped: bool = False) -> Path:
-    """A folder as the reference published it: pickled weights, vocab.txt, no tokenizer.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(REFERENCE_CONFIG))
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
-    torch.save(dict(state), folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    return folder
 
 
 def write_shards(folder: Path, state: Mapping[str, Tensor], suffix: str) -> Path:
@@ -131,7 +89,7 @@ def test_the_references_folder_is_taken_with_its_projections(
     assert begun.model.config.id2label == dict(enumerate(LABELS))
     told = capsys.readouterr().err
     assert f"student.start {folder}: trained width projections taken, all 3" in told
-    assert "the classifier starts new, the checkpoint's labels are none" in told
+    assert "the classifier starts new, the checkpoint has none" in told
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
