@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from reference_checkpoint import FIELDS, TEACHER_HIDDEN, reference_state, write_reference
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tiny_line import ROOT, python
 from tiny_models import LABELS, save_tiny, tiny_bert
 from torch import Tensor, nn
 
@@ -282,3 +284,49 @@ def test_labels_that_are_not_named_say_nothing(
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = start(teacher, dataset, tmp_path).model
     assert not torch.isclose(model.classifier.weight, other.classifier.weight).any()
+
+
+# by name
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+from tiny_models import tiny_bert, tiny_classifier
+from factory.distill.student import start_student
+from factory.encoding import encode_inputs
+from factory.model_source import find_model
+from factory.recipe import StudentSettings
+
+name = "huawei-noah/TinyBERT_General_4L_312D"
+source = find_model(name, Path("/"), "student.start", revision="v2")
+assert source.location == name
+teacher = tiny_classifier(tiny_bert())
+settings = StudentSettings(layers=2, hidden=16, heads=4, intermediate=32, start=name)
+rows = encode_inputs(teacher.tokenizer, ["the lamp is late"] * 4, teacher.max_length)
+begun = start_student(settings, source, teacher, (2, 3), rows, 1)
+tensors = {f"fit_denses.{n}.{k}": p for n, m in enumerate(begun.projections)
+           for k, p in m.named_parameters()}
+tensors |= {f"bert.{n}": t for n, t in begun.model.bert.named_parameters()}
+save_file({n: t.detach().clone() for n, t in tensors.items()}, sys.argv[1])
+"""
+
+
+def test_a_hub_name_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache as the hub's client leaves it after a download; the network is off."""
+    state = reference_state()
+    repository = tmp_path / "hub" / "models--huawei-noah--TinyBERT_General_4L_312D"
+    commit = "34707a33cd59a94ecde241ac209bf35103691b43"
+    write_reference(repository / "snapshots" / commit, state)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v2").write_text(commit)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = [str(ROOT), str(ROOT / "tests")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    python(PROGRAM, tmp_path / "begun.safetensors")
+    begun = load_file(tmp_path / "begun.safetensors")
+    for name in (f"fit_denses.{layer}.{part}" for layer in range(3) for part in ("weight", "bias")):
+        assert torch.equal(begun[name], state[name])
+    assert all(torch.equal(t, state[n]) for n, t in begun.items() if n.startswith("bert."))
