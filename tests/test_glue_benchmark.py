@@ -105,6 +105,9 @@ def test_a_failed_task_and_a_failed_gate_stop_nothing(tmp_path: Path, real_data:
     value = f"{100 * scores['student']['dev']['value']:.1f}"
     assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-"] * 7 + [value, "-", "-"]
     assert "- sst2, ours: error, exit code 1; nothing was measured" in done.stdout
+    # scored by the table's metric, or else that is said
+    stands_in = "Not the table's metric: mrpc of ours is" in done.stdout
+    assert stands_in == (results["mrpc"]["metric"] != "f1")
     assert "- mrpc, ours: gate failed, teacher teacher, data from the local folder" in done.stdout
 
 
