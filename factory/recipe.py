@@ -76,6 +76,10 @@ class DataSettings(Section):
     allow_duplicates: bool = Field(
         default=False, description="accept texts that stand in two splits, and count them"
     )
+    allow_empty: bool = Field(
+        default=False,
+        description="accept empty texts, as one side of a pair may be, and count them",
+    )
     unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="file or files of text without labels, which the student also learns from: "
@@ -185,7 +189,8 @@ class StudentSettings(Section):
         default=0.0, description="while training; the paper's student has 0.1"
     )
     start: str = Field(
-        default="teacher", description='"teacher", "random", or a checkpoint: hub id, folder'
+        default="teacher",
+        description='"teacher", "random", or a checkpoint: hub id, folder, bundle',
     )
     revision: str | None = Field(default=None, description="revision of a hub checkpoint")
 

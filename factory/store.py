@@ -47,7 +47,7 @@ class Step:
     @property
     def directory_name(self) -> str:
         """Stage and the first twelve digits of the fingerprint."""
-        return f"{self.stage}-{self.fingerprint[:12]}"
+        return directory_name(self.stage, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,11 @@ class Store:
                     "or give this one its own with --store DIRECTORY"
                 ) from error
             yield
+
+
+def directory_name(stage: str, fingerprint: str) -> str:
+    """What the artifact of one stage with one fingerprint is called in a store."""
+    return f"{stage}-{fingerprint[:12]}"
 
 
 def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:

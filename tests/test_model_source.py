@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -146,6 +147,41 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     (model / "config.json").unlink()
     (problem,) = refused("bert", tmp_path).problems
     assert problem == f"{model} holds no config.json, so it is no model folder"
+
+
+def test_a_stages_folder_names_its_model_folder(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "distill-0123" / "model")
+    (problem,) = refused("distill-0123", tmp_path).problems
+    assert problem.endswith(f"so it is no model folder; did you mean {model}?")
+    assert find_model("distill-0123/model", tmp_path, "k").location == str(model)
+
+
+def write_bundle(store: Path, student: str) -> Path:
+    """What `factory run` names at its end: ONNX files, and a record of what it was made from."""
+    folder = store / "bundle-fedcba987654"
+    (folder / "onnx").mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "manifest.json").write_text("{}")
+    record = {"stage": "bundle", "inputs": {"data": "0" * 64, "student": student}}
+    (folder / "artifact.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_bundle_stands_for_its_student(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path, "0123456789abcdef" * 4)
+    write_model(tmp_path / "distill-aaaaaaaaaaaa" / "model", "pytorch_model.bin")
+    model = write_model(tmp_path / "distill-0123456789ab" / "model")
+    source = find_model(str(bundle), tmp_path, "student.start")
+    assert source == ModelSource(str(model), None, f"sha256:{sha256_of_directory(model)}")
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_bundle_away_from_its_store_is_refused(tmp_path: Path, record: bool) -> None:
+    bundle = write_bundle(tmp_path, "0123456789abcdef" * 4)
+    if not record:
+        (bundle / "artifact.json").unlink()
+    (problem,) = refused(bundle.name, tmp_path).problems
+    assert problem.startswith(f"{bundle} is a bundle, which holds ONNX files and no torch weights")
 
 
 @pytest.mark.parametrize("name", ["./bert", "../bert", "/no/such/bert", "~/bert", "a/b/c"])

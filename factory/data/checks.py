@@ -26,16 +26,24 @@ def check_batch(rows: int, batch_size: int, what: str) -> None:
         raise DataError(f"too little data for {what}", [problem])
 
 
-def check_texts(table: Table, columns: Sequence[str], findings: Findings) -> None:
-    """Note texts that are null, empty, or nothing but blanks."""
+def check_texts(
+    table: Table, columns: Sequence[str], allow_empty: bool, findings: Findings
+) -> None:
+    """Note texts that are null, empty, or nothing but blanks; null is never accepted."""
     for name, column in zip(columns, table.texts, strict=True):
         nulls = [row for row, text in enumerate(column) if text is None]
         blanks = [row for row, text in enumerate(column) if text is not None and not text.strip()]
         for rows, what in ((nulls, "without a text (null)"), (blanks, "with an empty text")):
-            if rows:
+            if not rows:
+                continue
+            told = f"{table.places(rows)}: {count(len(rows), 'row')} {what} in column {name!r}"
+            if rows is nulls:
+                findings.problems.append(f"{told}; remove or fill them")
+            elif allow_empty:
+                findings.notices.append(f"{told} (data.allow_empty)")
+            else:
                 findings.problems.append(
-                    f"{table.places(rows)}: {count(len(rows), 'row')} {what} in column "
-                    f"{name!r}; remove or fill them"
+                    f"{told}; remove or fill them, or set data.allow_empty = true"
                 )
 
 

@@ -45,7 +45,7 @@ def load_split(
     (file,) = local_files(settings, path.parent)
     table = read_file(file, settings, cache_directory, findings)
     if table is not None:
-        check_texts(table, settings.text_columns, findings)
+        check_texts(table, settings.text_columns, settings.allow_empty, findings)
         targets = encode({path.stem: table}, settings, findings).targets[path.stem]
     if table is None or findings.problems:
         raise DataError(f"{path} cannot be scored", findings.problems)

@@ -52,7 +52,7 @@ def load_dataset(
     else:
         tables = read_hub(settings, base_directory, cache_directory, findings)
     for table in tables.values():
-        check_texts(table, settings.text_columns, findings)
+        check_texts(table, settings.text_columns, settings.allow_empty, findings)
     encoding = encode(tables, settings, findings)
     for split, table in tables.items():
         check_repeats(table, encoding.targets[split], findings)

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from factory.classifier import TorchClassifier
+from factory.distill.checkpoint import labels_of, settle_classifier, take_projections
 from factory.distill.derive import derive_student
 from factory.encoding import EncodedRows
 from factory.errors import RecipeError, first_line
 from factory.model_source import ModelSource
+from factory.progress import say
 from factory.recipe import StudentSettings
 
 CALIBRATION_ROWS = 512
@@ -91,12 +93,15 @@ def start_student(
             calibration.pad_id,
         )
         derive_student(model, projections, teacher, layer_map, few)
+    if source is not None:
+        take_projections(projections, source)
     return StudentStart(model.to(teacher.device), projections.to(teacher.device))
 
 
 def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     """A student whose encoder comes from a checkpoint of exactly the recipe's shape.
 
+    Its classifier comes along when it was trained on the same labels; other heads are dropped.
     Early TinyBERT folders have no model_type in their config; they are taken for what they are.
     """
     from safetensors import SafetensorError
@@ -127,11 +132,40 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     if problems:
         raise RecipeError("student.start", problems)
     try:
-        return BertForSequenceClassification.from_pretrained(
-            source.location, revision=source.revision, config=config, ignore_mismatched_sizes=True
+        model, loading = BertForSequenceClassification.from_pretrained(
+            source.location,
+            revision=source.revision,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise RecipeError("student.start", [_not_loadable(source, error)]) from error
+    new = {*loading["missing_keys"], *map(_key, loading["mismatched_keys"])}
+    _check_encoder(source, new)
+    loaded = not any(name.startswith("classifier.") for name in new)
+    settle_classifier(model, labels_of(found), loaded, source)
+    return model
+
+
+def _key(mismatch: str | tuple[Any, ...]) -> str:
+    """The weight's name; transformers 5 tells the two shapes beside it."""
+    return mismatch if isinstance(mismatch, str) else str(mismatch[0])
+
+
+def _check_encoder(source: ModelSource, new: set[str]) -> None:
+    """Refuse a checkpoint that would leave parts of the encoder random without a word."""
+    lacking = sorted(name for name in new if not name.startswith(("classifier.", "bert.pooler.")))
+    if lacking:
+        raise RecipeError(
+            "student.start",
+            [
+                f"{source.location} has no weights for {lacking[0]} and {len(lacking) - 1} more of "
+                "the student; it is damaged, or no BERT checkpoint"
+            ],
+        )
+    if any(name.startswith("bert.pooler.") for name in new):
+        say(f"student.start {source.location}: the pooler starts new, the checkpoint has none")
 
 
 def _not_loadable(source: ModelSource, error: Exception) -> str:

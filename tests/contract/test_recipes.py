@@ -12,7 +12,19 @@ from factory.graph import make_graph
 from factory.recipe_file import known_keys, load_recipe
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
-EXPECTED = 3
+EXPECTED = 19
+GLUE = sorted((ROOT / "recipes" / "glue").glob("*.toml"))
+# intermediate epochs and tokens of each task in the paper
+PAPER = {
+    "cola": (50, 64),
+    "sst2": (20, 64),
+    "mrpc": (20, 128),
+    "stsb": (20, 128),
+    "qqp": (10, 128),
+    "mnli": (10, 128),
+    "qnli": (10, 128),
+    "rte": (20, 128),
+}
 
 
 def test_the_number_of_recipes() -> None:
@@ -56,3 +68,52 @@ def test_the_quickstart_finds_its_files_and_its_teacher() -> None:
     assert [step.stage for step in graph.steps()][:3] == ["data", "teacher", "distill"]
     assert (Path(graph.teacher_source.location) / "config.json").is_file()
     assert len(graph.data.settings["source"]["files"]) == 3
+
+
+def test_every_glue_task_has_both_recipes() -> None:
+    names = {f"{task}-{kind}" for task in PAPER for kind in ("paper", "ours")}
+    assert {path.stem for path in GLUE} == names
+
+
+@pytest.mark.parametrize("path", GLUE, ids=lambda path: path.stem)
+def test_a_glue_recipe_names_the_hub_and_validates_without_it(path: Path) -> None:
+    recipe = load_recipe(path)
+    graph = make_graph(recipe, path.parent)
+    assert graph.teacher_source.identity == "hub:google-bert/bert-base-uncased@main"
+    assert graph.start_source is not None
+    assert graph.start_source.identity == "hub:huawei-noah/TinyBERT_General_4L_312D@main"
+    task, _, kind = path.stem.partition("-")
+    assert recipe.name == f"glue-{task}-{kind}"
+    assert graph.data.settings["source"] == {
+        "hub": "nyu-mll/glue",
+        "config": task,
+        "revision": None,
+    }
+    assert recipe.data.max_length == PAPER[task][1]
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_the_papers_settings(task: str) -> None:
+    """Section 4.1, and the schedules of the authors' code."""
+    recipe = load_recipe(ROOT / "recipes" / "glue" / f"{task}-paper.toml")
+    first, second = recipe.distill.intermediate, recipe.distill.prediction
+    assert (first.epochs, first.learning_rate) == (PAPER[task][0], 5e-5)
+    assert (first.schedule, first.warmup) == ("constant", 0.0)
+    assert (second.epochs, second.learning_rate) == (3.0, 3e-5)
+    assert (second.schedule, second.warmup) == ("linear", 0.1)
+    assert (first.batch_size, second.batch_size) == (32, 32)
+    assert (first.head_reduction, second.temperature) == ("mean", 1.0)
+    assert first.layer_weights == [1.0] * 5
+    assert recipe.distill.layer_map == "uniform"
+    assert recipe.student.dropout == 0.1
+    assert (recipe.student.heads, recipe.student.intermediate) == (12, 1200)
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_both_recipes_of_a_task_judge_alike(task: str) -> None:
+    paper, ours = (
+        load_recipe(ROOT / "recipes" / "glue" / f"{task}-{kind}.toml") for kind in ("paper", "ours")
+    )
+    assert paper.data == ours.data
+    assert paper.teacher == ours.teacher
+    assert paper.gate == ours.gate

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked_runs import ForkServer
-from tiny_line import Line, factory, published, python, stage_directory
+from tiny_line import ROOT, Line, factory, published, python, stage_directory
 
+from factory.model_source import find_model
 from factory.store import load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest
 from serving.predictor import Predictor
@@ -123,6 +124,12 @@ def test_the_student_is_a_plain_model_with_the_stored_predictions(
 
 
 # run again
+
+
+def test_the_bundle_can_be_another_students_start(line: Line) -> None:
+    """What `run` prints is what `student.start` of the next recipe takes."""
+    source = find_model(str(line.bundle), ROOT, "student.start")
+    assert Path(source.location) == stage_directory(line.store, "distill") / "model"
 
 
 def test_a_second_run_has_nothing_to_do_and_loads_no_torch(line: Line) -> None:

@@ -1,0 +1,106 @@
+"""The whole line on data and checkpoints in the hub's formats, and from one student to the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_layout import CLASSES, Rows, write_glue
+from reference_checkpoint import reference_state, write_reference
+from tiny_line import line_recipe
+from tiny_models import LABELS, save_tiny, tiny_bert, tiny_split, train_plainly
+
+from factory import latency, pipeline
+from factory.data.dataset import Split
+from factory.store import Store
+from serving.bundle import read_manifest
+
+# tiny_split's classes angry, calm, glad by what MNLI calls its own
+MEANING = dict(zip(LABELS, CLASSES["mnli"], strict=True))
+
+
+@pytest.fixture(autouse=True)
+def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at latencies here."""
+    monkeypatch.setattr(latency, "TEXTS", 4)
+    monkeypatch.setattr(latency, "ROUNDS", 1)
+
+
+def pairs(name: str, rows: int, seed: int) -> Split:
+    split = tiny_split(name, rows, seed)
+    return Split(name, split.texts, [f"my lamp {n % 7}" for n in range(rows)], split.targets)
+
+
+def rows_of(split: Split, two: bool) -> Rows:
+    """MNLI's rows; with two classes RTE's: entailment or not."""
+    assert split.text_pairs is not None
+    targets = [min(int(target), 1) if two else target for target in split.targets]
+    return list(zip(split.texts, split.text_pairs, targets, strict=True))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A folder with GLUE's mnli and rte, a general student, and a teacher of MNLI."""
+    mnli = {
+        "train": rows_of(pairs("train", 210, 11), two=False),
+        "validation_matched": rows_of(pairs("dev", 90, 12), two=False),
+        "validation_mismatched": rows_of(pairs("test", 60, 13), two=False),
+    }
+    rte = {
+        "train": rows_of(pairs("train", 120, 14), two=True),
+        "validation": rows_of(pairs("dev", 60, 15), two=True),
+    }
+    write_glue(tmp_path / "glue", {"mnli": mnli, "rte": rte})
+    write_reference(tmp_path / "general", reference_state())
+    # outputs in the order of LABELS reversed: contradiction, neutral, entailment
+    backwards = tuple(MEANING[label] for label in reversed(LABELS))
+    model = tiny_bert(backwards)
+    split = pairs("train", 210, 11)
+    targets = [2 - int(target) for target in split.targets]
+    train_plainly(model, Split("train", split.texts, split.text_pairs, targets), epochs=12)
+    save_tiny(model, tmp_path / "teacher")
+    return tmp_path
+
+
+def run(base: Path, config: str, columns: list[str], changes: dict[str, Any]) -> Path:
+    data = {"hub": "glue", "config": config, "text": columns, "max_length": 24}
+    tree = {
+        "data": {**data, "allow_duplicates": True, **changes.pop("data", {})},
+        "student.hidden": 16,
+        "gate": {"min_value": 0.0, "max_quantization_drop": 0.5},
+        **changes,
+    }
+    return pipeline.run(line_recipe(tree), base, Store(base / "runs"), "cpu")
+
+
+@pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")
+def test_from_the_general_student_to_mnli_to_rte(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = {"dev_split": "validation_matched", "test_split": "validation_mismatched"}
+    changes = {
+        "name": "mnli",
+        "data": splits,
+        "teacher": {"model": "teacher", "fine_tune": False},
+        # "general" alone is a start of its own
+        "student.start": "./general",
+    }
+    first = run(base, "mnli", ["premise", "hypothesis"], changes)
+    told = capsys.readouterr().err
+    assert "trained width projections taken, all 3" in told
+    manifest = read_manifest(first)
+    assert manifest.labels == ["entailment", "neutral", "contradiction"]
+    # read in its own order instead of by name, the teacher would be below a third
+    assert manifest.scores["teacher"]["dev"]["accuracy"]["value"] > 0.8
+    assert set(manifest.scores["teacher"]) == {"dev", "test"}
+
+    changes = {"name": "rte", "student.start": str(first.relative_to(base))}
+    second = run(base, "rte", ["sentence1", "sentence2"], changes)
+    told = capsys.readouterr().err
+    assert (
+        "the classifier starts new, the checkpoint's labels are "
+        "[entailment, neutral, contradiction]" in told
+    )
+    assert "the width projections start new: the checkpoint holds none" in told
+    assert read_manifest(second).labels == ["entailment", "not_entailment"]
