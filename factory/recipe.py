@@ -148,7 +148,8 @@ class StudentSettings(Section):
         default=0.0, description="while training; the paper's student has 0.1"
     )
     start: str = Field(
-        default="teacher", description='"teacher", "random", or a checkpoint: hub id, folder'
+        default="teacher",
+        description='"teacher", "random", "general", or a checkpoint: hub id, folder',
     )
     revision: str | None = Field(default=None, description="revision of a hub checkpoint")
 
@@ -235,6 +236,51 @@ class EvaluateSettings(Section):
     )
 
 
+class GeneralSettings(IntermediateSettings):
+    """General distillation: the losses of the first phase, from a base teacher over raw text."""
+
+    corpus: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="text file or files: .txt or .jsonl (.gz too)"
+    )
+    documents: Literal["lines", "blank_lines"] = Field(
+        default="lines", description="in .txt: one document per line, or blank lines between them"
+    )
+    hub: str | None = Field(default=None, description="name of a hub data set, instead of files")
+    config: str | None = Field(default=None, description="configuration of the hub data set")
+    revision: str | None = Field(default=None, description="revision of the hub data set")
+    split: str = Field(default="train", description="split of the hub data set")
+    text: str = Field(default="text", description="text column of .jsonl files and hub data sets")
+    max_tokens: PositiveInt | None = Field(
+        default=None, description="tokens to take from the corpus's beginning; unset: all"
+    )
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(
+        default=128, description="tokens per row"
+    )
+    start: Literal["teacher", "random"] = Field(
+        default="teacher", description="where the general student's own weights start"
+    )
+    epochs: PositiveFloat = 1.0
+    batch_size: PositiveInt = 32
+    weight_decay: NonNegativeFloat = 0.01
+    seed: int = 42
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        """The corpus files in order; none for a hub data set."""
+        if self.corpus is None:
+            return ()
+        return (self.corpus,) if isinstance(self.corpus, str) else tuple(self.corpus)
+
+    @model_validator(mode="after")
+    def one_corpus(self) -> GeneralSettings:
+        """Exactly one source of raw text."""
+        if (self.corpus is None) == (self.hub is None):
+            raise ValueError("give either corpus (files) or hub (a data set name)")
+        if self.hub is None and (self.config is not None or self.revision is not None):
+            raise ValueError("config and revision belong to a hub data set")
+        return self
+
+
 class GateSettings(Section):
     """What the student and the bundle must reach; a rule left out is not checked."""
 
@@ -287,6 +333,9 @@ class Recipe(Section):
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    general: GeneralSettings | None = Field(
+        default=None, description='how student.start = "general" is made'
+    )
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
     quantize: QuantizeSettings = QuantizeSettings()
@@ -317,6 +366,11 @@ class Recipe(Section):
             raise ValueError('evaluate.thresholds needs data.task = "multilabel"')
         if gate.min_class_recall is not None and self.data.task == "regression":
             raise ValueError("gate.min_class_recall needs data.task = classification or multilabel")
+        if self.student.start == "general" and self.general is None:
+            raise ValueError(
+                'student.start = "general" needs the section [general] with a corpus; '
+                "or name the folder of a general student"
+            )
         if gate.min_gain is not None and self.distill.baseline == "off":
             raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
         test = self.data.test if self.data.hub is None else self.data.test_split
