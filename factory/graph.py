@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from factory.corpus.source import corpus_identity
 from factory.data.source import source_identity
 from factory.errors import ProblemsError, RecipeError
+from factory.general_steps import GeneralSteps, make_general_steps
 from factory.model_source import ModelSource, find_model
 from factory.recipe import Recipe
 from factory.store import Status, Step, Store
@@ -28,10 +30,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Every stage of a recipe; baseline and quantize are None when the recipe needs neither."""
+    """Every stage of a recipe; what it does not need is None."""
 
     data: Step
     teacher: Step
+    general: GeneralSteps | None
     distill: Step
     baseline: Step | None
     evaluate: Step
@@ -46,6 +49,7 @@ class Graph:
         stages = (
             self.data,
             self.teacher,
+            *(self.general.steps() if self.general is not None else ()),
             self.distill,
             self.baseline,
             self.evaluate,
@@ -98,7 +102,12 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         },
         {"data": data.fingerprint},
     )
-    distill, baseline = _student_steps(recipe, sections, sources, data, teacher)
+    inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
+    general = None
+    if sources.corpus is not None:
+        general = make_general_steps(recipe, sources.teacher, sources.corpus)
+        inputs["general"] = general.general.fingerprint
+    distill, baseline = _student_steps(recipe, sections, sources, inputs)
     models = {
         "data": data.fingerprint,
         "teacher": teacher.fingerprint,
@@ -112,6 +121,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     return Graph(
         data=data,
         teacher=teacher,
+        general=general,
         distill=distill,
         baseline=baseline,
         evaluate=evaluate,
@@ -128,6 +138,7 @@ class _Sources:
     teacher: ModelSource
     start: ModelSource | None
     data: Mapping[str, object]
+    corpus: Mapping[str, object] | None
 
 
 def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
@@ -145,16 +156,27 @@ def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
     teacher = found(lambda: find_model(name, base_directory, "teacher.model", revision))
     start = found(lambda: find_start(recipe, base_directory))
     data = found(lambda: source_identity(recipe.data, base_directory))
+    corpus = found(lambda: _find_corpus(recipe, base_directory))
     if len(problems) > 1:
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
         raise RecipeError("the recipe names what is not there", lines)
     if problems or teacher is None or data is None:
         raise problems[0]
-    return _Sources(teacher, start, data)
+    return _Sources(teacher, start, data, corpus)
+
+
+def _find_corpus(recipe: Recipe, base_directory: Path) -> Mapping[str, object] | None:
+    """The identity of the corpus behind a general student, when the recipe starts from one."""
+    if recipe.general is None or recipe.student.start != "general":
+        return None
+    return corpus_identity(recipe.general, base_directory)
 
 
 def _student_steps(
-    recipe: Recipe, sections: Mapping[str, Any], sources: _Sources, data: Step, teacher: Step
+    recipe: Recipe,
+    sections: Mapping[str, Any],
+    sources: _Sources,
+    inputs: Mapping[str, str],
 ) -> tuple[Step, Step | None]:
     """The distilled student and, when the recipe wants it, the undistilled one."""
     student = sections["student"]
@@ -164,7 +186,6 @@ def _student_steps(
         "data": {"max_length": recipe.data.max_length},
         "start": sources.start.identity if sources.start else None,
     }
-    inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
     distill = Step("distill", DISTILL_VERSION, settings, inputs)
     if recipe.distill.baseline == "off":
         return distill, None
@@ -208,16 +229,11 @@ def find_start(recipe: Recipe, base_directory: Path) -> ModelSource | None:
     """The checkpoint the student starts from, or None for the starts that need none.
 
     Raises:
-        RecipeError: the checkpoint is not there, or its start is not built yet.
+        RecipeError: the checkpoint is not there.
     """
     start = recipe.student.start
-    if start in ("teacher", "random"):
+    if start in ("teacher", "random", "general"):
         return None
-    if start == "general":
-        raise RecipeError(
-            "student.start",
-            ['"general" needs a checkpoint: give the folder or hub id of a general student'],
-        )
     return find_model(start, base_directory, "student.start", recipe.student.revision)
 
 
