@@ -11,7 +11,7 @@ from factory.corpus.reading import read_pieces
 from factory.corpus.shards import Tokenize, write_shards
 from factory.corpus.source import HEADLINE
 from factory.data.telling import count
-from factory.errors import DataError, TeacherError, first_line
+from factory.errors import DataError, RecipeError, TeacherError, first_line
 from factory.model_source import ModelSource
 from factory.recipe import GeneralSettings
 
@@ -30,8 +30,10 @@ def make_corpus(
 
     Raises:
         DataError: nothing to read, or something in the corpus cannot be read.
-        TeacherError: the teacher has no fast tokenizer.
+        TeacherError: the teacher is no BERT or has no fast tokenizer.
+        RecipeError: it reads fewer tokens than `general.max_length`.
     """
+    load_config(source, settings.max_length)
     tokenizer = load_tokenizer(source)
     pieces = read_pieces(settings, base_directory)
     layout = row_layout(tokenizer, settings.max_length)
@@ -67,6 +69,32 @@ def check_corpus(rows: int, settings: GeneralSettings) -> None:
 def corpus_name(settings: GeneralSettings) -> str:
     """What the recipe calls the corpus, for messages."""
     return settings.hub if settings.hub is not None else ", ".join(settings.corpus_names)
+
+
+def load_config(source: ModelSource, max_length: int) -> Any:
+    """The base teacher's configuration.
+
+    Raises:
+        TeacherError: it cannot be loaded, or is no BERT.
+        RecipeError: it reads fewer tokens than `general.max_length`.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise TeacherError(
+            f"the base teacher cannot be loaded from {source.location}: {first_line(error)}"
+        ) from error
+    if config.model_type != "bert":
+        raise TeacherError(
+            f"{source.location} is a {config.model_type} model; BERT models can teach"
+        )
+    longest = config.max_position_embeddings
+    if max_length > longest:
+        problem = f"{max_length}, but the base teacher reads at most {longest} tokens"
+        raise RecipeError("general.max_length", [problem])
+    return config
 
 
 def load_tokenizer(source: ModelSource) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 
 from factory.classifier import TorchClassifier
 from factory.distill.derive import derive_student
+from factory.distill.projections import load_projections
 from factory.encoding import EncodedRows
 from factory.errors import RecipeError, first_line
 from factory.model_source import ModelSource
@@ -84,6 +85,8 @@ def start_student(
     projections = nn.ModuleList(
         nn.Linear(config.hidden_size, teacher_hidden) for _ in range(config.num_hidden_layers + 1)
     )
+    if source is not None:
+        load_projections(projections, source)
     if settings.start == "teacher":
         few = EncodedRows(
             calibration.input_ids[:CALIBRATION_ROWS],
