@@ -381,12 +381,21 @@ class Recipe(Section):
                 "distill.seeds above 1 needs distill.holdout_fraction, the rows to choose on "
                 "(0.1, say): dev only reports"
             )
-        layer_weights = self.distill.intermediate.layer_weights
-        if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
-            raise ValueError(
-                f"distill.intermediate.layer_weights has {len(layer_weights)} entries for the "
-                f"embedding output and {self.student.layers} layers"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def layers_fit(self) -> Recipe:
+        """Settings with one value for each of the student's layers."""
+        for name, phase in (
+            ("distill.intermediate", self.distill.intermediate),
+            ("general", self.general),
+        ):
+            layer_weights = None if phase is None else phase.layer_weights
+            if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
+                raise ValueError(
+                    f"{name}.layer_weights has {len(layer_weights)} entries for the "
+                    f"embedding output and {self.student.layers} layers"
+                )
         layer_map = self.distill.layer_map
         if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
             raise ValueError(

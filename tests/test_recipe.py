@@ -220,6 +220,10 @@ def test_the_corpus_is_one_file_or_several() -> None:
         ({"general.corpus": []}, "general.corpus: "),
         ({"general.corpus": "c.txt", "general.epochs": 0}, "general.epochs: "),
         ({"general.corpus": "c.txt", "general.max_length": 513}, "general.max_length: "),
+        (
+            {"general.corpus": "c.txt", "general.layer_weights": [1.0, 1.0]},
+            "general.layer_weights has 2 entries for the embedding output and 4 layers",
+        ),
         ({"general.corpus": "c.txt", "general.maxlength": 64}, "did you mean general.max_length?"),
     ],
 )

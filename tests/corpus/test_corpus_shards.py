@@ -212,7 +212,7 @@ def test_a_corpus_without_a_token_is_refused(
     tmp_path: Path, source: ModelSource, content: str
 ) -> None:
     (tmp_path / "a.txt").write_text(content, encoding="utf-8")
-    settings = GeneralSettings(corpus="a.txt")
+    settings = GeneralSettings(corpus="a.txt", max_length=16)
     with pytest.raises(DataError, match=r"a\.txt: holds no text"):
         make_corpus(tmp_path, settings, source, tmp_path)
 
