@@ -26,7 +26,9 @@ from factory.recipe import GeneralSettings
 
 LAYOUT = RowLayout(8, 2, 3, 0, "uint16")
 PIECES = [
-    Piece(" ".join(str(5 + (7 * number + word) % 90) for word in range(number % 6)), True)
+    Piece(
+        " ".join(str(5 + (7 * number + word) % 90) for word in range(number % 6)), number % 9 == 0
+    )
     for number in range(60)
 ]
 
