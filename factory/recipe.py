@@ -333,9 +333,7 @@ class Recipe(Section):
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-    general: GeneralSettings | None = Field(
-        default=None, description='how student.start = "general" is made'
-    )
+    general: GeneralSettings | None = Field(default=None, description='for start = "general"')
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
     quantize: QuantizeSettings = QuantizeSettings()
@@ -386,10 +384,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def layers_fit(self) -> Recipe:
         """Settings with one value for each of the student's layers."""
-        for name, phase in (
-            ("distill.intermediate", self.distill.intermediate),
-            ("general", self.general),
-        ):
+        phases = {"distill.intermediate": self.distill.intermediate, "general": self.general}
+        for name, phase in phases.items():
             layer_weights = None if phase is None else phase.layer_weights
             if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
                 raise ValueError(
