@@ -33,6 +33,13 @@ store_option = click.option(
     show_default=True,
     help="Directory of finished and half-finished stages.",
 )
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
@@ -148,13 +155,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
 @recipe_argument
 @set_option
 @store_option
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to train.",
-)
+@device_option
 def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
     from factory.environment import keep_freed_memory, prepare_libraries
@@ -170,6 +171,28 @@ def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> N
     bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
     click.echo(result_table(read_manifest(bundle)), err=True)
     click.echo(bundle)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@store_option
+@device_option
+def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
+    """Distil the base teacher of RECIPE over its raw corpus; prints the student's folder.
+
+    Only the section [general] and the student's shape are used, no labelled data. The folder can
+    be the student.start of any recipe.
+    """
+    from factory.environment import keep_freed_memory, prepare_libraries
+    from factory.pipeline import run_general
+    from factory.recipe_file import load_recipe
+    from factory.store import Store
+
+    parsed = load_recipe(recipe, overrides)
+    prepare_libraries()
+    keep_freed_memory()
+    click.echo(run_general(parsed, recipe.parent, Store(store), device))
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 # A batch is cut from a pool of this many batches sorted by length: padding nearly vanishes while
 # the rows that meet in a batch still change every epoch.
 POOL_BATCHES = 32
+
+
+class Rows(Protocol):
+    """Rows of token ids that batches are made from, wherever they are kept."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per row: (rows,)."""
+        ...
+
+    def padded(self, positions: NDArray[np.int64]) -> PaddedRows:
+        """The chosen rows, padded to the longest among them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,10 @@ class EncodedRows:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens per row: (rows,)."""
         return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
+
+    def padded(self, positions: NDArray[np.int64]) -> PaddedRows:
+        """The chosen rows, padded to the longest among them."""
+        return pad_rows(self, positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +87,7 @@ class Batch:
 
     Shapes:
         input_ids, token_type_ids, attention_mask: (batch, longest row), int64
-        rows: (batch,) positions of the rows in their `EncodedRows`
+        rows: (batch,) positions of the rows in their `Rows`
     """
 
     input_ids: torch.Tensor
@@ -150,7 +169,7 @@ def pad_rows(rows: EncodedRows, positions: NDArray[np.int64]) -> PaddedRows:
 
 
 def collate(
-    rows: EncodedRows,
+    rows: Rows,
     positions: NDArray[np.int64],
     device: str,
     share: Share | None = None,
@@ -159,7 +178,7 @@ def collate(
     """The chosen rows as padded tensors on a device."""
     import torch
 
-    padded = pad_rows(rows, positions)
+    padded = rows.padded(positions)
     return Batch(
         torch.from_numpy(padded.input_ids).to(device, non_blocking=True),
         torch.from_numpy(padded.token_type_ids).to(device, non_blocking=True),

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from factory.corpus.source import corpus_identity
 from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
+from factory.general_steps import GeneralSteps, make_general_steps
 from factory.model_source import ModelSource, find_model
 from factory.recipe import Recipe
 from factory.store import Status, Step, Store
@@ -32,11 +34,12 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Every stage of a recipe; those it does not need are None."""
+    """Every stage of a recipe; what it does not need is None."""
 
     data: Step
     unlabelled: Step | None
     teacher: Step
+    general: GeneralSteps | None
     distill: Step
     baseline: Step | None
     evaluate: Step
@@ -52,6 +55,7 @@ class Graph:
             self.data,
             self.unlabelled,
             self.teacher,
+            *(self.general.steps() if self.general is not None else ()),
             self.distill,
             self.baseline,
             self.evaluate,
@@ -83,15 +87,11 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     sources = _find_sources(recipe, base_directory)
     sections = recipe.model_dump(mode="json")
     length = {"max_length": recipe.data.max_length}
-    reading = _without(sections["data"], "max_length", "train", "dev", "test", *UNLABELLED_KEYS)
     multilabel = recipe.data.task == "multilabel"
     data = Step(
         "data",
         DATA_VERSION,
-        {
-            "data": reading if multilabel else _without(reading, "label_separator"),
-            "source": sources.data,
-        },
+        {"data": _data_settings(sections["data"]), "source": sources.data},
         {},
     )
     unlabelled = _unlabelled_step(recipe, sources, data)
@@ -108,6 +108,10 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
     if unlabelled is not None:
         inputs["unlabelled"] = unlabelled.fingerprint
+    general = None
+    if sources.corpus is not None:
+        general = make_general_steps(recipe, sources.teacher, sources.corpus)
+        inputs["general"] = general.general.fingerprint
     distill, baseline = _student_steps(recipe, sections, sources, inputs)
     models = {
         "data": data.fingerprint,
@@ -125,6 +129,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         data=data,
         unlabelled=unlabelled,
         teacher=teacher,
+        general=general,
         distill=distill,
         baseline=baseline,
         evaluate=evaluate,
@@ -142,6 +147,7 @@ class _Sources:
     start: ModelSource | None
     data: Mapping[str, object]
     unlabelled: Mapping[str, object] | None
+    corpus: Mapping[str, object] | None
 
 
 def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
@@ -160,12 +166,20 @@ def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
     start = found(lambda: find_start(recipe, base_directory))
     data = found(lambda: source_identity(recipe.data, base_directory))
     unlabelled = found(lambda: unlabelled_identity(recipe.data, base_directory))
+    corpus = found(lambda: _find_corpus(recipe, base_directory))
     if len(problems) > 1:
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
         raise RecipeError("the recipe names what is not there", lines)
     if problems or teacher is None or data is None:
         raise problems[0]
-    return _Sources(teacher, start, data, unlabelled)
+    return _Sources(teacher, start, data, unlabelled, corpus)
+
+
+def _find_corpus(recipe: Recipe, base_directory: Path) -> Mapping[str, object] | None:
+    """The identity of the corpus behind a general student, when the recipe starts from one."""
+    if recipe.general is None or recipe.student.start != "general":
+        return None
+    return corpus_identity(recipe.general, base_directory)
 
 
 def _unlabelled_step(recipe: Recipe, sources: _Sources, data: Step) -> Step | None:
@@ -179,6 +193,14 @@ def _unlabelled_step(recipe: Recipe, sources: _Sources, data: Step) -> Step | No
     return Step("unlabelled", UNLABELLED_VERSION, settings, {"data": data.fingerprint})
 
 
+def _data_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How the splits are read; defaults added later leave old fingerprints alone."""
+    settings = _without(section, "max_length", "train", "dev", "test", *UNLABELLED_KEYS)
+    if section["task"] != "multilabel":
+        settings = _without(settings, "label_separator")
+    return settings if section["allow_empty"] else _without(settings, "allow_empty")
+
+
 def _teacher_settings(section: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the teacher's weights; a default added later leaves old fingerprints alone."""
     settings = _without(section, "model", "min_margin")
@@ -186,7 +208,10 @@ def _teacher_settings(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _student_steps(
-    recipe: Recipe, sections: Mapping[str, Any], sources: _Sources, inputs: Mapping[str, str]
+    recipe: Recipe,
+    sections: Mapping[str, Any],
+    sources: _Sources,
+    inputs: Mapping[str, str],
 ) -> tuple[Step, Step | None]:
     """The distilled student and, when the recipe wants it, the undistilled one."""
     student = sections["student"]
@@ -239,16 +264,11 @@ def find_start(recipe: Recipe, base_directory: Path) -> ModelSource | None:
     """The checkpoint the student starts from, or None for the starts that need none.
 
     Raises:
-        RecipeError: the checkpoint is not there, or its start is not built yet.
+        RecipeError: the checkpoint is not there.
     """
     start = recipe.student.start
-    if start in ("teacher", "random"):
+    if start in ("teacher", "random", "general"):
         return None
-    if start == "general":
-        raise RecipeError(
-            "student.start",
-            ['"general" needs a checkpoint: give the folder or hub id of a general student'],
-        )
     return find_model(start, base_directory, "student.start", recipe.student.revision)
 
 

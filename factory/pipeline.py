@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from factory import gate
+from factory.corpus.stage import check_corpus
 from factory.data.checks import check_batch
 from factory.data.dataset import Dataset, read_dataset, write_dataset
 from factory.data.stage import load_dataset
 from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
 from factory.errors import GateFailedError
+from factory.general_steps import GeneralSteps, find_general_steps
 from factory.graph import Graph, make_graph
+from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import Recipe
 from factory.store import Artifact, Step, Store
 
 Facts = dict[str, Any]
+Build = Callable[[Step, Callable[[Path], Facts]], Artifact]
 
 
 def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto") -> Path:
@@ -40,6 +44,39 @@ def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto"
             say("nothing to do: every stage of this recipe is already made")
             return store.load(graph.bundle).directory
         return _run_stages(recipe, graph, base_directory, store, device)
+
+
+def run_general(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto") -> Path:
+    """Make the general student of a recipe: its corpus and general distillation, nothing else.
+
+    Args:
+        base_directory, device: as `run`.
+
+    Returns:
+        The student's folder in Hugging Face format; it can be a `student.start`.
+
+    Raises:
+        FactoryError: the recipe has no section [general], or a stage failed.
+    """
+    steps, teacher = find_general_steps(recipe, base_directory)
+    with store.locked():
+        build = _announcing_build(store, recipe.name)
+        general = _build_general(build, steps, recipe, teacher, base_directory, device)
+    return general.directory / "model"
+
+
+def _build_general(
+    build: Build,
+    steps: GeneralSteps,
+    recipe: Recipe,
+    teacher: ModelSource,
+    base_directory: Path,
+    device: str,
+) -> Artifact:
+    assert recipe.general is not None, "checked by the recipe"
+    corpus = build(steps.corpus, lambda here: _make_corpus(here, recipe, teacher, base_directory))
+    check_corpus(corpus.facts["rows"], recipe.general)
+    return build(steps.general, lambda here: _general(here, recipe, teacher, corpus, device))
 
 
 def _run_stages(
@@ -64,9 +101,17 @@ def _run_stages(
     )
     _check_teacher(teacher, dataset(), recipe)
 
+    start_source = graph.start_source
+    if graph.general is not None:
+        general = _build_general(
+            build, graph.general, recipe, graph.teacher_source, base_directory, device
+        )
+        folder = general.directory / "model"
+        start_source = ModelSource(str(folder), None, f"general:{general.fingerprint}")
+
     def student_arguments() -> tuple[Any, ...]:
         open_teacher = _open_model(teacher, recipe, device)
-        return open_teacher, dataset().train, recipe.student, graph.start_source, recipe.distill
+        return open_teacher, dataset().train, recipe.student, start_source, recipe.distill
 
     more = cache(lambda: None if unlabelled is None else read_unlabelled(unlabelled.directory))
     distilled = build(graph.distill, lambda here: _distill(here, *student_arguments(), more()))
@@ -104,9 +149,7 @@ def _run_stages(
     return bundle.directory
 
 
-def _announcing_build(
-    store: Store, recipe_name: str
-) -> Callable[[Step, Callable[[Path], Facts]], Artifact]:
+def _announcing_build(store: Store, recipe_name: str) -> Build:
     """`Store.build` that says what it does with each stage."""
 
     def build(step: Step, make: Callable[[Path], Facts]) -> Artifact:
@@ -159,6 +202,25 @@ def _make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, de
         recipe.data.max_length,
         pick_device(device),
     )
+
+
+def _make_corpus(here: Path, recipe: Recipe, teacher: ModelSource, base_directory: Path) -> Facts:
+    from factory.corpus.stage import make_corpus
+
+    assert recipe.general is not None, "checked by the recipe"
+    return make_corpus(here, recipe.general, teacher, base_directory)
+
+
+def _general(
+    here: Path, recipe: Recipe, source: ModelSource, corpus: Artifact, device: str
+) -> Facts:
+    from factory.classifier import pick_device
+    from factory.corpus.rows import open_rows
+    from factory.distill.general import general_distill, load_base_teacher
+
+    assert recipe.general is not None, "checked by the recipe"
+    teacher = load_base_teacher(source, recipe.general, pick_device(device))
+    return general_distill(here, teacher, open_rows(corpus.directory), recipe)
 
 
 def _check_teacher(teacher: Artifact, dataset: Dataset, recipe: Recipe) -> None:

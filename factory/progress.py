@@ -32,7 +32,7 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(description: str, total: int, unit: str, initial: int = 0) -> Iterator[Bar]:
+def bar(description: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Bar]:
     """A bar on stderr with rate and time left; draws nothing when stderr is no terminal."""
     with tqdm(
         desc=description,

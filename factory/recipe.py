@@ -190,7 +190,7 @@ class StudentSettings(Section):
     )
     start: str = Field(
         default="teacher",
-        description='"teacher", "random", or a checkpoint: hub id, folder, bundle',
+        description='"teacher", "random", "general", or a checkpoint: hub id, folder, bundle',
     )
     revision: str | None = Field(default=None, description="revision of a hub checkpoint")
 
@@ -277,6 +277,51 @@ class EvaluateSettings(Section):
     )
 
 
+class GeneralSettings(IntermediateSettings):
+    """General distillation: the losses of the first phase, from a base teacher over raw text."""
+
+    corpus: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="text file or files: .txt or .jsonl (.gz too)"
+    )
+    documents: Literal["lines", "blank_lines"] = Field(
+        default="lines", description="in .txt: one document per line, or blank lines between them"
+    )
+    hub: str | None = Field(default=None, description="name of a hub data set, instead of files")
+    config: str | None = Field(default=None, description="configuration of the hub data set")
+    revision: str | None = Field(default=None, description="revision of the hub data set")
+    split: str = Field(default="train", description="split of the hub data set")
+    text: str = Field(default="text", description="text column of .jsonl files and hub data sets")
+    max_tokens: PositiveInt | None = Field(
+        default=None, description="tokens to take from the corpus's beginning; unset: all"
+    )
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(
+        default=128, description="tokens per row"
+    )
+    start: Literal["teacher", "random"] = Field(
+        default="teacher", description="where the general student's own weights start"
+    )
+    epochs: PositiveFloat = 1.0
+    batch_size: PositiveInt = 32
+    weight_decay: NonNegativeFloat = 0.01
+    seed: int = 42
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        """The corpus files in order; none for a hub data set."""
+        if self.corpus is None:
+            return ()
+        return (self.corpus,) if isinstance(self.corpus, str) else tuple(self.corpus)
+
+    @model_validator(mode="after")
+    def one_corpus(self) -> GeneralSettings:
+        """Exactly one source of raw text."""
+        if (self.corpus is None) == (self.hub is None):
+            raise ValueError("give either corpus (files) or hub (a data set name)")
+        if self.hub is None and (self.config is not None or self.revision is not None):
+            raise ValueError("config and revision belong to a hub data set")
+        return self
+
+
 class GateSettings(Section):
     """What the student and the bundle must reach; a rule left out is not checked."""
 
@@ -332,6 +377,7 @@ class Recipe(Section):
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    general: GeneralSettings | None = Field(default=None, description='for start = "general"')
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
     quantize: QuantizeSettings = QuantizeSettings()
@@ -366,6 +412,11 @@ class Recipe(Section):
             raise ValueError("teacher.class_weights needs teacher.fine_tune = true")
         if gate.min_class_recall is not None and self.data.task == "regression":
             raise ValueError("gate.min_class_recall needs data.task = classification or multilabel")
+        if self.student.start == "general" and self.general is None:
+            raise ValueError(
+                'student.start = "general" needs the section [general] with a corpus; '
+                "or name the folder of a general student"
+            )
         if gate.min_gain is not None and self.distill.baseline == "off":
             raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
         test = self.data.test if self.data.hub is None else self.data.test_split
@@ -376,12 +427,19 @@ class Recipe(Section):
                 "distill.seeds above 1 needs distill.holdout_fraction, the rows to choose on "
                 "(0.1, say): dev only reports"
             )
-        layer_weights = self.distill.intermediate.layer_weights
-        if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
-            raise ValueError(
-                f"distill.intermediate.layer_weights has {len(layer_weights)} entries for the "
-                f"embedding output and {self.student.layers} layers"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def layers_fit(self) -> Recipe:
+        """Settings with one value for each of the student's layers."""
+        phases = {"distill.intermediate": self.distill.intermediate, "general": self.general}
+        for name, phase in phases.items():
+            layer_weights = None if phase is None else phase.layer_weights
+            if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
+                raise ValueError(
+                    f"{name}.layer_weights has {len(layer_weights)} entries for the "
+                    f"embedding output and {self.student.layers} layers"
+                )
         layer_map = self.distill.layer_map
         if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
             raise ValueError(

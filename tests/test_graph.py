@@ -12,6 +12,7 @@ from tiny_line import line_recipe
 
 from factory import graph as graph_module
 from factory.errors import DataError, ProblemsError, RecipeError
+from factory.general_steps import find_general_steps
 from factory.graph import Graph, find_start, make_graph, plan
 from factory.store import Step, Store
 
@@ -219,14 +220,90 @@ def test_one_thing_missing_keeps_its_own_kind_of_error(base: Path) -> None:
     assert isinstance(caught.value, ProblemsError)
 
 
-def test_general_start_asks_for_a_checkpoint(base: Path) -> None:
-    with pytest.raises(RecipeError, match="needs a checkpoint"):
-        graph_of(base, {"student.start": "general"})
+# general distillation
+
+GENERAL = {"student.start": "general", "general.corpus": "corpus.txt"}
+
+
+@pytest.fixture
+def with_corpus(base: Path) -> Path:
+    (base / "corpus.txt").write_text("one\ntwo\n", encoding="utf-8")
+    return base
+
+
+def test_a_general_start_puts_two_stages_before_the_student(with_corpus: Path) -> None:
+    graph = graph_of(with_corpus, GENERAL)
+    stages = [step.stage for step in graph.steps()]
+    assert stages == [*ALL[:2], "corpus", "general", *ALL[2:]]
+    assert graph.general is not None
+    assert graph.distill.inputs["general"] == graph.general.general.fingerprint
+    assert changed(graph_of(with_corpus), graph) == FROM_STUDENT
+    unused = graph_of(with_corpus, {"general.corpus": "corpus.txt"})
+    assert unused.general is None
+    assert changed(graph_of(with_corpus), unused) == set()
+
+
+FROM_GENERAL = {"general", *FROM_STUDENT}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"data.seed": 1}, set(ALL)),
+        ({"data.max_length": 20}, FROM_TEACHER),
+        ({"teacher.epochs": 4.0}, FROM_TEACHER),
+        ({"distill.seed": 1}, FROM_STUDENT),
+        ({"distill.intermediate.epochs": 1.0}, FROM_STUDENT),
+        ({"gate.min_value": 0.9}, {"bundle"}),
+        ({"distill.layer_map": [1, 3]}, FROM_GENERAL),
+        ({"student.hidden": 16}, FROM_GENERAL),
+        ({"general.epochs": 2.0}, FROM_GENERAL),
+        ({"general.start": "random"}, FROM_GENERAL),
+        ({"general.hidden_weight": 0.5}, FROM_GENERAL),
+        ({"general.max_length": 64}, {"corpus", *FROM_GENERAL}),
+        ({"general.max_tokens": 10}, {"corpus", *FROM_GENERAL}),
+        ({"general.documents": "blank_lines"}, {"corpus", *FROM_GENERAL}),
+    ],
+)
+def test_what_remakes_the_general_student(
+    with_corpus: Path, changes: dict[str, Any], stages: set[str]
+) -> None:
+    before, after = graph_of(with_corpus, GENERAL), graph_of(with_corpus, {**GENERAL, **changes})
+    assert changed(before, after) == stages
+
+
+def test_content_of_corpus_and_teacher_remake_the_general_student(with_corpus: Path) -> None:
+    before = graph_of(with_corpus, GENERAL)
+    append("corpus.txt")(with_corpus)
+    after = graph_of(with_corpus, GENERAL)
+    assert changed(before, after) == {"corpus", *FROM_GENERAL}
+    append("teacher/config.json")(with_corpus)
+    assert changed(after, graph_of(with_corpus, GENERAL)) == {"corpus", "general", *FROM_TEACHER}
+
+
+def test_general_alone_has_the_same_stages_and_needs_no_data(with_corpus: Path) -> None:
+    graph = graph_of(with_corpus, GENERAL)
+    (with_corpus / "train.tsv").unlink()
+    for start in ("general", "teacher"):
+        recipe = line_recipe({**GENERAL, "student.start": start})
+        steps, teacher = find_general_steps(recipe, with_corpus)
+        assert steps == graph.general
+        assert teacher == graph.teacher_source
+    with pytest.raises(RecipeError, match=r"no section \[general\]"):
+        find_general_steps(line_recipe(), with_corpus)
+
+
+def test_a_missing_corpus_is_told_with_the_rest(base: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        graph_of(base, {**GENERAL, "teacher.model": "./nowhere"})
+    assert len(caught.value.problems) == 2
+    assert "general.corpus: no such file corpus.txt" in str(caught.value)
 
 
 def test_find_start(base: Path) -> None:
     for start in ("teacher", "random"):
         assert find_start(line_recipe({"student.start": start}), base) is None
+    assert find_start(line_recipe(GENERAL), base) is None
     hub = line_recipe({"student.start": "org/general", "student.revision": "v2"})
     source = find_start(hub, base)
     assert source is not None

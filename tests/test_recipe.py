@@ -10,7 +10,7 @@ from minimal_recipe import recipe_tree
 from pydantic import ValidationError
 
 from factory.errors import RecipeError
-from factory.recipe import DataSettings, Recipe
+from factory.recipe import DataSettings, GeneralSettings, Recipe
 from factory.recipe_file import known_keys, parse_recipe
 from factory.store import Step
 
@@ -204,6 +204,39 @@ def test_the_metric_is_the_gates_or_the_tasks(changes: dict[str, Any], metric: s
     assert parse_recipe(recipe_tree(changes)).metric == metric
 
 
+def test_the_corpus_is_one_file_or_several() -> None:
+    assert GeneralSettings(corpus="a.txt").corpus_names == ("a.txt",)
+    assert GeneralSettings(corpus=["a.txt", "b.jsonl"]).corpus_names == ("a.txt", "b.jsonl")
+    assert GeneralSettings(hub="org/set").corpus_names == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"student.start": "general"}, "needs the section [general] with a corpus"),
+        ({"general.seed": 1}, "general: give either corpus (files) or hub (a data set name)"),
+        ({"general.corpus": "c.txt", "general.hub": "h"}, "give either corpus (files) or hub"),
+        ({"general.corpus": "c.txt", "general.config": "x"}, "belong to a hub data set"),
+        ({"general.corpus": []}, "general.corpus: "),
+        ({"general.corpus": "c.txt", "general.epochs": 0}, "general.epochs: "),
+        ({"general.corpus": "c.txt", "general.max_length": 513}, "general.max_length: "),
+        (
+            {"general.corpus": "c.txt", "general.layer_weights": [1.0, 1.0]},
+            "general.layer_weights has 2 entries for the embedding output and 4 layers",
+        ),
+        ({"general.corpus": "c.txt", "general.maxlength": 64}, "did you mean general.max_length?"),
+    ],
+)
+def test_general_settings_that_cannot_be(changes: dict[str, Any], problem: str) -> None:
+    assert problem in problems_of(changes)[0]
+
+
+def test_a_recipe_may_hold_general_settings_it_does_not_start_from() -> None:
+    recipe = parse_recipe(recipe_tree({"general.corpus": "c.txt"}))
+    assert recipe.general == GeneralSettings(corpus="c.txt")
+    assert recipe.student.start == "teacher"
+
+
 def test_text_columns_are_one_or_two_names() -> None:
     assert DataSettings(train="t", dev="d", text="body").text_columns == ("body",)
     assert DataSettings(train="t", dev="d", text=["q", "a"]).text_columns == ("q", "a")
@@ -211,7 +244,7 @@ def test_text_columns_are_one_or_two_names() -> None:
 
 @pytest.mark.parametrize("path", sorted(known_keys()))
 def test_nothing_can_be_assigned(path: str) -> None:
-    node: Any = parse_recipe(recipe_tree())
+    node: Any = parse_recipe(recipe_tree({"general.corpus": "corpus.txt"}))
     *sections, key = path.split(".")
     for section in sections:
         node = getattr(node, section)

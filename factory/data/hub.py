@@ -59,7 +59,7 @@ def _read(
     findings: Findings,
 ) -> list[Table]:
     assert settings.hub is not None, "only called for a hub source"
-    folder = hub_folder(settings, base_directory)
+    folder = hub_folder(settings.hub, base_directory, "data.hub")
     cache = cache_directory
     if folder is not None:
         findings.notices.append(

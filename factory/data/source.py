@@ -80,7 +80,7 @@ def _found(
         path = base_directory / name
         file_format, gzipped = _format_of(path, formats)
         if not path.is_file():
-            problems.append(_missing_file(split, name, path))
+            problems.append(missing_file(f"data.{split}", name, path))
         elif file_format is None:
             problems.append(_unknown_format(split, name, formats))
         else:
@@ -90,24 +90,25 @@ def _found(
     return files
 
 
-def hub_folder(settings: DataSettings, base_directory: Path) -> Path | None:
-    """The folder `hub` names, or None when it is a name on the hub.
+def hub_folder(name: str, base_directory: Path, key: str) -> Path | None:
+    """The folder a hub name means, or None when it is a name on the hub.
+
+    Args:
+        key: the recipe key that holds the name, for messages.
 
     Raises:
         DataError: it is written as a path, and nothing is there; or the library would take
             a folder of the working directory for it.
     """
-    name = settings.hub
-    assert name is not None, "only called for a hub source"
     path = base_directory / name
     if path.is_dir():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        problem = _missing_file("hub", name, path).replace("no such file", "no such folder")
+        problem = missing_file(key, name, path).replace("no such file", "no such folder")
         raise DataError("the data set cannot be used", [problem])
     if Path(name).exists():
         problem = (
-            f"data.hub {name!r} is no folder beside the recipe, but {Path(name).resolve()} exists "
+            f"{key} {name!r} is no folder beside the recipe, but {Path(name).resolve()} exists "
             "and would be read in place of the hub; write the path, or run from another directory"
         )
         raise DataError("the data set cannot be used", [problem])
@@ -123,7 +124,7 @@ def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, o
     if settings.hub is None:
         files = local_files(settings, base_directory)
         return {"files": {file.split: sha256_file(file.path) for file in files}}
-    folder = hub_folder(settings, base_directory)
+    folder = hub_folder(settings.hub, base_directory, "data.hub")
     identity: dict[str, object] = {
         "hub": settings.hub,
         "config": settings.config,
@@ -158,15 +159,20 @@ def _format_of(path: Path, formats: Sequence[Format]) -> tuple[Format | None, bo
     return (found[0] if found else None), gzipped
 
 
-def _missing_file(setting: str, name: str, path: Path) -> str:
+def missing_file(key: str, name: str, path: Path) -> str:
+    """What to say of a file that is not there, with similar names that are.
+
+    Args:
+        key: the recipe key that holds the name.
+    """
     if path.is_dir():
-        return f"data.{setting}: {name} is a folder; name a file in it"
+        return f"{key}: {name} is a folder; name a file in it"
     if not path.parent.is_dir():
-        return f"data.{setting}: no such file {name}: the folder {path.parent} does not exist"
+        return f"{key}: no such file {name}: the folder {path.parent} does not exist"
     there = sorted(entry.name for entry in path.parent.iterdir())
     close = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
     hint = f"; similar there: {', '.join(close)}" if close else "; nothing there has a similar name"
-    return f"data.{setting}: no such file {name} in {path.parent}{hint}"
+    return f"{key}: no such file {name} in {path.parent}{hint}"
 
 
 def _unknown_format(setting: str, name: str, formats: Sequence[Format]) -> str:

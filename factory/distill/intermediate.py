@@ -17,7 +17,7 @@ from factory.distill.loss_log import LossPoint
 from factory.distill.losses import attention_loss, hidden_loss
 from factory.distill.phase import Phase, train_phase
 from factory.distill.student import StudentStart
-from factory.encoding import Batch, EncodedRows, Share
+from factory.encoding import Batch, Rows, Share
 from factory.recipe import DistillSettings, IntermediateSettings
 
 # The last layer joins when this share of the steps is done (`gradual_depth`).
@@ -44,7 +44,7 @@ def train_intermediate(
     teacher_bert: Any,
     start: StudentStart,
     layer_map: tuple[int, ...],
-    rows: EncodedRows,
+    rows: Rows,
     weights: NDArray[np.float32],
     settings: IntermediateSettings,
     checkpoint_file: Path,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from factory import processes
 from factory.distill.loss_log import LossPoint, bar_text, points_of, require_finite, term_means
 from factory.distill.training_state import TrainingState
-from factory.encoding import Batch, EncodedRows, Share, collate, epoch_order
+from factory.encoding import Batch, Rows, Share, collate, epoch_order
 from factory.errors import TrainingError
 from factory.progress import bar, say
 
@@ -58,7 +58,7 @@ def steps_per_epoch(phase: Phase, rows: int) -> int:
 def train_phase(
     phase: Phase,
     modules: nn.ModuleDict,
-    rows: EncodedRows,
+    rows: Rows,
     losses: Losses,
     checkpoint_file: Path,
     device: str,
@@ -136,7 +136,7 @@ class _StepLosses:
         self,
         modules: nn.ModuleDict,
         losses: Losses,
-        rows: EncodedRows,
+        rows: Rows,
         weights: NDArray[np.float32],
         device: str,
     ) -> None:
@@ -207,7 +207,7 @@ def _log(phase: Phase, state: TrainingState, means: Mapping[str, float]) -> None
     state.points += points_of(phase.name, state.step, means, state.start_values)
 
 
-def _ends_epoch(phase: Phase, rows: EncodedRows, step: int, steps: int) -> bool:
+def _ends_epoch(phase: Phase, rows: Rows, step: int, steps: int) -> bool:
     return step == steps or step % steps_per_epoch(phase, len(rows)) == 0
 
 
@@ -221,7 +221,7 @@ def _remember_best(
 
 
 def _remaining_batches(
-    phase: Phase, rows: EncodedRows, step: int, steps: int
+    phase: Phase, rows: Rows, step: int, steps: int
 ) -> Iterator[NDArray[np.int64]]:
     """Row positions of the batches from `step` on; epochs are ordered anew from seed and epoch."""
     lengths = rows.lengths

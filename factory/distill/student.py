@@ -11,6 +11,7 @@ from torch import nn
 from factory.classifier import TorchClassifier
 from factory.distill.checkpoint import labels_of, settle_classifier, take_projections
 from factory.distill.derive import derive_student
+from factory.distill.projections import load_projections
 from factory.encoding import EncodedRows
 from factory.errors import RecipeError, first_line
 from factory.model_source import ModelSource
@@ -86,6 +87,8 @@ def start_student(
     projections = nn.ModuleList(
         nn.Linear(config.hidden_size, teacher_hidden) for _ in range(config.num_hidden_layers + 1)
     )
+    if source is not None and not load_projections(projections, source):
+        take_projections(projections, source)
     if settings.start == "teacher":
         few = EncodedRows(
             calibration.input_ids[:CALIBRATION_ROWS],
@@ -93,8 +96,6 @@ def start_student(
             calibration.pad_id,
         )
         derive_student(model, projections, teacher, layer_map, few)
-    if source is not None:
-        take_projections(projections, source)
     return StudentStart(model.to(teacher.device), projections.to(teacher.device))
 
 

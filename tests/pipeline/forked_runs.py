@@ -110,12 +110,16 @@ def _serve() -> None:
     # everything the stages import, so that a fork starts with it
     import transformers.trainer  # noqa: F401
 
+    import factory.corpus.shards
     import factory.data.stage
     import factory.distill.phase
     import factory.teacher
 
     # a checkpoint at every point of the loss log, so that kills find one in the middle of a phase
     factory.distill.phase.CHECKPOINT_SECONDS = 0.0
+    # and small shards, so that a tiny corpus has several
+    factory.corpus.shards.SHARD_TOKENS = 1000
+    factory.corpus.shards.BATCH_PIECES = 16
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -1,0 +1,321 @@
+"""General distillation on tiny models: what it minimizes, what it leaves, resumed and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from tiny_line import line_recipe
+from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert, tiny_classifier, tiny_tokenizer
+from tiny_runs import PowerCut, losses_of, same
+from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, ElectraModel
+
+from factory.classifier import TorchClassifier
+from factory.corpus.rows import PackedRows, open_rows
+from factory.corpus.stage import make_corpus
+from factory.distill import phase as phase_module
+from factory.distill.general import general_distill, load_base_teacher
+from factory.distill.student import start_student
+from factory.encoding import encode_inputs
+from factory.errors import RecipeError, TeacherError
+from factory.model_source import ModelSource
+from factory.recipe import GeneralSettings, Recipe
+
+LENGTH = 16
+LAYER_MAP = (2, 3)
+
+
+def source_of(folder: Path) -> ModelSource:
+    return ModelSource(str(folder), None, "sha256:test")
+
+
+def recipe_of(changes: dict[str, Any] | None = None) -> Recipe:
+    fields = {
+        "general.corpus": "corpus.txt",
+        "general.max_length": LENGTH,
+        "general.batch_size": 8,
+        "general.epochs": 4.0,
+        "general.learning_rate": 5e-3,
+        "student.hidden": 16,
+        "student.dropout": 0.1,
+    }
+    return line_recipe({**fields, **(changes or {})})
+
+
+def general_of(recipe: Recipe) -> GeneralSettings:
+    assert recipe.general is not None
+    return recipe.general
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a teacher that is a plain `BertModel`, and a corpus packed with it."""
+    folder = tmp_path_factory.mktemp("general")
+    save_tiny(tiny_bert().bert, folder / "teacher")
+    random = np.random.default_rng(3)
+    words = [*FILLERS, *(word for own in KEYWORDS.values() for word in own)]
+    texts = [" ".join(random.choice(words, size=random.integers(3, 20))) for _ in range(60)]
+    (folder / "corpus.txt").write_text("\n".join(texts), encoding="utf-8")
+    (folder / "packed").mkdir()
+    make_corpus(folder / "packed", general_of(recipe_of()), source_of(folder / "teacher"), folder)
+    return folder
+
+
+def rows_of(base: Path) -> PackedRows:
+    return open_rows(base / "packed")
+
+
+def run(directory: Path, base: Path, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    directory.mkdir(exist_ok=True)
+    recipe = recipe_of(changes)
+    teacher = load_base_teacher(source_of(base / "teacher"), general_of(recipe), "cpu")
+    return general_distill(directory, teacher, rows_of(base), recipe)
+
+
+def files_of(directory: Path) -> dict[str, dict[str, np.ndarray]]:
+    names = ("model.safetensors", "projections.safetensors")
+    return {name: dict(load_file(directory / "model" / name)) for name in names}
+
+
+def same_files(a: Path, b: Path) -> bool:
+    ours, theirs = files_of(a), files_of(b)
+    return all(same(ours[name], theirs[name]) for name in ours)
+
+
+# what it leaves
+
+
+def test_the_result_is_a_plain_model_with_its_projections(tmp_path: Path, base: Path) -> None:
+    facts = run(tmp_path, base)
+    folder = tmp_path / "model"
+    model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert type(model) is BertModel
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (16, 2)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("my order")["input_ids"] == tiny_tokenizer()("my order")["input_ids"]
+    projections = load_file(folder / "projections.safetensors")
+    assert {name: value.shape for name, value in projections.items()} == {
+        f"{position}.{kind}": shape
+        for position in range(3)
+        for kind, shape in (("weight", (24, 16)), ("bias", (24,)))
+    }
+    rows = rows_of(base)
+    assert facts["rows"] == len(rows)
+    assert facts["tokens_seen"] == 4 * rows.lengths.sum()
+    assert facts["epochs"] == 4.0
+    assert facts["steps"] == 4 * -(-len(rows) // 8)
+    assert facts["layer_map"] == list(LAYER_MAP)
+    assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "losses.csv"}
+
+
+def test_every_term_is_logged_and_falls(tmp_path: Path, base: Path) -> None:
+    facts = run(tmp_path, base, {"general.start": "random"})
+    terms = {"embedding", "hidden.1", "hidden.2", "attention.1", "attention.2"}
+    values = losses_of(tmp_path)
+    assert set(values) == {f"general.{term}" for term in (*terms, "total")}
+    for term in terms:
+        assert values[f"general.{term}"][-1] < 0.8 * values[f"general.{term}"][0]
+        assert facts["losses"][f"general.{term}"]["last"] == pytest.approx(
+            values[f"general.{term}"][-1], rel=1e-4
+        )
+
+
+def test_the_derived_start_begins_nearer_to_the_teacher(tmp_path: Path, base: Path) -> None:
+    derived = run(tmp_path / "derived", base)["losses"]
+    random = run(tmp_path / "random", base, {"general.start": "random"})["losses"]
+    assert derived["general.total"]["first"] < 0.5 * random["general.total"]["first"]
+
+
+def test_the_losses_are_those_of_the_saved_models(tmp_path: Path, base: Path) -> None:
+    """All rows in one step that moves nothing: the log equals what plain transformers gives."""
+    rows = rows_of(base)
+    still = {
+        "general.learning_rate": 1e-12,
+        "general.epochs": 1.0,
+        "general.batch_size": len(rows),
+        "student.dropout": 0.0,
+    }
+    losses = run(tmp_path, base, still)["losses"]
+    batch = rows.padded(np.arange(len(rows)))
+    mask = batch.attention_mask.astype(bool)
+    hidden = {}
+    for name, folder in (("teacher", base / "teacher"), ("student", tmp_path / "model")):
+        model = AutoModel.from_pretrained(folder).eval()
+        with torch.no_grad():
+            output = model(
+                torch.from_numpy(batch.input_ids),
+                torch.from_numpy(batch.attention_mask),
+                output_hidden_states=True,
+            )
+        hidden[name] = [state.numpy()[mask] for state in output.hidden_states]
+    projections = load_file(tmp_path / "model" / "projections.safetensors")
+    for position, layer in enumerate((0, *LAYER_MAP)):
+        weight, bias = projections[f"{position}.weight"], projections[f"{position}.bias"]
+        difference = hidden["student"][position] @ weight.T + bias - hidden["teacher"][layer]
+        term = f"general.hidden.{position}" if position else "general.embedding"
+        assert losses[term]["first"] == pytest.approx(np.square(difference).mean(), rel=1e-4)
+
+
+def test_the_teacher_is_the_base_model_as_it_is(base: Path) -> None:
+    teacher = load_base_teacher(source_of(base / "teacher"), general_of(recipe_of()), "cpu")
+    plain = BertModel.from_pretrained(base / "teacher").state_dict()
+    assert all(torch.equal(plain[name], w) for name, w in teacher.model.bert.state_dict().items())
+    assert not teacher.model.training
+
+
+# resume
+
+
+def test_interrupted_within_an_epoch_it_ends_with_the_same_bytes(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "whole", base)
+    steps_an_epoch = -(-len(rows_of(base)) // 8)
+    assert steps_an_epoch > 4
+    monkeypatch.setattr(phase_module, "CHECKPOINT_SECONDS", -1.0)
+    for cut_after in (2, steps_an_epoch + 1):  # in the first epoch, then in a later one
+        with monkeypatch.context() as patch:
+            patch.setattr(phase_module, "collate", cutting(cut_after))
+            with pytest.raises(PowerCut):
+                run(tmp_path / "cut", base)
+        assert (tmp_path / "cut" / "general.checkpoint").is_file()
+        torch.manual_seed(999)
+    run(tmp_path / "cut", base)
+    assert same_files(tmp_path / "whole", tmp_path / "cut")
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "cut")
+
+
+def cutting(after: int) -> Callable[..., Any]:
+    """A collate that fails once it has made `after` batches."""
+    made = 0
+    original = phase_module.collate
+
+    def collate(*arguments: Any) -> Any:
+        nonlocal made
+        if made == after:
+            raise PowerCut
+        made += 1
+        return original(*arguments)
+
+    return collate
+
+
+def test_the_seed_decides(tmp_path: Path, base: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tmp_path / name, base, {"general.seed": seed})
+    assert same_files(tmp_path / "a", tmp_path / "b")
+    assert not same_files(tmp_path / "a", tmp_path / "c")
+
+
+# as the start of a task student
+
+
+def start(source: Path, teacher: TorchClassifier, changes: dict[str, Any] | None = None) -> Any:
+    settings = recipe_of({"student.start": "general", **(changes or {})}).student
+    rows = encode_inputs(teacher.tokenizer, ["my order is late"], LENGTH)
+    return start_student(settings, source_of(source), teacher, LAYER_MAP, rows, seed=1)
+
+
+def test_a_task_student_starts_from_its_weights_and_projections(tmp_path: Path, base: Path) -> None:
+    run(tmp_path, base)
+    begun = start(tmp_path / "model", tiny_classifier(tiny_bert(seed=5)))
+    encoder = BertModel.from_pretrained(tmp_path / "model").state_dict()
+    found = begun.model.bert.state_dict()
+    assert found.keys() == encoder.keys()
+    assert all(torch.equal(encoder[name], found[name]) for name in encoder)
+    projections = load_file(tmp_path / "model" / "projections.safetensors")
+    state = {name: value.numpy() for name, value in begun.projections.state_dict().items()}
+    assert same(projections, state)
+
+
+def test_projections_for_another_width_start_new_and_it_says_so(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, base)
+    wide = tiny_classifier(tiny_bert(hidden_size=32))
+    begun = start(tmp_path / "model", wide)
+    assert [projection.weight.shape for projection in begun.projections] == [(32, 16)] * 3
+    told = capsys.readouterr().err
+    assert "made for a teacher 24 wide, this one is 32; the width projections start new" in told
+    encoder = BertModel.from_pretrained(tmp_path / "model").state_dict()
+    assert all(torch.equal(encoder[n], w) for n, w in begun.model.bert.state_dict().items())
+
+
+def test_a_checkpoint_without_projections_says_nothing(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, base)
+    (tmp_path / "model" / "projections.safetensors").unlink()
+    capsys.readouterr()
+    start(tmp_path / "model", tiny_classifier(tiny_bert()))
+    assert "projections" not in capsys.readouterr().err
+
+
+def test_damaged_projections_are_refused(tmp_path: Path, base: Path) -> None:
+    run(tmp_path, base)
+    file = tmp_path / "model" / "projections.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(RecipeError, match=r"projections\.safetensors: damaged"):
+        start(tmp_path / "model", tiny_classifier(tiny_bert()))
+
+
+# refused
+
+
+def refused(tmp_path: Path, base: Path, kind: type[Exception], **changes: Any) -> str:
+    with pytest.raises(kind) as caught:
+        run(tmp_path, base, {name.replace("__", "."): value for name, value in changes.items()})
+    return str(caught.value)
+
+
+def test_another_number_of_heads(tmp_path: Path, base: Path) -> None:
+    told = refused(tmp_path, base, RecipeError, student__heads=2)
+    assert "the base teacher has 4" in told
+    assert "general.attention_weight = 0" in told
+    random = {"general.start": "random", "general.attention_weight": 0.0, "student.heads": 2}
+    losses = run(tmp_path / "without", base, random)["losses"]
+    assert not [term for term in losses if "attention" in term]
+
+
+def test_rows_longer_than_the_teacher_reads(tmp_path: Path, base: Path) -> None:
+    told = refused(tmp_path, base, RecipeError, general__max_length=64)
+    assert "general.max_length" in told
+    assert "reads at most 32 tokens" in told
+    settings = GeneralSettings(corpus="corpus.txt", max_length=64)
+    with pytest.raises(RecipeError, match="reads at most 32"):  # before anything is tokenized
+        make_corpus(tmp_path, settings, source_of(base / "teacher"), base)
+
+
+def test_teachers_that_are_no_whole_bert(tmp_path: Path, base: Path) -> None:
+    settings = general_of(recipe_of())
+    tiny = ElectraConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
+    save_tiny(ElectraModel(tiny), tmp_path / "electra")
+    with pytest.raises(TeacherError, match="is a electra model"):
+        load_base_teacher(source_of(tmp_path / "electra"), settings, "cpu")
+    save_tiny(tiny_bert().bert, tmp_path / "part")
+    file = tmp_path / "part" / "model.safetensors"
+    weights = load_file(file)
+    save_file(
+        {name: w for name, w in weights.items() if "layer.1.output" not in name},
+        file,
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(TeacherError, match=r"no weights for bert\.encoder\.layer\.1\.output"):
+        load_base_teacher(source_of(tmp_path / "part"), settings, "cpu")
+    with pytest.raises(TeacherError, match="cannot be loaded"):
+        load_base_teacher(source_of(tmp_path / "nowhere"), settings, "cpu")
+
+
+def test_shape_settings_alone_matter(tmp_path: Path, base: Path) -> None:
+    """The task's own start and labels play no part in a general student."""
+    run(tmp_path / "a", base)
+    run(tmp_path / "b", base, {"student.start": "random", "distill.seed": 9})
+    assert same_files(tmp_path / "a", tmp_path / "b")

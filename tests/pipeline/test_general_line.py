@@ -1,0 +1,202 @@
+"""Raw text to a general student to a task student, by the command line; killed on the way."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked_runs import ForkServer, Run
+from tiny_line import published, stage_directory, write_files, write_recipe
+from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert
+
+from factory.data.dataset import Dataset
+from factory.store import load_artifact
+
+CHANGES = {
+    "general.corpus": ["corpus.txt", "more.jsonl"],
+    "general.max_length": 24,
+    "general.epochs": 3.0,
+    "general.batch_size": 8,
+    "general.learning_rate": 3e-3,
+    "student.hidden": 16,
+    "student.start": "general",
+    "data.test": ...,
+    "quantize.variants": ["fp32"],
+    "gate.min_retention": 0.3,
+}
+STAGES = ("data", "teacher", "corpus", "general", "distill", "evaluate", "export", "bundle")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Starts runs that share one start-up."""
+    with ForkServer(tmp_path_factory.mktemp("forked")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """A recipe over two corpus files, with a base teacher that has no classifier."""
+    folder = tmp_path_factory.mktemp("general")
+    write_files(folder, dataset)
+    save_tiny(tiny_bert().bert, folder / "teacher")
+    chance = np.random.default_rng(8)
+    words = [*FILLERS, *(word for own in KEYWORDS.values() for word in own)]
+    texts = [" ".join(chance.choice(words, size=chance.integers(3, 30))) for _ in range(400)]
+    (folder / "corpus.txt").write_text("\n".join(texts[:250]), encoding="utf-8")
+    lines = [json.dumps({"text": text}) for text in texts[250:]]
+    (folder / "more.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return write_recipe(folder / "recipe.toml", CHANGES)
+
+
+@pytest.fixture(scope="module")
+def finished(server: ForkServer, recipe: Path) -> tuple[Path, Run]:
+    """An uninterrupted `factory general`: its store and what it said."""
+    store = recipe.parent / "runs"
+    run = server.start("general", recipe, "--store", store)
+    assert run.finish() == 0, run.stderr
+    return store, run
+
+
+def stages_told(run: Run) -> list[list[str]]:
+    return [line.split()[:2] for line in run.stderr.splitlines() if line.startswith("[")]
+
+
+def test_general_makes_two_stages_and_prints_the_folder(finished: tuple[Path, Run]) -> None:
+    store, run = finished
+    assert run.stdout == f"{stage_directory(store, 'general') / 'model'}\n"
+    assert stages_told(run) == [["[corpus]", "running"], ["[general]", "running"]]
+    assert sorted(name.partition("-")[0] for name in published(store)) == ["corpus", "general"]
+    facts = load_artifact(stage_directory(store, "corpus")).facts
+    assert facts["documents"] == 400
+    assert facts["shards"] > 2
+    assert not list(store.rglob("*.partial"))
+    assert not list(store.rglob("*.tmp"))
+    assert not list(store.rglob("*.checkpoint"))
+
+
+def test_general_again_has_nothing_to_do(
+    server: ForkServer, recipe: Path, finished: tuple[Path, Run]
+) -> None:
+    store, first = finished
+    before = published(store)
+    again = server.start("general", recipe, "--store", store, "--set", "distill.seed=5")
+    assert again.finish() == 0
+    assert again.stdout == first.stdout
+    assert published(store) == before
+
+
+def test_a_run_starts_from_the_general_student(
+    server: ForkServer, recipe: Path, finished: tuple[Path, Run]
+) -> None:
+    """And a changed task section starts from the same one."""
+    store, _ = finished
+    whole = server.start("run", recipe, "--store", store)
+    assert whole.finish() == 0, whole.stderr
+    told = dict(stages_told(whole))
+    assert list(told) == [f"[{stage}]" for stage in STAGES]
+    assert told["[general]"] == told["[corpus]"] == "cached"
+    changes = ("--set", "distill.seed=5", "--set", "data.max_length=22")
+    other = server.start("run", recipe, "--store", store, *changes)
+    assert other.finish() == 0, other.stderr
+    assert [stage for stage, word in stages_told(other) if word == "cached"] == [
+        "[data]",
+        "[corpus]",
+        "[general]",
+    ]
+
+
+def test_the_folder_is_a_start_for_another_recipe(
+    server: ForkServer, recipe: Path, finished: tuple[Path, Run], tmp_path: Path
+) -> None:
+    """With the same result as the start by name, weights and projections included."""
+    store, general = finished
+    by_name = server.start("run", recipe, "--store", store)
+    assert by_name.finish() == 0, by_name.stderr
+    folder = general.stdout.strip()
+    other = tmp_path / "runs"
+    by_path = server.start("run", recipe, "--store", other, "--set", f"student.start={folder}")
+    assert by_path.finish() == 0, by_path.stderr
+    assert [stage for stage, _ in stages_told(by_path)] == [
+        f"[{stage}]" for stage in STAGES if stage not in ("corpus", "general")
+    ]
+    bundle = Path(by_name.stdout.strip())
+    (student,) = (
+        directory
+        for directory in store.glob("distill-*")
+        if directory.name[8:] == _student_of(bundle)
+    )
+    same = stage_directory(other, "distill")
+    for name in ("model/model.safetensors", "losses.csv"):
+        assert (same / name).read_bytes() == (student / name).read_bytes()
+
+
+def _student_of(bundle: Path) -> str:
+    """First digits of the fingerprint of the student a bundle was made from."""
+    record = json.loads((bundle / "artifact.json").read_text(encoding="utf-8"))
+    return str(record["inputs"]["student"])[:12]
+
+
+def test_killed_anywhere_it_ends_with_the_same_bytes(
+    server: ForkServer, recipe: Path, finished: tuple[Path, Run], tmp_path: Path
+) -> None:
+    store = tmp_path / "runs"
+    chance = random.Random(3)
+    patterns = ("corpus-*.partial/shard-00000.npy", "general-*.partial/general.checkpoint")
+    for pattern in (patterns[0], patterns[0], patterns[1], patterns[1]):
+        run = server.start("general", recipe, "--store", store)
+        assert run.wait_until(lambda pattern=pattern: any(store.glob(pattern)))
+        time.sleep(chance.uniform(0, 0.05))
+        run.send(signal.SIGKILL)
+        run.finish()
+    run = server.start("general", recipe, "--store", store)
+    assert run.finish() == 0, run.stderr
+    expected, _ = finished
+    for stage in ("corpus", "general"):
+        old, new = stage_directory(expected, stage), stage_directory(store, stage)
+        assert old.name == new.name
+        assert contents(old) == contents(new), stage
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(directory).as_posix(): file.read_bytes()
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != "artifact.json"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        (("general.batch_size=100000",), 1, ["less than one batch", "more.jsonl: "]),
+        (("general.text=body",), 1, ["more.jsonl, line 1: no key 'body'"]),
+        (("general.corpus=none.txt",), 1, ["general.corpus: no such file none.txt"]),
+        (("general.max_length=64",), 2, ["reads at most 32 tokens"]),
+    ],
+)
+def test_what_cannot_work_is_told(
+    server: ForkServer, recipe: Path, tmp_path: Path, changes: Sequence[str], code: int,
+    words: Sequence[str],
+) -> None:  # fmt: skip
+    overrides = [part for change in changes for part in ("--set", change)]
+    run = server.start("general", recipe, "--store", tmp_path / "runs", *overrides)
+    assert (run.finish(), run.stdout) == (code, "")
+    assert "Traceback" not in run.stderr
+    for word in words:
+        assert word in run.stderr
+
+
+def test_a_recipe_without_a_corpus_is_told(
+    server: ForkServer, recipe: Path, tmp_path: Path
+) -> None:
+    plain = write_recipe(recipe.parent / "plain.toml")
+    run = server.start("general", plain, "--store", tmp_path / "runs")
+    assert (run.finish(), run.stdout) == (2, "")
+    assert "no section [general]" in run.stderr
