@@ -30,10 +30,9 @@ def plan_heads(
 ) -> list[HeadSource]:
     """A source for every student head.
 
-    Equal numbers: one each. More teacher heads: each dropped head's contribution goes to the kept
-    head whose attention scores are most alike (cosine of the query-key products), and heads are
-    kept one after the other so that the sum over all heads of that cosine times the norm of the
-    contribution (the value-output product) is as large as can be. Fewer: a teacher head
+    Equal numbers: one each. More teacher heads: those that move the residual stream most (norm of
+    the value-output product) are kept, and each other's contribution goes to the kept head whose
+    attention scores are most alike (cosine of the query-key products). Fewer: a teacher head
     serves several student heads, which all take its scores and share out its contribution; the
     next student head always goes to the strongest contribution per student head so far.
 
@@ -65,19 +64,10 @@ def _score_cosines(query: Tensor, key: Tensor) -> Tensor:
 
 def _merged(strength: list[float], alike: Tensor, student_heads: int) -> list[HeadSource]:
     by_strength = sorted(range(len(strength)), key=lambda head: -strength[head])
-    weights = torch.tensor(strength, dtype=alike.dtype)
-    covered = torch.zeros_like(weights)
-    kept: list[int] = []
-    for _ in range(student_heads):
-        free = [head for head in by_strength if head not in kept]
-        gains = [float(weights @ torch.maximum(covered, alike[:, head])) for head in free]
-        kept.append(free[gains.index(max(gains))])
-        covered = torch.maximum(covered, alike[:, kept[-1]])
-    kept.sort()
-    groups = {head: [head] for head in kept}
-    for head in by_strength:
-        if head not in groups:
-            groups[kept[int(alike[head, kept].argmax())]].append(head)
+    groups = {head: [head] for head in sorted(by_strength[:student_heads])}
+    kept = list(groups)
+    for head in by_strength[student_heads:]:
+        groups[kept[int(alike[head, kept].argmax())]].append(head)
     return [HeadSource(head, tuple(group)) for head, group in groups.items()]
 
 
