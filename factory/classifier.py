@@ -69,13 +69,31 @@ def logits_with_bar(
 
 def forward_logits(model: Any, batch: Batch) -> torch.Tensor:
     """Logits of one padded batch in float32: (batch, labels)."""
-    output = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_type_ids,
-    )
-    logits: torch.Tensor = output.logits.float()
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if takes_token_types(model):
+        inputs["token_type_ids"] = batch.token_type_ids
+    logits: torch.Tensor = model(**inputs).logits.float()
     return logits
+
+
+def takes_token_types(model: Any) -> bool:
+    """Whether a model tells the two texts of a pair apart by token types, as BERT does."""
+    return getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def longest_input(model: Any) -> int | None:
+    """How many tokens a model reads at most; None when its configuration sets no limit."""
+    import torch
+
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count positions from behind the padding's
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(positions) - skipped
+    return int(positions)
 
 
 def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu") -> TorchClassifier:

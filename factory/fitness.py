@@ -40,13 +40,13 @@ def unfitness(evaluation: Mapping[str, Any], dataset: Dataset, min_margin: float
     Args:
         evaluation: the facts of its evaluation on dev.
         min_margin: what `margin_over_chance` must reach, above 0 in any case; for regression,
-            what Spearman's correlation must exceed; for multilabel data, what micro F1 must gain
-            over the best set of labels that is the same for every text.
+            what Spearman's correlation must exceed; for sets of labels, what micro F1 must gain
+            over the best fixed set.
     """
     if dataset.task == "regression":
         return _unfit_numbers(evaluation["scores"]["spearman"], min_margin)
     if dataset.task == "multilabel":
-        return _unfit_label_sets(evaluation["scores"]["micro_f1"]["value"], dataset, min_margin)
+        return _unfit_label_sets(evaluation["scores"]["micro_f1"], dataset, min_margin)
     counts = np.array(evaluation["confusion"], dtype=np.int64)
     occurring = np.flatnonzero(counts.sum(axis=1))
     answered = np.flatnonzero(counts.sum(axis=0))
@@ -61,13 +61,12 @@ def unfitness(evaluation: Mapping[str, Any], dataset: Dataset, min_margin: float
     if margin > 0 and margin >= min_margin - TIE:
         return None
     rows = counts.sum()
-    wanted = f"at least {min_margin:g}" if min_margin > 0 else "above 0"
     return (
         f"is no better than chance on dev: its mean recall over {len(occurring)} labels is "
         f"{_mean_recall(counts):.3f}, guessing gives {1 / len(occurring):.3f}; its accuracy is "
         f"{counts.trace() / rows:.3f}, always answering the most frequent label gives "
         f"{counts.sum(axis=1).max() / rows:.3f}; what it gains over that, {margin:.3f}, must be "
-        f"{wanted}"
+        f"{_wanted(min_margin)}"
     )
 
 
@@ -96,19 +95,6 @@ def _mean_recall(confusion: NDArray[np.int64]) -> float:
     return float((confusion.diagonal()[occurs] / sizes[occurs]).mean())
 
 
-def _unfit_label_sets(micro_f1: float, dataset: Dataset, min_margin: float) -> str | None:
-    constant = best_constant_micro_f1(multi_hot(dataset.dev, len(dataset.labels)))
-    gain = micro_f1 - constant
-    if gain > 0 and gain >= min_margin - TIE:
-        return None
-    wanted = f"at least {min_margin:g}" if min_margin > 0 else "above 0"
-    return (
-        f"is no better than a constant answer on dev: its micro F1 is {micro_f1:.3f}, always "
-        f"answering the best set of labels for every text gives {constant:.3f}; what it gains "
-        f"over that, {gain:.3f}, must be {wanted}"
-    )
-
-
 def _unfit_numbers(spearman: Mapping[str, float], min_margin: float) -> str | None:
     if spearman["value"] == spearman["low"] == spearman["high"] == 0:
         return "gives the same value for every row of dev, whatever the text"
@@ -118,3 +104,21 @@ def _unfit_numbers(spearman: Mapping[str, float], min_margin: float) -> str | No
         f"is no better than chance on dev: its Spearman correlation is {spearman['value']:.3f}, "
         f"not above {min_margin:g}"
     )
+
+
+def _unfit_label_sets(
+    micro_f1: Mapping[str, float], dataset: Dataset, min_margin: float
+) -> str | None:
+    constant = best_constant_micro_f1(multi_hot(dataset.dev, len(dataset.labels)))
+    margin = micro_f1["value"] - constant
+    if margin > 0 and margin >= min_margin - TIE:
+        return None
+    return (
+        f"is no better than chance on dev: its micro F1 is {micro_f1['value']:.3f}, always "
+        f"answering the best set of labels for every text gives {constant:.3f}; what it gains "
+        f"over that, {margin:.3f}, must be {_wanted(min_margin)}"
+    )
+
+
+def _wanted(min_margin: float) -> str:
+    return f"at least {min_margin:g}" if min_margin > 0 else "above 0"

@@ -121,9 +121,9 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     if baseline is not None:
         models["baseline"] = baseline.fingerprint
     deciding = {"evaluate": sections["evaluate"]} if multilabel else {}
-    positive = {"positive_label": recipe.gate.positive_label}
-    settings = {"data": length, "gate": positive, **deciding}
-    evaluate = Step("evaluate", EVALUATE_VERSION, settings, models)
+    if recipe.gate.positive_label is not None:
+        deciding["gate"] = {"positive_label": recipe.gate.positive_label}
+    evaluate = Step("evaluate", EVALUATE_VERSION, {"data": length, **deciding}, models)
     export, quantize, bundle = _shipping_steps(recipe, sections, models, evaluate)
     return Graph(
         data=data,

@@ -201,6 +201,7 @@ def _make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, de
         dataset,
         recipe.data.max_length,
         pick_device(device),
+        only_bert=recipe.student.start in ("teacher", "random"),
     )
 
 

@@ -213,6 +213,16 @@ class IntermediateSettings(Section):
     embedding_weight: NonNegativeFloat = 1.0
     hidden_weight: NonNegativeFloat = 1.0
     attention_weight: NonNegativeFloat = 1.0
+    attention: Literal["auto", "scores", "relations"] = Field(
+        default="auto",
+        description="what is compared: scores head by head, which needs equal head counts, or "
+        "relations of queries, keys and values (MiniLMv2); auto: scores where head counts agree",
+    )
+    relation_heads: PositiveInt | None = Field(
+        default=None,
+        description="how many heads the relations are split into; must divide both widths; unset: "
+        "student.heads, or the largest number up to 48 that does",
+    )
     layer_weights: Annotated[list[NonNegativeFloat], Field(min_length=2)] | None = Field(
         default=None, description="lambda of the embedding output and of each student layer"
     )
@@ -406,6 +416,8 @@ class Recipe(Section):
             )
         if self.evaluate.thresholds != "tuned" and self.data.task != "multilabel":
             raise ValueError('evaluate.thresholds needs data.task = "multilabel"')
+        if gate.positive_label is not None and self.data.task != "classification":
+            raise ValueError("gate.positive_label needs data.task = classification")
         if self.teacher.class_weights != "none" and self.data.task != "classification":
             raise ValueError("teacher.class_weights needs data.task = classification")
         if self.teacher.class_weights != "none" and not self.teacher.fine_tune:
@@ -440,9 +452,25 @@ class Recipe(Section):
                     f"{name}.layer_weights has {len(layer_weights)} entries for the "
                     f"embedding output and {self.student.layers} layers"
                 )
+            if phase is not None and (
+                problem := _relation_heads_problem(name, phase, self.student.hidden)
+            ):
+                raise ValueError(problem)
         layer_map = self.distill.layer_map
         if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
             raise ValueError(
                 f"distill.layer_map has {len(layer_map)} entries for {self.student.layers} layers"
             )
         return self
+
+
+def _relation_heads_problem(section: str, settings: IntermediateSettings, width: int) -> str | None:
+    """Why the relation heads cannot be; the teacher's width is checked when it is known."""
+    heads = settings.relation_heads
+    if heads is None:
+        return None
+    if settings.attention == "scores":
+        return f'{section}.relation_heads belongs to {section}.attention = "relations" or "auto"'
+    if width % heads:
+        return f"{section}.relation_heads {heads} does not divide student.hidden {width}"
+    return None

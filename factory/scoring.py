@@ -79,12 +79,13 @@ def _open(model: Path, max_length: int | None) -> _Opened:
         raise FactoryError(
             f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"
         )
-    from factory.classifier import load_torch_classifier
+    from factory.classifier import load_torch_classifier, longest_input
 
     classifier = load_torch_classifier(model, max_length or DEFAULT_MAX_LENGTH)
     config = classifier.model.config
-    if classifier.max_length > config.max_position_embeddings:
-        classifier = replace(classifier, max_length=config.max_position_embeddings)
+    longest = longest_input(classifier.model)
+    if longest is not None and classifier.max_length > longest:
+        classifier = replace(classifier, max_length=longest)
     labels = tuple(config.id2label[number] for number in range(config.num_labels))
     task: Task = "regression" if config.num_labels == 1 else "classification"
     if config.problem_type == "multi_label_classification":

@@ -1,4 +1,4 @@
-"""The teacher: fine-tune a BERT or adopt a fine-tuned one, and check that it is fit to teach."""
+"""The teacher: fine-tune a model or adopt a fine-tuned one, and check that it is fit to teach."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from factory.classifier import load_torch_classifier
+from factory.classifier import load_torch_classifier, longest_input
 from factory.data.dataset import Dataset, Task
 from factory.encoding import save_tokenizer
 from factory.errors import TeacherError, first_line
@@ -32,19 +32,24 @@ def make_teacher(
     dataset: Dataset,
     max_length: int,
     device: str,
+    *,
+    only_bert: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune or adopt the teacher, save it below `directory`, and score it on dev.
+
+    Args:
+        only_bert: see `load_pretrained`.
 
     Returns:
         Facts: parameters, layers, and the evaluation on dev.
 
     Raises:
-        TeacherError: the model cannot be loaded, is no BERT, reads fewer tokens than `max_length`,
-            or its labels do not match.
+        TeacherError: the model cannot be loaded or used, reads fewer tokens than `max_length`, or
+            its labels do not match.
     """
-    model, tokenizer = load_pretrained(source, settings, dataset)
-    longest = model.config.max_position_embeddings
-    if max_length > longest:
+    model, tokenizer = load_pretrained(source, settings, dataset, only_bert=only_bert)
+    longest = longest_input(model)
+    if longest is not None and max_length > longest:
         raise TeacherError(
             f"data.max_length is {max_length}, but teacher.model {settings.model} reads at most "
             f"{longest} tokens; lower data.max_length to {longest} or less"
@@ -83,16 +88,21 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
 
 
 def load_pretrained(
-    source: ModelSource, settings: TeacherSettings, dataset: Dataset
+    source: ModelSource, settings: TeacherSettings, dataset: Dataset, *, only_bert: bool = True
 ) -> tuple[Any, Any]:
     """Load model and tokenizer with the outputs in the data's label order.
 
+    Args:
+        only_bert: refuse other architectures; they can teach only a student that starts from a
+            checkpoint of its own.
+
     Raises:
-        TeacherError: not found, no BERT, no fast tokenizer, or labels that do not match.
+        TeacherError: not found, no BERT where it must be one, no usable tokenizer, or labels that
+            do not match.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(settings.seed)  # a new classifier's first weights are drawn while loading
     place = {"revision": source.revision}
@@ -101,18 +111,19 @@ def load_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(source.location, **place)
     except (OSError, ValueError) as error:
         raise TeacherError(_not_loadable(source, settings, error)) from error
-    if config.model_type != "bert":
+    if only_bert and config.model_type != "bert":
         raise TeacherError(
-            f"teacher.model {settings.model} is a {config.model_type} model; only BERT models "
-            "(model_type bert) can teach: their layers and scores are what the student copies"
+            f"teacher.model {settings.model} is a {config.model_type} model, and only a BERT "
+            "(model_type bert) lends the student layers and vocabulary to start with; set "
+            "student.start to a BERT checkpoint (hub id or folder), which then learns from this "
+            "teacher's logits"
         )
-    if not tokenizer.is_fast:
-        raise TeacherError(f"teacher.model {settings.model} has no fast tokenizer (tokenizer.json)")
+    _check_tokenizer(tokenizer, settings)
     order = None if settings.fine_tune else match_labels(config, settings, dataset)
     if settings.fine_tune:
         config.num_labels = len(dataset.labels)
     try:
-        model, loading = BertForSequenceClassification.from_pretrained(
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
             source.location,
             config=config,
             ignore_mismatched_sizes=settings.fine_tune,
@@ -128,7 +139,7 @@ def load_pretrained(
                 f"{', '.join(sorted(loading['missing_keys']))}: it is not a fine-tuned classifier; "
                 "set teacher.fine_tune = true"
             )
-        _reorder_outputs(model, order)
+        _reorder_outputs(model, order, settings)
     _name_labels(model.config, dataset)
     return model, tokenizer
 
@@ -177,13 +188,46 @@ def _shorten(names: list[str] | tuple[str, ...]) -> str:
     return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
 
 
-def _reorder_outputs(model: Any, order: list[int]) -> None:
-    """Permute the classifier so that output i means the data's label i."""
+def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) -> None:
+    """Permute the classifier so that output i means the data's label i.
+
+    Raises:
+        TeacherError: no layer of the model's head has that many outputs.
+    """
     import torch
 
+    if order == sorted(order):
+        return
+    body = set() if model.base_model is model else set(model.base_model.modules())
+    outputs = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear)
+        and module.out_features == len(order)
+        and module not in body
+    ]
+    if not outputs:
+        raise TeacherError(
+            f"teacher.model {settings.model}: the layer that gives its outputs was not found, so "
+            "they cannot be put into the data's order; name data.labels in the teacher's order"
+        )
     with torch.no_grad():
-        model.classifier.weight.copy_(model.classifier.weight[order].clone())
-        model.classifier.bias.copy_(model.classifier.bias[order].clone())
+        for parameter in outputs[-1].parameters():
+            parameter.copy_(parameter[order].clone())
+
+
+def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
+    """Refuse what rows padded on the right cannot be made with."""
+    name = f"teacher.model {settings.model}"
+    if not tokenizer.is_fast:
+        raise TeacherError(f"{name} has no fast tokenizer (tokenizer.json)")
+    if tokenizer.pad_token_id is None:
+        raise TeacherError(f"{name} has no padding token; choose a model that reads padded batches")
+    if tokenizer.padding_side != "right":
+        raise TeacherError(
+            f"{name} pads on the left, as models that answer at the last token do; choose one that "
+            "pads on the right"
+        )
 
 
 def _name_labels(config: Any, dataset: Dataset) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.class_weights import class_weights
+from factory.classifier import takes_token_types
 from factory.data.dataset import Dataset
 from factory.encoding import encode_inputs
 from factory.label_sets import multi_hot
@@ -59,7 +60,7 @@ def fine_tune(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=_trainer_rows(tokenizer, dataset, max_length),
+        train_dataset=_trainer_rows(model, tokenizer, dataset, max_length),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_loss_func=_weighted_loss(dataset) if weighs else None,
@@ -86,18 +87,22 @@ def last_complete_checkpoint(directory: Path) -> Path | None:
     return max(complete)[1] if complete else None
 
 
-def _trainer_rows(tokenizer: Any, dataset: Dataset, max_length: int) -> list[dict[str, Any]]:
+def _trainer_rows(
+    model: Any, tokenizer: Any, dataset: Dataset, max_length: int
+) -> list[dict[str, Any]]:
     encoded = encode_inputs(tokenizer, dataset.train.inputs(), max_length)
     targets: list[Any] = list(dataset.train.targets)
     if dataset.task == "multilabel":  # a 0 or 1 per label, as numbers that BCE can be taken of
         applies = multi_hot(dataset.train, len(dataset.labels))
         targets = applies.astype(float).tolist()
-    return [
-        {"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": target}
-        for ids, types, target in zip(
-            encoded.input_ids, encoded.token_type_ids, targets, strict=True
-        )
+    rows: list[dict[str, Any]] = [
+        {"input_ids": ids.tolist(), "labels": target}
+        for ids, target in zip(encoded.input_ids, targets, strict=True)
     ]
+    if takes_token_types(model):
+        for row, types in zip(rows, encoded.token_type_ids, strict=True):
+            row["token_type_ids"] = types.tolist()
+    return rows
 
 
 def _weighted_loss(dataset: Dataset) -> Callable[..., Any]:

@@ -186,3 +186,16 @@ def test_a_student_of_numbers() -> None:
     for constant in (np.full(5, 2.1), 2.1 + np.arange(5) * 2e-7):
         with pytest.raises(TrainingError, match="gives the same value for every row of dev"):
             check_student(facts(NUMBERS, constant), data)
+
+
+def test_a_student_of_label_sets() -> None:
+    split = Split("dev", ["x"] * 4, None, [(0,), (0, 1), (0,), (2,)])
+    data = Dataset("multilabel", ("a", "b", "c"), split, split, None)
+
+    def sets(micro_f1: float) -> dict[str, Any]:
+        return {"scores": {"micro_f1": {"value": micro_f1}}, "confusion": []}
+
+    # always answering a: 3 of 4 answers right, 3 of 5 labels found, F1 = 2 * 3 / (4 + 5)
+    check_student(sets(0.67), data)
+    with pytest.raises(TrainingError, match=r"its micro F1 is 0\.667, .* gives 0\.667"):
+        check_student(sets(2 * 3 / 9), data)

@@ -420,5 +420,5 @@ def test_settings_of_multilabel_are_no_part_of_the_other_tasks(base: Path) -> No
     """What was made before they existed is still what such a recipe makes."""
     graph = graph_of(base)
     assert "label_separator" not in graph.data.settings["data"]
-    assert set(graph.evaluate.settings) == {"data", "gate"}
+    assert set(graph.evaluate.settings) == {"data"}
     assert set(graph.export.inputs) == {"data", "student"}

@@ -161,12 +161,15 @@ def test_regression_needs_one_output(tmp_path: Path) -> None:
 # models that cannot teach
 
 
-def test_only_bert_can_teach(tmp_path: Path) -> None:
+def test_only_bert_can_lend_layers(tmp_path: Path) -> None:
     folder = save_tiny(tiny_bert(), tmp_path)
     DistilBertConfig(vocab_size=108, dim=24, hidden_dim=48, n_layers=2, n_heads=4).save_pretrained(
         folder
     )
-    with pytest.raises(TeacherError, match=r"a/model is a distilbert model; only BERT"):
+    told = (
+        r"a/model is a distilbert model, and only a BERT .*set student\.start to a BERT checkpoint"
+    )
+    with pytest.raises(TeacherError, match=told):
         load_pretrained(source_of(folder), tuned(), SMALL)
 
 

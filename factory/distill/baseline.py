@@ -22,6 +22,7 @@ from factory.distill.phase import Phase, steps_per_epoch, total_steps, train_pha
 from factory.distill.prediction import prediction_phase
 from factory.distill.saving import save_student
 from factory.distill.student import start_student
+from factory.distill.student_vocabulary import student_vocabulary, without_intermediate
 from factory.distill.vocabulary import used_vocabulary
 from factory.encoding import Batch, encode_inputs
 from factory.label_sets import multi_hot
@@ -42,19 +43,27 @@ def train_baseline(
     """Train the same student on the hard labels alone, for as many steps as `distill` takes.
 
     The student begins at random weights or at the distilled student's own start, as
-    `distill.baseline` says; the teacher lends its tokenizer and nothing else to the training.
+    `distill.baseline` says, and reads with that student's tokenizer; nothing else of the teacher
+    enters the training.
 
     Args:
         unlabelled_rows: rows the distilled student learns on besides; the baseline cannot use
             them and takes their steps on the labelled rows.
         weigh_classes: as the teacher was trained (`teacher.class_weights`).
     """
-    rows = encode_inputs(teacher.tokenizer, train.inputs(), teacher.max_length)
+    vocabulary = student_vocabulary(student, source, teacher)
+    rows = encode_inputs(vocabulary.tokenizer, train.inputs(), teacher.max_length)
+    layer_map: tuple[int, ...] = ()
+    if vocabulary.logits_only is None:
+        depth = teacher.model.config.num_hidden_layers
+        layer_map = map_layers(settings.layer_map, student.layers, depth)
+    else:
+        settings = without_intermediate(settings, vocabulary.logits_only)
     if settings.baseline == "random":
         student, source = student.model_copy(update={"start": "random"}), None
-    depth = teacher.model.config.num_hidden_layers
-    layer_map = map_layers(settings.layer_map, student.layers, depth)
-    start = start_student(student, source, teacher, layer_map, rows, settings.seed)
+    start = start_student(
+        student, source, teacher, layer_map, rows, settings.seed, vocabulary.config
+    )
     targets = _targets(train, start.model.config.num_labels, teacher.device)
     phase = baseline_phase(settings, len(rows), unlabelled_rows)
 
@@ -74,7 +83,7 @@ def train_baseline(
             teacher.device,
             row_weights=_row_weights(train, teacher) if weigh_classes else None,
         )
-    save_student(directory, start.model, teacher.tokenizer, points)
+    save_student(directory, start.model, vocabulary.tokenizer, points)
     return {"steps": total_steps(phase, len(rows)), "losses": summary(points)}
 
 

@@ -18,7 +18,7 @@ class Recording:
 
     Shapes:
         embedding: (batch, tokens, hidden)
-        hidden[layer], query[layer], key[layer]: (batch, tokens, hidden)
+        hidden[layer], query[layer], key[layer], value[layer]: (batch, tokens, hidden)
     """
 
     heads: int
@@ -26,6 +26,7 @@ class Recording:
     hidden: dict[int, Tensor] = field(default_factory=dict)
     query: dict[int, Tensor] = field(default_factory=dict)
     key: dict[int, Tensor] = field(default_factory=dict)
+    value: dict[int, Tensor] = field(default_factory=dict)
 
     def scores(self, layer: int) -> Tensor:
         """Unnormalized attention scores of one layer: (batch, heads, tokens, tokens)."""
@@ -39,11 +40,14 @@ class Recording:
 
 
 @contextlib.contextmanager
-def recording(bert: Any, layers: Sequence[int]) -> Iterator[Recording]:
+def recording(bert: Any, layers: Sequence[int], *, values: bool = False) -> Iterator[Recording]:
     """Record the given layers (counted from 1) of a `BertModel` while the context is open.
 
     The scores are computed outside the model from the outputs of its query and key projections,
     so the model keeps whatever fast attention it uses; nothing else is stored.
+
+    Args:
+        values: record the outputs of the value projections too.
     """
     result = Recording(heads=bert.config.num_attention_heads)
 
@@ -58,6 +62,9 @@ def recording(bert: Any, layers: Sequence[int]) -> Iterator[Recording]:
             block.attention.self.query.register_forward_hook(_keep(result.query, layer)),
             block.attention.self.key.register_forward_hook(_keep(result.key, layer)),
         ]
+        if values:
+            values_of_layer = block.attention.self.value
+            handles.append(values_of_layer.register_forward_hook(_keep(result.value, layer)))
     try:
         yield result
     finally:

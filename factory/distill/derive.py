@@ -2,7 +2,8 @@
 
 The residual coordinates that carry most are kept, each head's query-key and value-output products
 are cut to the student's head width by an activation-weighted SVD, and the strongest feed-forward
-neurons stay. Ideas: weight subcloning (arXiv 2312.09299), HomoDistil (arXiv 2302.09632).
+neurons stay. `factory.distill.head_plan` says which head becomes which where their numbers differ.
+Ideas: weight subcloning (arXiv 2312.09299), HomoDistil (arXiv 2302.09632).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
+from factory.distill.head_plan import HeadSource, plan_heads
 from factory.encoding import EncodedRows, collate, sorted_batches
 from factory.errors import RecipeError
 
@@ -49,7 +51,7 @@ def derive_student(
     """Overwrite the student's weights and width projections with ones taken from the teacher.
 
     Raises:
-        RecipeError: the student is wider than the teacher, or their head counts differ.
+        RecipeError: the student is wider than the teacher.
     """
     source = teacher.model.config
     _check_shapes(student.config, source)
@@ -62,8 +64,9 @@ def derive_student(
         target = student.bert.encoder.layer[position]
         rows = torch.cat([kept, torch.tensor([source.hidden_size])])
         inputs = moments.hidden[layer - 1][rows][:, rows]
-        _factorize_scores(target.attention.self, block.attention.self, kept, inputs)
-        _factorize_values(target.attention, block.attention, kept, inputs)
+        plan = _plan_layer(student.config.num_attention_heads, block.attention, kept, inputs)
+        _factorize_scores(target.attention.self, block.attention.self, kept, inputs, plan)
+        _factorize_values(target.attention, block.attention, kept, inputs, plan)
         _copy_norm(target.attention.output.LayerNorm, block.attention.output.LayerNorm, kept)
         _select_neurons(target, block, kept, moments.neurons[layer])
         _copy_norm(target.output.LayerNorm, block.output.LayerNorm, kept)
@@ -74,11 +77,6 @@ def derive_student(
 
 def _check_shapes(student: Any, teacher: Any) -> None:
     problems = []
-    if student.num_attention_heads != teacher.num_attention_heads:
-        problems.append(
-            f"the student has {student.num_attention_heads} heads, the teacher "
-            f"{teacher.num_attention_heads}; the derived start needs equal numbers"
-        )
     for name in ("hidden_size", "intermediate_size"):
         if getattr(student, name) > getattr(teacher, name):
             problems.append(
@@ -163,7 +161,22 @@ def _root(moment: Tensor) -> Tensor:
     return root
 
 
-def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) -> None:
+def _plan_layer(
+    student_heads: int, attention: Any, kept: Tensor, inputs: Tensor
+) -> list[HeadSource]:
+    """Which teacher heads each of the student's starts from, judged on the kept inputs."""
+    root = _root(inputs)
+    query, key, value = (
+        (root @ _with_bias(linear, kept).T).T
+        for linear in (attention.self.query, attention.self.key, attention.self.value)
+    )
+    output = attention.output.dense.weight.cpu().double()[kept]
+    return plan_heads(query, key, value, output, attention.self.num_attention_heads, student_heads)
+
+
+def _factorize_scores(
+    target: Any, source: Any, kept: Tensor, inputs: Tensor, plan: list[HeadSource]
+) -> None:
     """Best low-rank query and key for each head's attention scores on the layer's inputs.
 
     With x the kept inputs and a 1, the teacher's scores are x A B^T x' / sqrt(d); the student
@@ -176,8 +189,8 @@ def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) ->
     scale = (target_width / width) ** 0.5
     query, key = _with_bias(source.query, kept), _with_bias(source.key, kept)
     _clear(target.query, target.key)
-    for head in range(source.num_attention_heads):
-        rows = slice(head * width, (head + 1) * width)
+    for head, planned in enumerate(plan):
+        rows = slice(planned.scores * width, (planned.scores + 1) * width)
         left, right = query[rows].T, key[rows].T
         small_left = torch.linalg.qr(root @ left).R
         small_right = torch.linalg.qr(root @ right).R
@@ -190,25 +203,32 @@ def _factorize_scores(target: Any, source: Any, kept: Tensor, inputs: Tensor) ->
         _put_rows(target.key, head * target_width, new_right.T)
 
 
-def _factorize_values(target: Any, source: Any, kept: Tensor, inputs: Tensor) -> None:
-    """Best low-rank value and output for each head's contribution to the residual stream."""
+def _factorize_values(
+    target: Any, source: Any, kept: Tensor, inputs: Tensor, plan: list[HeadSource]
+) -> None:
+    """Best low-rank value and output for each head's contribution to the residual stream.
+
+    Teacher heads that one student head stands for attend alike by choice, so their contributions
+    add up under one attention; student heads that share a teacher head take turns at the singular
+    directions of its contribution.
+    """
     root = _root(inputs)
     width, target_width = source.self.attention_head_size, target.self.attention_head_size
     value = _with_bias(source.self.value, kept)
     output = source.output.dense.weight.cpu().double()[kept]
     _clear(target.self.value, target.output.dense)
-    for head in range(source.self.num_attention_heads):
-        rows = slice(head * width, (head + 1) * width)
+    for head, planned in enumerate(plan):
+        rows = torch.cat([torch.arange(one * width, (one + 1) * width) for one in planned.values])
         small_value = torch.linalg.qr(root @ value[rows].T).R
         small_output = torch.linalg.qr(output[:, rows]).R
         u, s, vh = torch.linalg.svd(small_output @ small_value.T)
-        rank = min(target_width, width)
-        power = s[:rank].sqrt()
-        new_output = output[:, rows] @ torch.linalg.pinv(small_output) @ (u[:, :rank] * power)
-        new_value = value[rows].T @ torch.linalg.pinv(small_value) @ (vh[:rank].T * power)
+        chosen = torch.arange(len(s))[planned.part :: planned.parts][:target_width]
+        power = s[chosen].sqrt()
+        new_output = output[:, rows] @ torch.linalg.pinv(small_output) @ (u[:, chosen] * power)
+        new_value = value[rows].T @ torch.linalg.pinv(small_value) @ (vh[chosen].T * power)
         _put_rows(target.self.value, head * target_width, new_value.T)
         start = head * target_width
-        target.output.dense.weight[:, start : start + rank] = new_output.float()
+        target.output.dense.weight[:, start : start + len(chosen)] = new_output.float()
     target.output.dense.bias.copy_(source.output.dense.bias.cpu()[kept])
 
 

@@ -19,10 +19,10 @@ from factory.distill.phase import Phase, total_steps
 from factory.distill.projections import save_projections
 from factory.distill.saving import save_student
 from factory.distill.student import CALIBRATION_ROWS, start_student
-from factory.errors import RecipeError, TeacherError, first_line
+from factory.errors import TeacherError, first_line
 from factory.model_source import ModelSource
 from factory.progress import say
-from factory.recipe import GeneralSettings, Recipe, StudentSettings
+from factory.recipe import GeneralSettings, Recipe
 
 
 def general_distill(
@@ -46,7 +46,6 @@ def general_distill(
     """
     settings = recipe.general
     assert settings is not None, "checked by the recipe"
-    _check_heads(teacher, recipe.student, settings)
     depth = teacher.model.config.num_hidden_layers
     layer_map = map_layers(recipe.distill.layer_map, recipe.student.layers, depth)
     say(f"layer map (student<-teacher): {describe_map(layer_map)}")
@@ -138,18 +137,3 @@ def load_base_teacher(
     with torch.no_grad():
         model.classifier.weight.fill_(1.0)
     return TorchClassifier(model.to(device).eval(), tokenizer, settings.max_length, device)
-
-
-def _check_heads(
-    teacher: TorchClassifier, student: StudentSettings, settings: GeneralSettings
-) -> None:
-    heads = teacher.model.config.num_attention_heads
-    if heads != student.heads and settings.attention_weight > 0:
-        raise RecipeError(
-            "student.heads",
-            [
-                f"{student.heads}, but the base teacher has {heads} and attention scores are "
-                f"compared head by head; set student.heads = {heads} or "
-                "general.attention_weight = 0"
-            ],
-        )

@@ -1,4 +1,4 @@
-"""The intermediate phase: embeddings, hidden states and attention scores of the mapped layers."""
+"""The intermediate phase: embeddings, hidden states and attention of the mapped layers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from factory.distill.capture import recording
 from factory.distill.loss_log import LossPoint
 from factory.distill.losses import attention_loss, hidden_loss
 from factory.distill.phase import Phase, train_phase
+from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.distill.student import StudentStart
 from factory.encoding import Batch, Rows, Share
 from factory.recipe import DistillSettings, IntermediateSettings
@@ -55,14 +56,19 @@ def train_intermediate(
     Args:
         teacher_bert: a frozen `BertModel` in eval mode.
         weights: weight of each row's losses, (rows,).
+
+    Raises:
+        RecipeError: the attention of these two models cannot be compared as the recipe says.
     """
     student_bert = start.model.bert
+    relation_heads = choose_relation_heads(settings, student_bert.config, teacher_bert.config)
+    values = relation_heads is not None
     student_layers = tuple(range(1, len(layer_map) + 1))
     modules = nn.ModuleDict({"student": start.model, "projections": start.projections})
     with (
         _cut_after(teacher_bert, max(layer_map)),
-        recording(student_bert, student_layers) as student_record,
-        recording(teacher_bert, layer_map) as teacher_record,
+        recording(student_bert, student_layers, values=values) as student_record,
+        recording(teacher_bert, layer_map, values=values) as teacher_record,
     ):
 
         def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -76,8 +82,10 @@ def train_intermediate(
                 layer_map,
                 batch.attention_mask,
                 batch.share,
+                relation_heads,
             )
-            return weighted_sum(terms, settings, student_record.heads, batch.done), terms
+            compared_heads = relation_heads or student_record.heads
+            return weighted_sum(terms, settings, compared_heads, batch.done), terms
 
         return train_phase(
             phase, modules, rows, losses, checkpoint_file, device, row_weights=weights
@@ -91,11 +99,17 @@ def intermediate_losses(
     layer_map: tuple[int, ...],
     token_mask: Tensor,
     share: Share | None = None,
+    relation_heads: int | None = None,
 ) -> dict[str, Tensor]:
     """Every loss term of the intermediate phase from two recordings of the same batch.
 
+    With relation heads, the attention term of each mapped layer is the sum of the losses of the
+    query-query, key-key and value-value relations, where MiniLMv2 takes those of one layer.
+
     Args:
-        student, teacher: recordings after a forward pass (`factory.distill.capture`).
+        student, teacher: recordings after a forward pass (`factory.distill.capture`), with values
+            where `relation_heads` is given.
+        relation_heads: None compares the scores of equally many heads.
     """
     terms = {
         "embedding": hidden_loss(
@@ -107,10 +121,23 @@ def intermediate_losses(
         terms[f"hidden.{position}"] = hidden_loss(
             projected, teacher.hidden[layer], token_mask, share
         )
-        if student.heads == teacher.heads:  # else the recipe has weight 0 for it
-            terms[f"attention.{position}"] = attention_loss(
+        if relation_heads is None:
+            attention = attention_loss(
                 student.scores(position), teacher.scores(layer), token_mask, share
             )
+        else:
+            pairs = (
+                (student.query, teacher.query),
+                (student.key, teacher.key),
+                (student.value, teacher.value),
+            )
+            attention = torch.stack(
+                [
+                    relation_loss(ours[position], theirs[layer], relation_heads, token_mask, share)
+                    for ours, theirs in pairs
+                ]
+            ).sum()
+        terms[f"attention.{position}"] = attention
     return terms
 
 
@@ -120,7 +147,8 @@ def weighted_sum(
     """Sum of the terms, each times the recipe's weights of its kind and of its layer.
 
     Args:
-        heads: of the student; multiplies the attention terms when the recipe sums over heads.
+        heads: compared, or relation heads; multiplies the attention terms when the recipe sums
+            over heads.
         done: share of the phase's steps taken, for `gradual_depth`.
     """
     kinds = {

@@ -34,11 +34,16 @@ class StudentStart:
     projections: nn.ModuleList
 
 
-def student_config(teacher: Any, settings: StudentSettings) -> Any:
-    """The student's `BertConfig`: the recipe's shape, the teacher's vocabulary and labels."""
+def student_config(teacher: Any, settings: StudentSettings, vocabulary: Any = None) -> Any:
+    """The student's `BertConfig`: the recipe's shape, the teacher's vocabulary and labels.
+
+    Args:
+        vocabulary: the configuration to take vocabulary, positions and token types from, when it
+            is not the teacher's.
+    """
     from transformers import BertConfig
 
-    source = teacher.config
+    source = vocabulary or teacher.config
     return BertConfig(
         vocab_size=source.vocab_size,
         hidden_size=settings.hidden,
@@ -52,9 +57,9 @@ def student_config(teacher: Any, settings: StudentSettings) -> Any:
         type_vocab_size=source.type_vocab_size,
         layer_norm_eps=source.layer_norm_eps,
         pad_token_id=source.pad_token_id,
-        id2label=source.id2label,
-        label2id=source.label2id,
-        problem_type=source.problem_type,
+        id2label=teacher.config.id2label,
+        label2id=teacher.config.label2id,
+        problem_type=teacher.config.problem_type,
     )
 
 
@@ -65,12 +70,14 @@ def start_student(
     layer_map: tuple[int, ...],
     calibration: EncodedRows,
     seed: int,
+    vocabulary: Any = None,
 ) -> StudentStart:
     """Make the student that training begins with.
 
     Args:
         source: the checkpoint when `settings.start` names one, else None.
         calibration: rows of the transfer set; the teacher-derived start looks at the first 512.
+        vocabulary: see `student_config`.
 
     Raises:
         RecipeError: the start does not fit the recipe's shape or the teacher.
@@ -78,7 +85,7 @@ def start_student(
     from transformers import BertForSequenceClassification
 
     torch.manual_seed(seed)
-    config = student_config(teacher.model, settings)
+    config = student_config(teacher.model, settings, vocabulary)
     if source is not None:
         model = _load_checkpoint(source, config)
     else:

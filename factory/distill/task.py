@@ -22,16 +22,21 @@ from factory.distill.prediction import (
     teacher_loss,
     train_prediction,
 )
+from factory.distill.relations import choose_relation_heads, describe_attention
 from factory.distill.saving import save_student
 from factory.distill.selection import held_out_loss, hold_out
-from factory.distill.student import StudentStart, start_student
+from factory.distill.student import StudentStart, start_student, student_config
+from factory.distill.student_vocabulary import (
+    StudentVocabulary,
+    student_vocabulary,
+    without_intermediate,
+)
 from factory.distill.transfer import Inputs, TransferSet, transfer_set
 from factory.distill.vocabulary import used_vocabulary
 from factory.encoding import EncodedRows, select_rows
-from factory.errors import RecipeError
 from factory.model_source import ModelSource
 from factory.progress import say
-from factory.recipe import DistillSettings, IntermediateSettings, StudentSettings
+from factory.recipe import DistillSettings, StudentSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class _Lesson:
     """
 
     teacher: TorchClassifier
+    vocabulary: StudentVocabulary
     layer_map: tuple[int, ...]
     transfer: TransferSet
     teacher_logits: NDArray[np.float32]
@@ -77,23 +83,28 @@ def distill(
         unlabelled: more inputs to learn on; the teacher's outputs are all that is known of them.
 
     Returns:
-        Layer map, steps, parameters, first and last value of each loss term, and how the student
-        was chosen when several were trained.
+        Layer map and how attention was compared, or why the intermediate phase was skipped;
+        steps, parameters, first and last value of each loss term, and how the student was chosen
+        when several were trained.
+
+    Raises:
+        RecipeError: student and teacher do not fit together in the way the recipe asks for.
     """
-    layer_map = map_layers(
-        settings.layer_map, student.layers, teacher.model.config.num_hidden_layers
-    )
-    say(f"layer map (student<-teacher): {describe_map(layer_map)}")
-    _check_heads(teacher, student, settings.intermediate)
+    vocabulary = student_vocabulary(student, source, teacher)
+    if vocabulary.logits_only is None:
+        layer_map, facts = _compare_layers(teacher, student, settings)
+    else:
+        settings = without_intermediate(settings, vocabulary.logits_only)
+        layer_map, facts = _skip_layers(vocabulary.logits_only)
     weight = settings.unlabelled_weight
     transfer = transfer_set(
-        train.inputs(), unlabelled, weight, teacher.tokenizer, teacher.max_length
+        train.inputs(), unlabelled, weight, vocabulary.tokenizer, teacher.max_length
     )
     rows = len(transfer.rows)
     learned, held_out = hold_out(len(train), rows, settings.holdout_fraction, settings.seed)
     _freeze(teacher.model)
     logits = cached_logits(directory, teacher, transfer)
-    lesson = _Lesson(teacher, layer_map, transfer, logits, learned, held_out)
+    lesson = _Lesson(teacher, vocabulary, layer_map, transfer, logits, learned, held_out)
 
     seeds = range(settings.seed, settings.seed + settings.seeds)
     losses: dict[int, float | None] = {}
@@ -106,10 +117,10 @@ def distill(
         if best is None or _less(trained.held_out_loss, best.held_out_loss):
             best = trained
     assert best is not None
-    save_student(directory, best.model, teacher.tokenizer, best.points)
+    save_student(directory, best.model, vocabulary.tokenizer, best.points)
     phases = (intermediate_phase(settings), prediction_phase(settings))
     return {
-        "layer_map": list(layer_map),
+        **facts,
         "rows": len(learned),
         "steps": {phase.name: total_steps(phase, len(learned)) for phase in phases},
         "parameters": sum(parameter.numel() for parameter in best.model.parameters()),
@@ -127,20 +138,26 @@ def _train(
 ) -> _Trained:
     """One student through both phases; finished phases are taken from their checkpoints."""
     teacher, transfer = lesson.teacher, lesson.transfer
-    start = start_student(student, source, teacher, lesson.layer_map, transfer.rows, settings.seed)
-    bert = start.model.bert
-    with used_vocabulary(transfer.rows, teacher.model.bert, bert) as rows:
-        points = train_intermediate(
-            intermediate_phase(settings),
-            teacher.model.bert,
-            start,
-            lesson.layer_map,
-            select_rows(rows, lesson.learned),
-            transfer.weights[lesson.learned],
-            settings.intermediate,
-            directory / "intermediate.checkpoint",
-            teacher.device,
-        )
+    shape = lesson.vocabulary.config
+    start = start_student(
+        student, source, teacher, lesson.layer_map, transfer.rows, settings.seed, shape
+    )
+    points: list[LossPoint] = []
+    compares_layers = settings.intermediate.epochs > 0
+    berts = [start.model.bert, *([teacher.model.bert] if compares_layers else [])]
+    with used_vocabulary(transfer.rows, *berts) as rows:
+        if compares_layers:
+            points = train_intermediate(
+                intermediate_phase(settings),
+                teacher.model.bert,
+                start,
+                lesson.layer_map,
+                select_rows(rows, lesson.learned),
+                transfer.weights[lesson.learned],
+                settings.intermediate,
+                directory / "intermediate.checkpoint",
+                teacher.device,
+            )
         more, loss = _predict(directory, lesson, start, rows, settings)
     return _Trained(start.model, points + more, loss)
 
@@ -186,16 +203,27 @@ def _freeze(teacher: nn.Module) -> None:
     teacher.requires_grad_(False)
 
 
-def _check_heads(
-    teacher: TorchClassifier, student: StudentSettings, settings: IntermediateSettings
-) -> None:
-    heads = teacher.model.config.num_attention_heads
-    if heads != student.heads and settings.attention_weight > 0 and settings.epochs > 0:
-        raise RecipeError(
-            "student.heads",
-            [
-                f"{student.heads}, but the teacher has {heads} and attention scores are compared "
-                f"head by head; set student.heads = {heads} or "
-                "distill.intermediate.attention_weight = 0"
-            ],
-        )
+def _compare_layers(
+    teacher: TorchClassifier, student: StudentSettings, settings: DistillSettings
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """The layer map, and how it and the attention are compared as facts; says both."""
+    config = teacher.model.config
+    layer_map = map_layers(settings.layer_map, student.layers, config.num_hidden_layers)
+    say(f"layer map (student<-teacher): {describe_map(layer_map)}")
+    facts: dict[str, Any] = {"layer_map": list(layer_map)}
+    if settings.intermediate.epochs > 0:
+        shape = student_config(teacher.model, student)
+        heads = choose_relation_heads(settings.intermediate, shape, config)
+        facts["attention"] = describe_attention(heads, shape, config)
+        if heads is not None:
+            say(facts["attention"])
+    return layer_map, facts
+
+
+def _skip_layers(reason: str) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """No layer map, and why as a fact; says it."""
+    say(
+        f"intermediate phase skipped: {reason}; the student keeps its own tokenizer and learns "
+        "from the teacher's logits"
+    )
+    return (), {"intermediate": f"skipped: {reason}"}

@@ -98,6 +98,22 @@ def test_a_layer_named_twice_is_recorded_once() -> None:
         assert len(hooks_of(bert)) == 1 + 2 * 3
 
 
+@torch.no_grad()
+def test_values_are_recorded_only_when_asked_for() -> None:
+    inputs = batch()
+    bert = tiny_bert().bert
+    with recording(bert, (2, 3)) as without:
+        bert(**inputs)
+    assert not without.value
+    with recording(bert, (2, 3), values=True) as record:
+        states = bert(**inputs, output_hidden_states=True).hidden_states
+    assert sorted(record.value) == [2, 3]
+    for layer in (2, 3):
+        linear = bert.encoder.layer[layer - 1].attention.self.value
+        torch.testing.assert_close(record.value[layer], linear(states[layer - 1]))
+    assert not hooks_of(bert)
+
+
 def test_no_hook_stays_behind() -> None:
     bert = tiny_bert().bert
     with recording(bert, (1, 3)):

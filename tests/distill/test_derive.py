@@ -16,11 +16,13 @@ from factory.data.dataset import Dataset
 from factory.distill import derive
 from factory.distill.capture import recording
 from factory.distill.derive import RIDGE, derive_student
+from factory.distill.head_plan import HeadSource
 from factory.encoding import EncodedRows, collate, encode_inputs
 from factory.errors import RecipeError
 
 TEACHER_WIDTH = 24
 HEADS = 4
+ONE_EACH = [HeadSource(head, (head,)) for head in range(HEADS)]
 
 
 def calibration_of(teacher: TorchClassifier, dataset: Dataset) -> EncodedRows:
@@ -225,7 +227,7 @@ def test_scores_are_the_best_of_their_rank(head_width: int) -> None:
         query=nn.Linear(12, HEADS * head_width),
         key=nn.Linear(12, HEADS * head_width),
     )
-    derive._factorize_scores(target, source, kept, moment)
+    derive._factorize_scores(target, source, kept, moment, ONE_EACH)
     root = root_of(moment)
     for head in range(HEADS):
         theirs, ours = (
@@ -253,7 +255,7 @@ def test_values_are_the_best_of_their_rank(head_width: int) -> None:
         ),
         output=SimpleNamespace(dense=nn.Linear(HEADS * head_width, 12)),
     )
-    derive._factorize_values(target, source, kept, moment)
+    derive._factorize_values(target, source, kept, moment, ONE_EACH)
     root = root_of(moment)
     source_output = source.output.dense.weight.double().numpy()[kept.numpy()]
     target_output = target.output.dense.weight.double().numpy()
@@ -314,10 +316,8 @@ def test_what_cannot_be_derived_is_refused(teacher: TorchClassifier, dataset: Da
             (3,),
             hidden_size=32,
             intermediate_size=49,
-            num_attention_heads=2,
         )
     assert list(caught.value.problems) == [
-        "the student has 2 heads, the teacher 4; the derived start needs equal numbers",
         "the student's hidden_size 32 is larger than the teacher's 24",
         "the student's intermediate_size 49 is larger than the teacher's 48",
     ]

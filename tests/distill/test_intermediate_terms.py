@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -37,16 +37,24 @@ from factory.recipe import (
 
 
 def recorded_terms(
-    teacher: TorchClassifier, student: Any, projections: nn.ModuleList, batch: Batch
+    teacher: TorchClassifier,
+    student: Any,
+    projections: nn.ModuleList,
+    batch: Batch,
+    relation_heads: int | None = None,
 ) -> dict[str, Tensor]:
+    values = relation_heads is not None
     with (
         torch.no_grad(),
-        recording(student.bert, (1, 2)) as ours,
-        recording(teacher.model.bert, (2, 3)) as theirs,
+        recording(student.bert, (1, 2), values=values) as ours,
+        recording(teacher.model.bert, (2, 3), values=values) as theirs,
     ):
         for model in (student, teacher.model):
             model.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        return intermediate_losses(ours, theirs, projections, (2, 3), batch.attention_mask)
+        mask = batch.attention_mask
+        return intermediate_losses(
+            ours, theirs, projections, (2, 3), mask, relation_heads=relation_heads
+        )
 
 
 def states_and_scores(model: Any, text: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -125,20 +133,79 @@ def test_the_weighted_sum_by_hand() -> None:
     assert weighted_sum(terms, settings, heads=4).item() == 2 + 30 + 50 + 3000
 
 
-def test_other_head_counts_need_the_attention_loss_off(
+@pytest.mark.parametrize("attention", ["auto", "relations"])
+def test_other_head_counts_are_compared_through_relations(
+    tmp_path: Path,
+    teacher: TorchClassifier,
+    attention: Literal["auto", "relations"],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    student = STUDENT.model_copy(update={"heads": 2})
+    one_epoch = IntermediateSettings(epochs=1, attention=attention)
+    settings = QUICK.model_copy(update={"intermediate": one_epoch})
+    facts = run(tmp_path, teacher, student=student, settings=settings)
+    assert open_tiny(tmp_path / "model").model.config.num_attention_heads == 2
+    line = "the teacher has 4 heads, the student 2: relations instead of scores (2 relation heads)"
+    assert facts["attention"] == line
+    assert line in capsys.readouterr().err.splitlines()
+    assert min(losses_of(tmp_path)["intermediate.attention.2"]) > 0
+
+
+def test_scores_of_other_head_counts_are_refused_before_anything_is_computed(
     tmp_path: Path, teacher: TorchClassifier
 ) -> None:
     student = STUDENT.model_copy(update={"heads": 2})
-    with pytest.raises(RecipeError, match=r"student\.heads = 4") as caught:
-        run(tmp_path / "refused", teacher, student=student)
-    assert "distill.intermediate.attention_weight = 0" in str(caught.value)
-    without = IntermediateSettings(epochs=1, attention_weight=0.0)
+    scores = IntermediateSettings(epochs=1, attention="scores")
+    settings = QUICK.model_copy(update={"intermediate": scores})
+    with pytest.raises(RecipeError, match=r"distill\.intermediate\.attention") as caught:
+        run(tmp_path, teacher, student=student, settings=settings)
+    assert 'set it to "auto" or "relations", or student.heads = 4' in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    unused = IntermediateSettings(epochs=0, attention="scores")
     run(
-        tmp_path / "taken",
+        tmp_path,
         teacher,
         student=student,
-        settings=QUICK.model_copy(update={"intermediate": without}),
+        settings=QUICK.model_copy(update={"intermediate": unused}),
     )
-    assert open_tiny(tmp_path / "taken" / "model").model.config.num_attention_heads == 2
-    assert "intermediate.hidden.2" in losses_of(tmp_path / "taken")
-    assert "intermediate.attention.2" not in losses_of(tmp_path / "taken")
+
+
+def test_relation_terms_against_each_text_alone(teacher: TorchClassifier) -> None:
+    """Queries, keys and values of the mapped layers, from the weights; numpy does the rest."""
+    student = tiny_bert(
+        seed=5, num_hidden_layers=2, hidden_size=16, num_attention_heads=8, intermediate_size=32
+    )
+    projections = nn.ModuleList(nn.Linear(16, 24) for _ in range(3))
+    texts = SMALL.train.texts[:5]
+    rows = encode_inputs(teacher.tokenizer, texts, MAX_LENGTH)
+    batch = collate(rows, np.arange(5), "cpu")
+    terms = recorded_terms(teacher, student, projections, batch, relation_heads=4)
+
+    def relations(model: Any, layer: int, text: str) -> list[np.ndarray]:
+        """Q-Q, K-K and V-V relations: each (4, tokens, tokens)."""
+        encoded = tiny_classifier(model).tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            states = model.bert(**encoded, output_hidden_states=True).hidden_states
+        own = model.bert.encoder.layer[layer - 1].attention.self
+        result = []
+        for linear in (own.query, own.key, own.value):
+            vectors = linear(states[layer - 1])[0].detach().double().numpy()
+            width = vectors.shape[1] // 4
+            heads = [vectors[:, h * width : (h + 1) * width] for h in range(4)]
+            exponentials = np.exp(np.stack([head @ head.T / width**0.5 for head in heads]))
+            result.append(exponentials / exponentials.sum(axis=2, keepdims=True))
+        return result
+
+    for position, layer in ((1, 2), (2, 3)):
+        of_tokens = []
+        for text in texts:
+            pairs = zip(
+                relations(student, position, text),
+                relations(teacher.model, layer, text),
+                strict=True,
+            )
+            divergences = [(t * np.log(t / s)).sum(axis=2).mean(axis=0) for s, t in pairs]
+            of_tokens += sum(divergences).tolist()
+        expected = np.mean(of_tokens)
+        assert terms[f"attention.{position}"].item() == pytest.approx(expected, rel=1e-3)
+        assert expected > 0.01
