@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from tiny_line import line_recipe
 from tiny_models import accuracy, open_tiny, tiny_bert, tiny_classifier, train_plainly
-from tiny_runs import SETTINGS, STUDENT, losses_of, run
+from tiny_runs import LONG, STUDENT, losses_of, run
 from transformers import BertConfig
 
 from factory.data.dataset import Dataset
@@ -189,7 +189,7 @@ def test_a_student_of_four_heads_learns_from_a_teacher_of_six(
 ) -> None:
     model = tiny_bert(dataset.labels, num_attention_heads=6)
     train_plainly(model, dataset.train)
-    facts = run(tmp_path, tiny_classifier(model), dataset.train, SETTINGS, STUDENT)
+    facts = run(tmp_path, tiny_classifier(model), dataset.train, LONG, STUDENT)
     assert facts["attention"].endswith("relations instead of scores (4 relation heads)")
     for layer in (1, 2):
         values = losses_of(tmp_path)[f"intermediate.attention.{layer}"]
