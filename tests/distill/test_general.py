@@ -276,13 +276,12 @@ def refused(tmp_path: Path, base: Path, kind: type[Exception], **changes: Any) -
     return str(caught.value)
 
 
-def test_another_number_of_heads(tmp_path: Path, base: Path) -> None:
-    told = refused(tmp_path, base, RecipeError, student__heads=2)
-    assert "the base teacher has 4" in told
-    assert "general.attention_weight = 0" in told
-    random = {"general.start": "random", "general.attention_weight": 0.0, "student.heads": 2}
-    losses = run(tmp_path / "without", base, random)["losses"]
-    assert not [term for term in losses if "attention" in term]
+def test_another_number_of_heads_is_compared_by_relations(tmp_path: Path, base: Path) -> None:
+    facts = run(tmp_path, base, {"student.heads": 2})
+    assert [term for term in facts["losses"] if "attention" in term]
+    refused_scores = {"student.heads": 2, "general.attention": "scores"}
+    with pytest.raises(RecipeError, match="heads"):
+        run(tmp_path / "scores", base, refused_scores)
 
 
 def test_rows_longer_than_the_teacher_reads(tmp_path: Path, base: Path) -> None:
