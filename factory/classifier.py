@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from factory import processes
 from factory.encoding import Batch, collate, encode_inputs, sorted_batches
 from factory.errors import FactoryError
+from factory.processes import Processes
 from factory.progress import bar
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def logits_with_bar(
     """Raw outputs of many inputs, in chunks under a progress bar: (inputs, labels)."""
     results = []
     with bar(description, len(inputs), "row") as progress:
-        for start in range(0, len(inputs), CHUNK_ROWS):
+        for start in range(0, max(1, len(inputs)), CHUNK_ROWS):  # no inputs: (0, labels)
             chunk = inputs[start : start + CHUNK_ROWS]
             results.append(classifier.logits(chunk))
             progress.advance(len(chunk))
@@ -105,11 +107,15 @@ def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu")
     return TorchClassifier(model, tokenizer, max_length, device)
 
 
-def pick_device(wanted: str) -> str:
-    """`auto` becomes cuda when torch can use it, else cpu.
+def pick_device(wanted: str, group: Processes | None = None) -> str:
+    """`auto` becomes cuda when torch can use it, else cpu; among several processes, cuda:NUMBER.
+
+    Args:
+        group: who this process is; unset, as `processes.current()`.
 
     Raises:
-        FactoryError: cuda was asked for by name and is not there.
+        FactoryError: cuda was asked for by name and is not there, or there are fewer devices than
+            processes on this machine.
     """
     import torch
 
@@ -119,4 +125,14 @@ def pick_device(wanted: str) -> str:
             "--device cuda: torch finds no usable CUDA device; `factory doctor` lists what there "
             "is, --device cpu trains without"
         )
-    return "cuda" if usable and wanted != "cpu" else "cpu"
+    if not usable or wanted == "cpu":
+        return "cpu"
+    own = group or processes.current()
+    if own.count == 1:
+        return "cuda"
+    if own.local_rank >= torch.cuda.device_count():
+        raise FactoryError(
+            f"process {own.local_rank + 1} on a machine with {torch.cuda.device_count()} CUDA "
+            "devices; start as many processes (--nproc-per-node) as there are devices"
+        )
+    return f"cuda:{own.local_rank}"

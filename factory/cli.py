@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory import processes
 from factory.errors import EXIT_ERROR, FactoryError
 from factory.version import VERSION
 
@@ -168,9 +169,11 @@ def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> N
     parsed = load_recipe(recipe, overrides)
     prepare_libraries()
     keep_freed_memory()
-    bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
-    click.echo(result_table(read_manifest(bundle)), err=True)
-    click.echo(bundle)
+    with processes.process_group(device):
+        bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
+    if processes.from_environment().first:
+        click.echo(result_table(read_manifest(bundle)), err=True)
+        click.echo(bundle)
 
 
 @main.command()
@@ -192,7 +195,10 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     parsed = load_recipe(recipe, overrides)
     prepare_libraries()
     keep_freed_memory()
-    click.echo(run_general(parsed, recipe.parent, Store(store), device))
+    with processes.process_group(device):
+        student = run_general(parsed, recipe.parent, Store(store), device)
+    if processes.from_environment().first:
+        click.echo(student)
 
 
 @main.command()

@@ -58,6 +58,10 @@ class StoreError(FactoryError):
     """A directory of the store is missing, broken, or in use."""
 
 
+class ProcessesError(FactoryError):
+    """The processes started together cannot work together."""
+
+
 class ParityError(FactoryError):
     """An exported model does not compute what the model it came from computes."""
 

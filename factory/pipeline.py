@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from factory import gate
+from factory import gate, processes
+from factory.building import Build, Facts, announcing_build, held, require_same_work
 from factory.corpus.stage import check_corpus
 from factory.data.checks import check_batch
 from factory.data.dataset import Dataset, read_dataset, write_dataset
@@ -19,10 +20,7 @@ from factory.graph import Graph, make_graph
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import Recipe
-from factory.store import Artifact, Step, Store
-
-Facts = dict[str, Any]
-Build = Callable[[Step, Callable[[Path], Facts]], Artifact]
+from factory.store import Artifact, Store
 
 
 def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto") -> Path:
@@ -39,8 +37,9 @@ def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto"
         FactoryError: a stage failed; GateFailedError when a gate said no.
     """
     graph = make_graph(recipe, base_directory)
-    with store.locked():
-        if store.status(graph.bundle) == "cached":
+    require_same_work(graph.bundle.fingerprint)
+    with held(store):
+        if processes.from_first(lambda: store.status(graph.bundle)) == "cached":
             say("nothing to do: every stage of this recipe is already made")
             return store.load(graph.bundle).directory
         return _run_stages(recipe, graph, base_directory, store, device)
@@ -59,8 +58,9 @@ def run_general(recipe: Recipe, base_directory: Path, store: Store, device: str 
         FactoryError: the recipe has no section [general], or a stage failed.
     """
     steps, teacher = find_general_steps(recipe, base_directory)
-    with store.locked():
-        build = _announcing_build(store, recipe.name)
+    require_same_work(steps.general.fingerprint)
+    with held(store):
+        build = announcing_build(store, recipe.name)
         general = _build_general(build, steps, recipe, teacher, base_directory, device)
     return general.directory / "model"
 
@@ -82,7 +82,7 @@ def _build_general(
 def _run_stages(
     recipe: Recipe, graph: Graph, base_directory: Path, store: Store, device: str
 ) -> Path:
-    build = _announcing_build(store, recipe.name)
+    build = announcing_build(store, recipe.name)
 
     data = build(graph.data, lambda here: _make_data(here, recipe, base_directory))
     dataset = cache(lambda: read_dataset(data.directory))
@@ -147,17 +147,6 @@ def _run_stages(
         store.discard(graph.bundle)
         raise
     return bundle.directory
-
-
-def _announcing_build(store: Store, recipe_name: str) -> Build:
-    """`Store.build` that says what it does with each stage."""
-
-    def build(step: Step, make: Callable[[Path], Facts]) -> Artifact:
-        words = {"cached": "cached", "resume": "resuming", "run": "running"}
-        say(f"[{step.stage}] {words[store.status(step)]}  {store.directory(step)}")
-        return store.build(step, recipe_name, make)
-
-    return build
 
 
 def _make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:

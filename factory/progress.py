@@ -1,4 +1,7 @@
-"""Talk on stderr: messages, and bars that are silent when nobody watches."""
+"""Talk on stderr: messages, and bars that are silent when nobody watches.
+
+Of several processes started together only the first talks.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
+
+from factory import processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Bar:
 
 def say(message: str) -> None:
     """One line on stderr, kept apart from any running bar."""
-    tqdm.write(message, file=sys.stderr)
+    if processes.from_environment().first:
+        tqdm.write(message, file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -40,7 +46,7 @@ def bar(description: str, total: int | None, unit: str, initial: int = 0) -> Ite
         unit=unit,
         initial=initial,
         file=sys.stderr,
-        disable=None,
+        disable=None if processes.from_environment().first else True,
         dynamic_ncols=True,
         smoothing=0.1,
         leave=True,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from factory import processes
 from factory.classifier import load_torch_classifier, longest_input
 from factory.data.dataset import Dataset, Task
 from factory.encoding import save_tokenizer
@@ -41,7 +42,8 @@ def make_teacher(
         only_bert: see `load_pretrained`.
 
     Returns:
-        Facts: parameters, layers, and the evaluation on dev.
+        Facts: parameters, layers, and the evaluation on dev; of several processes the first's,
+        which saves the teacher.
 
     Raises:
         TeacherError: the model cannot be loaded or used, reads fewer tokens than `max_length`, or
@@ -56,6 +58,8 @@ def make_teacher(
         )
     if settings.fine_tune:
         fine_tune(directory, model, tokenizer, settings, dataset, max_length, device)
+    if not processes.current().first:
+        return {}
     model.eval()
     model.save_pretrained(directory / "model")
     save_tokenizer(tokenizer, directory / "model")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from factory import processes
 from factory.class_weights import class_weights
 from factory.classifier import takes_token_types
 from factory.data.dataset import Dataset
@@ -15,6 +16,7 @@ from factory.encoding import encode_inputs
 from factory.label_sets import multi_hot
 from factory.progress import bar
 from factory.recipe import TeacherSettings
+from factory.teacher_batches import sharing_trainer
 
 
 def fine_tune(
@@ -29,6 +31,7 @@ def fine_tune(
     """Train `model` in place on the train split; an interrupted run continues from its last epoch.
 
     The last weights are kept: nothing is selected on dev, which scores the teacher afterwards.
+    Several processes share the rows of each batch.
     """
     from transformers import (
         DataCollatorWithPadding,
@@ -53,23 +56,27 @@ def fine_tune(
         report_to=[],
         disable_tqdm=True,
         use_cpu=device == "cpu",
-        bf16=device == "cuda",
-        dataloader_pin_memory=device == "cuda",
+        bf16=device.startswith("cuda"),
+        dataloader_pin_memory=device.startswith("cuda"),
+        # other architectures may hold weights that their forward pass leaves out
+        ddp_find_unused_parameters=model.config.model_type != "bert",
     )
-    weighs = settings.class_weights == "balanced"
-    trainer = Trainer(
+    label_weights = _label_weights(dataset) if settings.class_weights == "balanced" else None
+    alone = processes.current().count == 1
+    trainer = (Trainer if alone else sharing_trainer(Trainer, label_weights))(
         model=model,
         args=arguments,
         train_dataset=_trainer_rows(model, tokenizer, dataset, max_length),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
-        compute_loss_func=_weighted_loss(dataset) if weighs else None,
+        compute_loss_func=None if label_weights is None else _weighted_loss(label_weights),
     )
     trainer.remove_callback(PrinterCallback)
-    resume_from = last_complete_checkpoint(checkpoints)
+    resume_from = processes.from_first(lambda: last_complete_checkpoint(checkpoints))
     with bar("teacher", 0, "step") as progress:
         trainer.add_callback(_bar_callback(progress.handle))
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    processes.wait_for_all()
 
 
 def last_complete_checkpoint(directory: Path) -> Path | None:
@@ -105,12 +112,15 @@ def _trainer_rows(
     return rows
 
 
-def _weighted_loss(dataset: Dataset) -> Callable[..., Any]:
-    """Cross entropy with each row times its class's weight, averaged over the batch's rows."""
+def _label_weights(dataset: Dataset) -> Any:
     import torch
-    from torch.nn.functional import cross_entropy
 
-    weights = torch.from_numpy(class_weights(dataset.train.targets, len(dataset.labels)))
+    return torch.from_numpy(class_weights(dataset.train.targets, len(dataset.labels)))
+
+
+def _weighted_loss(weights: Any) -> Callable[..., Any]:
+    """Cross entropy with each row times its class's weight, averaged over the batch's rows."""
+    from torch.nn.functional import cross_entropy
 
     def loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         of_row = weights.to(labels.device)[labels]

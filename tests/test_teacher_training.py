@@ -31,7 +31,12 @@ from tiny_teachers import SMALL, make, source_of, tuned
 from factory.data.dataset import Dataset, select
 from factory.errors import TeacherError
 from factory.teacher import check_teacher, load_pretrained
-from factory.teacher_training import _weighted_loss, fine_tune, last_complete_checkpoint
+from factory.teacher_training import (
+    _label_weights,
+    _weighted_loss,
+    fine_tune,
+    last_complete_checkpoint,
+)
 
 # transformers sorts checkpoints by time, which two of a tiny model's may share; it says so and
 # goes by their numbers instead
@@ -114,7 +119,7 @@ def test_the_weighted_loss_is_the_mean_of_weight_times_cross_entropy() -> None:
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         weight = len(data.train) / (2 * counts[label])
         expected -= weight * (row[label] - np.log(np.exp(row).sum())) / 3
-    loss = _weighted_loss(data)(SimpleNamespace(logits=logits), labels)
+    loss = _weighted_loss(_label_weights(data))(SimpleNamespace(logits=logits), labels)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
     loss.backward()
     assert logits.grad is not None

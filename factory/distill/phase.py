@@ -90,6 +90,7 @@ def train_phase(
     torch.manual_seed(phase.seed + group.rank)
     processes.wait_for_all()
     state.restore()
+    processes.copy_from_first(modules.state_dict().values())
     if state.step >= steps:
         return state.points
     weights = np.ones(len(rows), dtype=np.float32) if row_weights is None else row_weights
@@ -119,14 +120,17 @@ def train_phase(
                 _log(phase, state, means)
                 progress.note(bar_text(means, state.start_values))
                 pending = []
-                if time.monotonic() - saved_at > CHECKPOINT_SECONDS and group.first:
+                if _checkpoint_due(saved_at):
                     state.save()
                     saved_at = time.monotonic()
     state.finish()
-    if group.first:
-        state.save()
+    state.save()
     processes.wait_for_all()
     return state.points
+
+
+def _checkpoint_due(saved_at: float) -> bool:
+    return processes.from_first(lambda: time.monotonic() - saved_at > CHECKPOINT_SECONDS)
 
 
 class _StepLosses:
@@ -146,6 +150,7 @@ class _StepLosses:
         self.lengths = rows.lengths
         self.weights = weights
         self.device = device
+        self.device_type = torch.device(device).type
         self.parts = 1
 
     def __call__(self, positions: NDArray[np.int64], done: float) -> Mapping[str, Tensor]:
@@ -167,7 +172,7 @@ class _StepLosses:
             weights = self.weights[rows] * (len(part) > 0)
             share = self._share(positions, weights, group.count)
             batch = collate(self.rows, rows, self.device, share, done)
-            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
+            with torch.autocast(self.device_type, torch.bfloat16, self.device_type == "cuda"):
                 total, terms = self.losses(batch)
             total.backward()  # type: ignore[no-untyped-call]
             for name, value in {"total": total, **terms}.items():
@@ -194,7 +199,7 @@ class _StepLosses:
             ) from error
         self.parts *= 2
         say(f"out of memory: each batch is now computed in {self.parts} parts, with the same sum")
-        if self.device == "cuda":
+        if self.device_type == "cuda":
             torch.cuda.empty_cache()
 
 
@@ -216,7 +221,7 @@ def _remember_best(
 ) -> None:
     modules.eval()
     with state.averaged():
-        state.remember_if_best(score())
+        state.remember_if_best(processes.from_first(score))
     modules.train()
 
 

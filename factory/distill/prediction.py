@@ -88,12 +88,20 @@ def teacher_loss(problem_type: str, temperature: float) -> TeacherLoss:
 def cached_logits(
     directory: Path, teacher: TorchClassifier, transfer: TransferSet
 ) -> NDArray[np.float32]:
-    """Teacher logits of the transfer set, computed once per stage directory: (rows, labels)."""
+    """Teacher logits of the transfer set, computed once per stage directory: (rows, labels).
+
+    Of several processes each computes a share of the rows.
+    """
     file = directory / "teacher_logits.npy"
-    if processes.current().first and not file.is_file():
-        temporary = directory / "teacher_logits.tmp.npy"
-        np.save(temporary, logits_with_bar(teacher, transfer.inputs, "teacher logits"))
-        temporary.replace(file)
-    processes.wait_for_all()
+    if not processes.from_first(file.is_file):
+        group = processes.current()
+        bounds = [len(transfer.inputs) * rank // group.count for rank in range(group.count + 1)]
+        mine = transfer.inputs[bounds[group.rank] : bounds[group.rank + 1]]
+        shares = processes.gather(logits_with_bar(teacher, mine, "teacher logits"))
+        if group.first:
+            temporary = directory / "teacher_logits.tmp.npy"
+            np.save(temporary, np.concatenate(shares))
+            temporary.replace(file)
+        return np.concatenate(shares)
     logits: NDArray[np.float32] = np.load(file, allow_pickle=False)
     return logits

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from factory import processes
 from factory.distill.loss_log import LossPoint
 
 
@@ -47,9 +48,12 @@ class TrainingState:
         self.modules.load_state_dict(saved["modules"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
-        torch.set_rng_state(saved["random"])
-        if saved["random_cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["random_cuda"])
+        rank = processes.current().rank
+        # with more processes than before, the new ones go on from their seeds
+        if rank < len(saved["random"]):
+            torch.set_rng_state(saved["random"][rank])
+            if saved["random_cuda"][rank] is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(saved["random_cuda"][rank])
         device = next(iter(self._weights())).device
         self.average = [weight.to(device) for weight in saved["average"]]
         self.best_score = saved["best_score"]
@@ -59,15 +63,22 @@ class TrainingState:
         self.step = int(saved["step"])
 
     def save(self) -> None:
-        """Write the checkpoint aside and put it in place with one rename."""
+        """Write the checkpoint aside and put it in place with one rename.
+
+        Every process calls this, for its random state; the first writes.
+        """
+        random = processes.gather(torch.get_rng_state())
+        random_cuda = processes.gather(_cuda_random_state())
+        if not processes.current().first:
+            return
         temporary = self.file.with_name(f"{self.file.name}.tmp")
         content: dict[str, Any] = {
             "step": self.step,
             "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "random": random,
+            "random_cuda": random_cuda,
             "average": self.average,
             "best_score": self.best_score,
             "best_weights": self.best_weights,
@@ -110,3 +121,7 @@ class TrainingState:
     def _put(self, weights: list[Tensor]) -> None:
         for parameter, weight in zip(self.modules.parameters(), weights, strict=False):
             parameter.copy_(weight)
+
+
+def _cuda_random_state() -> Tensor | None:
+    return torch.cuda.get_rng_state() if torch.cuda.is_available() else None

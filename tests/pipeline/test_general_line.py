@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked_runs import ForkServer, Run
+from process_groups import ForkingServer
+from safetensors.numpy import load_file
 from tiny_line import published, stage_directory, write_files, write_recipe
 from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert
 
@@ -200,3 +202,24 @@ def test_a_recipe_without_a_corpus_is_told(
     run = server.start("general", plain, "--store", tmp_path / "runs")
     assert (run.finish(), run.stdout) == (2, "")
     assert "no section [general]" in run.stderr
+
+
+def test_two_processes_make_the_student_that_one_makes(
+    server: ForkServer, recipe: Path, tmp_path: Path
+) -> None:
+    stores, override = (tmp_path / "one", tmp_path / "two"), ("--set", "student.dropout=0.0")
+    alone = server.start("general", recipe, "--store", stores[0], *override)
+    assert alone.finish() == 0, alone.stderr
+    with ForkingServer(tmp_path) as groups:
+        command = ("process_groups:factory_command", "general", recipe, "--store", stores[1])
+        group = groups.start(2, *command, *override)
+        assert group.finish() == [0, 0], group.stderr(0)
+        assert group.stdout(0) == f"{stage_directory(stores[1], 'general') / 'model'}\n"
+        assert group.stdout(1) == ""
+    expected, found = (
+        load_file(stage_directory(store, "general") / "model" / "model.safetensors")
+        for store in stores
+    )
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-4, err_msg=name)

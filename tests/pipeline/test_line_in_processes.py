@@ -1,0 +1,140 @@
+"""The whole line in two processes: under torchrun, failing, and with one of them killed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from process_groups import ForkingServer
+from tiny_line import ROOT, Line, clean_environment, published, stage_directory
+
+from factory.store import load_artifact
+from serving.bundle import read_manifest
+from serving.predictor import Predictor
+
+COMMAND = "process_groups:factory_command"
+LATER = ("distill", "baseline", "evaluate", "export", "quantize", "bundle")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
+    """Starts processes that share one start-up."""
+    with ForkingServer(tmp_path_factory.mktemp("groups")) as server:
+        yield server
+
+
+def assert_whole(store: Path, line: Line) -> None:
+    """The store holds the stages of the line, finished, and a bundle that answers."""
+    assert published(store).keys() == published(line.store).keys()
+    for name in published(store):
+        load_artifact(store / name)
+    assert not [path for path in store.rglob("*") if ".partial" in path.name or ".tmp" in path.name]
+    bundle = stage_directory(store, "bundle")
+    assert len(Predictor.open(bundle).predict(["thanks for the lamp"])) == 1
+    scores = read_manifest(bundle).scores
+    assert scores["teacher"]["dev"]["accuracy"]["value"] > 0.8
+    assert scores["student"]["dev"]["accuracy"]["value"] > 0.8
+
+
+def test_torchrun_makes_one_bundle_and_only_the_first_process_talks(
+    line: Line, tmp_path: Path
+) -> None:
+    store = tmp_path / "runs"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    command = ["-m", *torchrun, "-m", "factory", "run", line.recipe, "--store", store]
+    result = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{stage_directory(store, 'bundle')}\n"
+    told = [text.split()[0] for text in result.stderr.splitlines() if text.startswith("[")]
+    stages = [text.split()[0] for text in line.result.stderr.splitlines() if text.startswith("[")]
+    assert told == stages
+    assert result.stderr.count("layer map (student<-teacher)") == 1
+    assert_whole(store, line)
+
+
+def test_a_killed_process_ends_the_other_and_the_next_run_finishes(
+    line: Line, server: ForkingServer, tmp_path: Path
+) -> None:
+    store = line.copy_store(tmp_path, *LATER)
+    arguments = ("run", line.recipe, "--store", store)
+    group = server.start(2, COMMAND, *arguments)
+    group.kill_when(1, lambda: any(store.glob("distill-*.partial/intermediate.checkpoint")))
+    assert group.finish() == [1, -signal.SIGKILL]
+    assert group.stderr(0).splitlines()[-1] == (
+        "error: another process ended, see its message above; start all of them again, "
+        "finished work is kept"
+    )
+    assert group.stdout(0) == ""
+    first, second = server.run(2, COMMAND, *arguments)
+    assert (first, second) == (f"{stage_directory(store, 'bundle')}\n", "")
+    assert_whole(store, line)
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "message"),
+    [
+        ("gate.min_value=0.9999", 3, "error: gate 1 (student in torch) failed"),
+        ("data.label=nothing", 1, "error: the data cannot be used as it is"),
+        ("data.train=nothing.tsv", 1, "error: the data files cannot be used"),
+    ],
+)
+def test_a_failure_ends_both_at_once_with_one_message(
+    line: Line, server: ForkingServer, tmp_path: Path, override: str, code: int, message: str
+) -> None:
+    store = line.copy_store(tmp_path)
+    before, began = published(store), time.monotonic()
+    group = server.start(2, COMMAND, "run", line.recipe, "--store", store, "--set", override)
+    assert group.finish() == [code, code]
+    assert time.monotonic() - began < 120
+    assert message in group.stderr(0)
+    assert "Traceback" not in group.stderr(0) + group.stderr(1)
+    assert group.stdout(0) + group.stdout(1) == ""
+    assert published(store) == before
+
+
+def test_a_second_run_is_refused_in_both_processes(
+    line: Line, server: ForkingServer, tmp_path: Path
+) -> None:
+    from factory.store import Store
+
+    store = line.copy_store(tmp_path, "bundle")
+    with Store(store).locked():
+        group = server.start(2, COMMAND, "run", line.recipe, "--store", store)
+        assert group.finish() == [1, 1]
+    assert "another run is using this store" in group.stderr(0)
+    assert group.stderr(1) == ""
+
+
+def test_processes_that_see_other_data_are_refused(
+    line: Line, server: ForkingServer, tmp_path: Path
+) -> None:
+    group = server.start(2, "test_line_in_processes:run_with_own_name", line.recipe, tmp_path)
+    assert group.finish() == [1, 1]
+    assert "process 1 of 2 sees another recipe, data or models" in group.stderr(0)
+    assert not published(tmp_path)
+
+
+def run_with_own_name(recipe: str, store: str) -> None:
+    """`factory run` with another gate in the second process."""
+    import os
+
+    from process_groups import factory_command
+
+    override = f"gate.min_value=0.{os.environ['RANK']}1"
+    factory_command("run", recipe, "--store", store, "--set", override)

@@ -1,0 +1,161 @@
+"""Work in one or several processes that fork from one with the libraries loaded.
+
+Run as a program it is that process. A request is a line of JSON on stdin (number of processes,
+function as `module:name`, arguments, files for stdout and stderr of each); the answers are the
+processes' ids, and then, in a second line, their exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Processes started together, and where they talk."""
+
+    server: ForkingServer
+    pids: list[int]
+    files: list[tuple[Path, Path]]
+
+    def stdout(self, rank: int) -> str:
+        """What one of them printed so far."""
+        return self.files[rank][0].read_text(encoding="utf-8")
+
+    def stderr(self, rank: int) -> str:
+        """What one of them told so far."""
+        return self.files[rank][1].read_text(encoding="utf-8")
+
+    def kill_when(self, rank: int, condition: Callable[[], bool]) -> None:
+        """Send SIGKILL to one of them as soon as the condition holds."""
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < deadline, self.stderr(0)
+            time.sleep(0.002)
+        os.kill(self.pids[rank], signal.SIGKILL)
+
+    def finish(self) -> list[int]:
+        """Wait for all; the exit code of each, negative for a signal."""
+        codes: list[int] = json.loads(self.server.answer())
+        return codes
+
+
+class ForkingServer:
+    """The process that forks the groups, one group at a time."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> ForkingServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def answer(self) -> str:
+        """The server's next line."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def start(self, count: int, function: str, *arguments: object) -> Group:
+        """Fork `count` processes that call a function with the arguments as strings."""
+        self._count += 1
+        names = [f"{self._count}.{rank}" for rank in range(count)]
+        files = [(self._scratch / f"{n}.out", self._scratch / f"{n}.err") for n in names]
+        for file in (file for pair in files for file in pair):
+            file.touch()
+        paths = [[str(out), str(err)] for out, err in files]
+        assert self._process.stdin is not None
+        request = [count, function, [str(argument) for argument in arguments], paths]
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Group(self, json.loads(self.answer()), files)
+
+    def run(self, count: int, function: str, *arguments: object) -> list[str]:
+        """The stdout of each of `count` processes, which must succeed."""
+        group = self.start(count, function, *arguments)
+        codes = group.finish()
+        assert codes == [0] * count, "".join(group.stderr(rank) for rank in range(count))
+        return [group.stdout(rank) for rank in range(count)]
+
+
+def factory_command(*arguments: str) -> None:
+    """The command line, with a checkpoint at every point of the loss log."""
+    import factory.distill.phase
+    from factory.cli import main
+
+    factory.distill.phase.CHECKPOINT_SECONDS = -1.0
+    sys.argv = ["factory", *arguments]
+    main()
+
+
+def _serve() -> None:
+    # everything the stages import, so that a fork starts with it
+    import transformers.trainer  # noqa: F401
+
+    import factory.data.stage
+    import factory.distill.task
+    import factory.teacher  # noqa: F401
+
+    for line in sys.stdin:
+        count, function, arguments, files = json.loads(line)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        pids = []
+        for rank in range(count):
+            pid = os.fork()
+            if pid == 0:
+                _become(rank, count, port, files[rank])
+                module, _, name = function.partition(":")
+                getattr(importlib.import_module(module), name)(*arguments)
+                sys.stdout.flush()
+                os._exit(0)  # taking the libraries down would last longer than the work
+            pids.append(pid)
+        _tell(pids)
+        _tell([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
+
+
+def _become(rank: int, count: int, port: int, files: list[str]) -> None:
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_TRUNC), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if count > 1:  # what torchrun sets
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _tell(answer: list[int]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()
