@@ -1,43 +1,32 @@
 """A student start derived from the teacher's weights, with no download and no corpus.
 
-The residual coordinates that carry most are kept, each head's query-key and value-output products
-are cut to the student's head width by an activation-weighted SVD, and the strongest feed-forward
-neurons stay. `factory.distill.head_plan` says which head becomes which where their numbers differ.
-Ideas: weight subcloning (arXiv 2312.09299), HomoDistil (arXiv 2302.09632).
+The student is built from its embeddings upwards. It keeps the residual coordinates that carry
+most; whatever reads the residual stream reads the best linear guess of the teacher's whole state
+from what the student has at that place, errors of the layers below included. Each head's query-key
+and value-output products are cut to the student's head width by an activation-weighted SVD, the
+strongest feed-forward neurons stay, and what writes to the residual stream is refitted to the
+teacher's by least squares. Ideas: weight subcloning (arXiv 2312.09299), HomoDistil (arXiv
+2302.09632).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
+from factory.distill.calibration import nearest_fit, states_of, with_one
 from factory.distill.head_plan import HeadSource, plan_heads
-from factory.encoding import EncodedRows, collate, sorted_batches
+from factory.encoding import EncodedRows
 from factory.errors import RecipeError
 
-CALIBRATION_BATCH_SIZE = 32
 # Added to the diagonal of second moments, relative to their mean diagonal, so that directions the
 # calibration rows never use do not blow up a solution.
 RIDGE = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class _Moments:
-    """Second moments of teacher activations over real calibration tokens.
-
-    Shapes:
-        hidden[layer]: (hidden + 1, hidden + 1) of layer's output with a 1 appended; 0 is embeddings
-        neurons[layer]: (intermediate, intermediate) of the activated feed-forward layer
-        pooled: (hidden,) root mean square of the pooler's output
-    """
-
-    hidden: dict[int, Tensor]
-    neurons: dict[int, Tensor]
-    pooled: Tensor
+# The pull of a refitted layer towards its first weights; see docs/log.md for others.
+REFIT_RIDGE = 1e-2
 
 
 @torch.no_grad()
@@ -53,26 +42,23 @@ def derive_student(
     Raises:
         RecipeError: the student is wider than the teacher.
     """
-    source = teacher.model.config
-    _check_shapes(student.config, source)
-    moments = _collect_moments(teacher, layer_map, calibration)
-    kept = _strongest_coordinates(moments, student.config.hidden_size)
-    teacher_bert = teacher.model.bert
-    _copy_embeddings(student.bert.embeddings, teacher_bert.embeddings, kept)
+    _check_shapes(student.config, teacher.model.config)
+    teacher_bert, student_bert = teacher.model.bert, student.bert
+    teacher.model.eval()
+    kept = _strongest_coordinates(teacher, layer_map, student.config.hidden_size, calibration)
+    _copy_embeddings(student_bert.embeddings, teacher_bert.embeddings, kept)
+    states = _states(student_bert, student_bert.embeddings, calibration, "cpu")
+    wanted = _states(teacher_bert, teacher_bert.embeddings, calibration, teacher.device)
+    _put(projections[0], _fold(states, wanted, kept)[:-1])
     for position, layer in enumerate(layer_map):
-        block = teacher_bert.encoder.layer[layer - 1]
-        target = student.bert.encoder.layer[position]
-        rows = torch.cat([kept, torch.tensor([source.hidden_size])])
-        inputs = moments.hidden[layer - 1][rows][:, rows]
-        plan = _plan_layer(student.config.num_attention_heads, block.attention, kept, inputs)
-        _factorize_scores(target.attention.self, block.attention.self, kept, inputs, plan)
-        _factorize_values(target.attention, block.attention, kept, inputs, plan)
-        _copy_norm(target.attention.output.LayerNorm, block.attention.output.LayerNorm, kept)
-        _select_neurons(target, block, kept, moments.neurons[layer])
-        _copy_norm(target.output.LayerNorm, block.output.LayerNorm, kept)
-    _copy_head(student, teacher.model, kept, moments.pooled)
-    for projection, layer in zip(projections, (0, *layer_map), strict=True):
-        _fit_projection(projection, moments.hidden[layer], kept)
+        block = student_bert.encoder.layer[position]
+        source = teacher_bert.encoder.layer[layer - 1]
+        theirs = _teacher_states(teacher, source, calibration)
+        states = _derive_attention(student_bert, block, source, states, theirs, kept, calibration)
+        states = _derive_neurons(student_bert, block, source, states, theirs, kept, calibration)
+        wanted = theirs["output"]
+        _put(projections[position + 1], _fold(states, wanted, kept)[:-1])
+    _derive_head(student, teacher, _fold(states, wanted, kept), calibration)
 
 
 def _check_shapes(student: Any, teacher: Any) -> None:
@@ -87,58 +73,112 @@ def _check_shapes(student: Any, teacher: Any) -> None:
         raise RecipeError('student.start = "teacher" (choose "random" or a checkpoint)', problems)
 
 
-def _collect_moments(
-    teacher: TorchClassifier, layer_map: tuple[int, ...], rows: EncodedRows
-) -> _Moments:
+def _strongest_coordinates(
+    teacher: TorchClassifier, layer_map: tuple[int, ...], count: int, rows: EncodedRows
+) -> Tensor:
+    """The residual coordinates with the largest standard deviation plus absolute mean.
+
+    Summed over the embedding output and the inputs and outputs of the mapped layers.
+    """
     bert = teacher.model.bert
-    needed = {0, *layer_map, *(layer - 1 for layer in layer_map)}
-    hidden: dict[int, Tensor] = {}
-    neurons: dict[int, Tensor] = {}
-    pooled = torch.zeros(teacher.model.config.hidden_size, dtype=torch.float64)
-    activated: dict[int, Tensor] = {}
-    handles = [
-        bert.encoder.layer[layer - 1].intermediate.register_forward_hook(
-            lambda _module, _inputs, output, layer=layer: activated.__setitem__(layer, output)
-        )
-        for layer in set(layer_map)
-    ]
-    teacher.model.eval()
-    for positions in sorted_batches(rows.lengths, CALIBRATION_BATCH_SIZE):
-        batch = collate(rows, positions, teacher.device)
-        output = bert(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            token_type_ids=batch.token_type_ids,
-            output_hidden_states=True,
-        )
-        real = batch.attention_mask.bool()
-        for layer in needed:
-            states = output.hidden_states[layer][real].float().cpu()
-            states = torch.cat([states, torch.ones(len(states), 1)], dim=1)
-            _add_moment(hidden, layer, states)
-        for layer, states in activated.items():
-            _add_moment(neurons, layer, states[real].float().cpu())
-        pooled += output.pooler_output.double().square().sum(dim=0).cpu()
-    for handle in handles:
-        handle.remove()
-    return _Moments(hidden, neurons, (pooled / len(rows)).sqrt().float())
-
-
-def _add_moment(moments: dict[int, Tensor], layer: int, states: Tensor) -> None:
-    moment = (states.T @ states).double()
-    moments[layer] = moments[layer] + moment if layer in moments else moment
-
-
-def _strongest_coordinates(moments: _Moments, count: int) -> Tensor:
-    """The residual coordinates with the largest standard deviation plus absolute mean."""
-    strength = torch.zeros(next(iter(moments.hidden.values())).shape[0] - 1, dtype=torch.float64)
-    for moment in moments.hidden.values():
-        rows = moment[-1, -1]
-        mean = moment[-1, :-1] / rows
-        deviation = (moment.diagonal()[:-1] / rows - mean.square()).clamp_min(0).sqrt()
-        strength += deviation + mean.abs()
+    layers = sorted({*layer_map, *(layer - 1 for layer in layer_map)} - {0})
+    modules = [bert.embeddings, *(bert.encoder.layer[layer - 1] for layer in layers)]
+    strength = torch.zeros(teacher.model.config.hidden_size, dtype=torch.float64)
+    for module in modules:
+        states = _states(bert, module, rows, teacher.device)
+        strength += states.std(dim=0, correction=0) + states.mean(dim=0).abs()
     kept: Tensor = strength.topk(count).indices.sort().values
     return kept
+
+
+def _states(bert: Any, module: nn.Module, rows: EncodedRows, device: str) -> Tensor:
+    """What one module gives on the calibration tokens: (tokens, width)."""
+    return states_of(bert, {"output": (module, "output")}, rows, device)["output"]
+
+
+def _teacher_states(teacher: TorchClassifier, block: Any, rows: EncodedRows) -> dict[str, Tensor]:
+    """What the student's layer is to reproduce of one teacher layer."""
+    return states_of(
+        teacher.model.bert,
+        {
+            "input": (block, "input"),
+            "attention sum": (block.attention.output.LayerNorm, "input"),
+            "attention": (block.attention, "output"),
+            "neurons": (block.intermediate, "output"),
+            "sum": (block.output.LayerNorm, "input"),
+            "output": (block, "output"),
+        },
+        rows,
+        teacher.device,
+    )
+
+
+def _fold(states: Tensor, wanted: Tensor, kept: Tensor) -> Tensor:
+    """The best linear guess of the teacher's states from the student's.
+
+    Shapes:
+        states: (tokens, hidden); wanted: (tokens, teacher hidden)
+        returns: (teacher hidden + 1, hidden + 1), which takes a 1 and passes it on
+    """
+    prior = torch.zeros(wanted.shape[1], states.shape[1] + 1, dtype=torch.float64)
+    prior[kept, torch.arange(len(kept))] = 1.0
+    constant = torch.zeros(1, states.shape[1] + 1, dtype=torch.float64)
+    constant[0, -1] = 1.0
+    return torch.cat([nearest_fit(states, wanted, prior, RIDGE), constant])
+
+
+def _derive_attention(
+    bert: Any,
+    block: Any,
+    source: Any,
+    states: Tensor,
+    theirs: dict[str, Tensor],
+    kept: Tensor,
+    rows: EncodedRows,
+) -> Tensor:
+    """The attention of one student layer; returns its output on the calibration tokens.
+
+    Shapes:
+        states: (tokens, hidden), the student's input to the layer
+    """
+    fold = _fold(states, theirs["input"], kept)
+    extended = with_one(states)
+    root = _root(extended.T @ extended)
+    attention, ours = source.attention, block.attention
+    plan = _plan_layer(ours.self.num_attention_heads, attention, kept, fold, root)
+    _factorize_scores(ours.self, attention.self, fold, root, plan)
+    _factorize_values(ours, attention, kept, fold, root, plan)
+    _copy_norm(ours.output.LayerNorm, attention.output.LayerNorm, kept)
+    context = _states(bert, ours.self, rows, "cpu")
+    _refit(ours.output.dense, context, theirs["attention sum"][:, kept] - states)
+    return _states(bert, ours, rows, "cpu")
+
+
+def _derive_neurons(
+    bert: Any,
+    block: Any,
+    source: Any,
+    states: Tensor,
+    theirs: dict[str, Tensor],
+    kept: Tensor,
+    rows: EncodedRows,
+) -> Tensor:
+    """The feed-forward part of one student layer; returns its output on the calibration tokens.
+
+    Shapes:
+        states: (tokens, hidden), the student's attention output
+    """
+    fold = _fold(states, theirs["attention"], kept)
+    _select_neurons(block, source, kept, fold, theirs["neurons"])
+    _copy_norm(block.output.LayerNorm, source.output.LayerNorm, kept)
+    neurons = _states(bert, block.intermediate, rows, "cpu")
+    _refit(block.output.dense, neurons, theirs["sum"][:, kept] - states)
+    return _states(bert, block, rows, "cpu")
+
+
+def _refit(linear: nn.Linear, inputs: Tensor, targets: Tensor) -> None:
+    """Bring a linear layer nearer to giving the targets for the inputs."""
+    _put(linear, nearest_fit(inputs, targets, _with_bias(linear), REFIT_RIDGE))
 
 
 def _copy_embeddings(target: Any, source: Any, kept: Tensor) -> None:
@@ -162,12 +202,11 @@ def _root(moment: Tensor) -> Tensor:
 
 
 def _plan_layer(
-    student_heads: int, attention: Any, kept: Tensor, inputs: Tensor
+    student_heads: int, attention: Any, kept: Tensor, fold: Tensor, root: Tensor
 ) -> list[HeadSource]:
-    """Which teacher heads each of the student's starts from, judged on the kept inputs."""
-    root = _root(inputs)
+    """Which teacher heads each of the student's starts from, judged on the student's inputs."""
     query, key, value = (
-        (root @ _with_bias(linear, kept).T).T
+        (root @ (_with_bias(linear) @ fold).T).T
         for linear in (attention.self.query, attention.self.key, attention.self.value)
     )
     output = attention.output.dense.weight.cpu().double()[kept]
@@ -175,19 +214,18 @@ def _plan_layer(
 
 
 def _factorize_scores(
-    target: Any, source: Any, kept: Tensor, inputs: Tensor, plan: list[HeadSource]
+    target: Any, source: Any, fold: Tensor, root: Tensor, plan: list[HeadSource]
 ) -> None:
     """Best low-rank query and key for each head's attention scores on the layer's inputs.
 
-    With x the kept inputs and a 1, the teacher's scores are x A B^T x' / sqrt(d); the student
+    With x the student's inputs and a 1, the teacher's scores are x A B^T x' / sqrt(d); the student
     divides by its own sqrt(d), hence the factor. R = root of E[x x^T]; the SVD of R A B^T R^T is
     taken through the small QR factors of R A and R B; their pseudo-inverses also serve heads wider
     than the student's whole state, and pruned ones.
     """
-    root = _root(inputs)
     width, target_width = source.attention_head_size, target.attention_head_size
     scale = (target_width / width) ** 0.5
-    query, key = _with_bias(source.query, kept), _with_bias(source.key, kept)
+    query, key = _with_bias(source.query) @ fold, _with_bias(source.key) @ fold
     _clear(target.query, target.key)
     for head, planned in enumerate(plan):
         rows = slice(planned.scores * width, (planned.scores + 1) * width)
@@ -204,7 +242,7 @@ def _factorize_scores(
 
 
 def _factorize_values(
-    target: Any, source: Any, kept: Tensor, inputs: Tensor, plan: list[HeadSource]
+    target: Any, source: Any, kept: Tensor, fold: Tensor, root: Tensor, plan: list[HeadSource]
 ) -> None:
     """Best low-rank value and output for each head's contribution to the residual stream.
 
@@ -212,9 +250,8 @@ def _factorize_values(
     add up under one attention; student heads that share a teacher head take turns at the singular
     directions of its contribution.
     """
-    root = _root(inputs)
     width, target_width = source.self.attention_head_size, target.self.attention_head_size
-    value = _with_bias(source.self.value, kept)
+    value = _with_bias(source.self.value) @ fold
     output = source.output.dense.weight.cpu().double()[kept]
     _clear(target.self.value, target.output.dense)
     for head, planned in enumerate(plan):
@@ -232,10 +269,10 @@ def _factorize_values(
     target.output.dense.bias.copy_(source.output.dense.bias.cpu()[kept])
 
 
-def _with_bias(linear: nn.Linear, kept: Tensor) -> Tensor:
-    """Weight on the kept inputs with the bias as last column: (outputs, kept + 1), float64."""
-    weight = linear.weight.cpu().double()[:, kept]
-    return torch.cat([weight, linear.bias.cpu().double().unsqueeze(1)], dim=1)
+def _with_bias(linear: nn.Linear) -> Tensor:
+    """Weight with the bias as last column: (outputs, inputs + 1), float64."""
+    weight, bias = linear.weight.cpu().double(), linear.bias.cpu().double()
+    return torch.cat([weight, bias.unsqueeze(1)], dim=1)
 
 
 def _clear(*layers: nn.Linear) -> None:
@@ -245,6 +282,12 @@ def _clear(*layers: nn.Linear) -> None:
         layer.bias.zero_()
 
 
+def _put(linear: nn.Module, weight_and_bias: Tensor) -> None:
+    """Write a whole linear layer from weight and bias in the last column."""
+    assert isinstance(linear, nn.Linear)
+    _put_rows(linear, 0, weight_and_bias)
+
+
 def _put_rows(linear: nn.Linear, start: int, rows: Tensor) -> None:
     """Write rows of weight and bias."""
     end = start + len(rows)
@@ -252,47 +295,36 @@ def _put_rows(linear: nn.Linear, start: int, rows: Tensor) -> None:
     linear.bias[start:end] = rows[:, -1].float()
 
 
-def _select_neurons(target: Any, source: Any, kept: Tensor, moment: Tensor) -> None:
+def _select_neurons(target: Any, source: Any, kept: Tensor, fold: Tensor, neurons: Tensor) -> None:
     """Keep the neurons that move the residual stream most; refit their output weights.
 
     The refit is the least-squares solution that lets the kept neurons stand in for the dropped
     ones on the calibration rows.
+
+    Shapes:
+        neurons: (tokens, teacher intermediate), the teacher's activated neurons
     """
-    weight_in, bias_in = (
-        source.intermediate.dense.weight.cpu(),
-        source.intermediate.dense.bias.cpu(),
-    )
     weight_out = source.output.dense.weight.cpu()[kept].double()
     count = target.intermediate.dense.out_features
+    moment = neurons.T @ neurons
     strength = moment.diagonal().sqrt() * weight_out.norm(dim=0)
     chosen = strength.topk(count).indices.sort().values
-    target.intermediate.dense.weight.copy_(weight_in[chosen][:, kept])
-    target.intermediate.dense.bias.copy_(bias_in[chosen])
+    _put(target.intermediate.dense, (_with_bias(source.intermediate.dense) @ fold)[chosen])
     square = moment[chosen][:, chosen]
     square = square + RIDGE * square.diagonal().mean() * torch.eye(count, dtype=square.dtype)
-    refit = torch.linalg.solve(square, moment[chosen] @ weight_out.T).T
-    target.output.dense.weight.copy_(refit.float())
+    refitted = torch.linalg.solve(square, moment[chosen] @ weight_out.T).T
+    target.output.dense.weight.copy_(refitted.float())
     target.output.dense.bias.copy_(source.output.dense.bias.cpu()[kept])
 
 
-def _copy_head(student: Any, teacher: Any, kept: Tensor, pooled: Tensor) -> None:
+def _derive_head(student: Any, teacher: TorchClassifier, fold: Tensor, rows: EncodedRows) -> None:
     """Pooler and classifier on the pooled coordinates that move the logits most."""
-    classifier = teacher.classifier.weight.cpu()
-    strength = pooled * classifier.norm(dim=0)
+    pooler, classifier = teacher.model.bert.pooler, teacher.model.classifier.weight.cpu()
+    pooled = states_of(teacher.model.bert, {"pooled": (pooler, "output")}, rows, teacher.device)[
+        "pooled"
+    ]
+    strength = pooled.square().mean(dim=0).sqrt() * classifier.norm(dim=0)
     chosen = strength.topk(student.config.hidden_size).indices.sort().values
-    pooler = teacher.bert.pooler.dense
-    student.bert.pooler.dense.weight.copy_(pooler.weight.cpu()[chosen][:, kept])
-    student.bert.pooler.dense.bias.copy_(pooler.bias.cpu()[chosen])
+    _put(student.bert.pooler.dense, (_with_bias(pooler.dense) @ fold)[chosen])
     student.classifier.weight.copy_(classifier[:, chosen])
-    student.classifier.bias.copy_(teacher.classifier.bias.cpu())
-
-
-def _fit_projection(projection: nn.Module, moment: Tensor, kept: Tensor) -> None:
-    """Least-squares map from the kept coordinates to the teacher's whole hidden state."""
-    rows = torch.cat([kept, torch.tensor([len(moment) - 1])])
-    square = moment[rows][:, rows]
-    ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-    solution = torch.linalg.solve(square + ridge, moment[rows][:, :-1])
-    assert isinstance(projection, nn.Linear)
-    projection.weight.copy_(solution[:-1].T.float())
-    projection.bias.copy_(solution[-1].float())
+    student.classifier.bias.copy_(teacher.model.classifier.bias.cpu())

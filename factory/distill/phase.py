@@ -76,8 +76,8 @@ def train_phase(
     Args:
         losses: from a batch, the total to minimize and the terms to log.
         row_weights: weight of each row's loss, (rows,); unset, all weigh 1.
-        score: called after each epoch on the modules in eval mode; the weights with the highest
-            score are kept.
+        score: called before the first step and after each epoch on the modules in eval mode; the
+            weights with the highest score are kept.
 
     Raises:
         TrainingError: a loss is not a finite number, or memory runs out on a single row.
@@ -99,6 +99,8 @@ def train_phase(
     pending: list[Mapping[str, Tensor]] = []
     saved_at = time.monotonic()
     modules.train()
+    if score is not None and state.step == 0:
+        _remember_best(state, modules, score)
     with bar(phase.name, steps, "step", initial=state.step) as progress:
         for positions in _remaining_batches(phase, rows, state.step, steps):
             terms = compute(positions, state.step / steps)

@@ -13,7 +13,8 @@ from torch import nn
 
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
-from factory.distill import derive
+from factory.distill import calibration, derive
+from factory.distill.calibration import nearest_fit, states_of
 from factory.distill.capture import recording
 from factory.distill.derive import RIDGE, derive_student
 from factory.distill.head_plan import HeadSource
@@ -150,49 +151,77 @@ def test_teacher_heads_that_do_nothing_are_no_obstacle(
     )
 
 
-def test_moments_are_those_of_real_tokens(
+def test_states_are_those_of_real_tokens(
     teacher: TorchClassifier, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against every text alone, so that no batch and no padding can enter."""
-    monkeypatch.setattr(derive, "CALIBRATION_BATCH_SIZE", 4)
+    monkeypatch.setattr(calibration, "CALIBRATION_BATCH_SIZE", 4)
     texts = dataset.dev.inputs()[:10]
     rows = encode_inputs(teacher.tokenizer, texts, teacher.max_length)
-    with torch.no_grad():
-        moments = derive._collect_moments(teacher, (2, 3), rows)
-    assert sorted(moments.hidden) == [0, 1, 2, 3]
-    hidden = {layer: np.zeros((25, 25)) for layer in range(4)}
-    neurons = {layer: np.zeros((48, 48)) for layer in (2, 3)}
-    pooled = np.zeros(24)
-    for text in texts:
-        encoded = teacher.tokenizer(text, return_tensors="pt")
+    bert = teacher.model.bert
+    block = bert.encoder.layer[1]
+    points: dict[str, Any] = {
+        "input": (block, "input"),
+        "neurons": (block.intermediate, "output"),
+        "output": (block, "output"),
+        "pooled": (bert.pooler, "output"),
+    }
+    states = states_of(bert, points, rows, "cpu")
+    alone: dict[str, list[np.ndarray]] = {name: [] for name in points}
+    for position in np.argsort(rows.lengths, kind="stable"):
+        encoded = teacher.tokenizer(texts[position], return_tensors="pt")
         with torch.no_grad():
-            output = teacher.model.bert(**encoded, output_hidden_states=True)
-            pooled += output.pooler_output[0].numpy() ** 2
-            for layer, state in enumerate(output.hidden_states):
-                for token in state[0].numpy():
-                    with_one = np.append(token, 1.0)
-                    hidden[layer] += np.outer(with_one, with_one)
-            for layer in (2, 3):
-                block = teacher.model.bert.encoder.layer[layer - 1]
-                inside = block.attention(output.hidden_states[layer - 1])[0]
-                activated = nn.functional.gelu(block.intermediate.dense(inside))[0].numpy()
-                neurons[layer] += activated.T @ activated
-    for layer in range(4):
-        np.testing.assert_allclose(moments.hidden[layer], hidden[layer], rtol=1e-4, atol=1e-4)
-    for layer in (2, 3):
-        np.testing.assert_allclose(moments.neurons[layer], neurons[layer], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(moments.pooled, np.sqrt(pooled / 10), rtol=1e-4)
+            output = bert(**encoded, output_hidden_states=True)
+            inside = block.attention(output.hidden_states[1])[0]
+            neurons = nn.functional.gelu(block.intermediate.dense(inside))
+        alone["input"] += list(output.hidden_states[1][0].numpy())
+        alone["neurons"] += list(neurons[0].numpy())
+        alone["output"] += list(output.hidden_states[2][0].numpy())
+        alone["pooled"] += list(output.pooler_output.numpy())
+    for name, wanted in alone.items():
+        np.testing.assert_allclose(states[name], np.stack(wanted), rtol=1e-4, atol=1e-5)
 
 
-def test_the_strongest_coordinates_by_hand() -> None:
+def test_the_nearest_fit_is_least_squares_and_keeps_the_prior_where_nothing_varies() -> None:
+    random = np.random.default_rng(0)
+    inputs, prior = random.normal(size=(60, 3)), random.normal(size=(2, 4))
+    inputs[:, 2] = 0.0  # never varies: the prior's column stays
+    targets = random.normal(size=(60, 2))
+    fitted = nearest_fit(*(torch.from_numpy(a) for a in (inputs, targets, prior)), ridge=1e-10)
+    columns = np.column_stack([inputs[:, :2], np.ones(60)])
+    expected = np.linalg.lstsq(columns, targets, rcond=None)[0].T
+    np.testing.assert_allclose(fitted[:, [0, 1, 3]], expected, atol=1e-6)
+    np.testing.assert_allclose(fitted[:, 2], prior[:, 2])
+    pulled = nearest_fit(*(torch.from_numpy(a) for a in (inputs, targets, prior)), ridge=1e10)
+    np.testing.assert_allclose(pulled, prior, atol=1e-6)
+
+
+def test_the_strongest_coordinates_by_hand(
+    teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = torch.tensor(
         [[0.0, 5.0, 1.0, 0.0], [0.0, 5.0, -1.0, 0.1], [0.0, 5.0, 3.0, -0.1]], dtype=torch.float64
     )
-    # deviation plus absolute mean: 0; 0 + 5; 1.63 + 1; 0.08 + 0
-    with_one = torch.cat([tokens, torch.ones(3, 1)], dim=1)
-    moments = derive._Moments({0: with_one.T @ with_one}, {}, torch.zeros(4))
-    assert derive._strongest_coordinates(moments, 2).tolist() == [1, 2]
-    assert derive._strongest_coordinates(moments, 3).tolist() == [1, 2, 3]
+    # deviation plus absolute mean: 0; 0 + 5; 1.63 + 1; 0.08 + 0; the same at all three places
+    monkeypatch.setattr(derive, "_states", lambda *_: tokens)
+    monkeypatch.setattr(teacher.model.config, "hidden_size", 4)
+    rows = EncodedRows([], [], 0)
+    assert derive._strongest_coordinates(teacher, (2,), 2, rows).tolist() == [1, 2]
+    assert derive._strongest_coordinates(teacher, (2,), 3, rows).tolist() == [1, 2, 3]
+
+
+def test_errors_below_are_made_up_for_above(teacher: TorchClassifier, dataset: Dataset) -> None:
+    """A student with one layer for three still fits its last states better than their mean."""
+    student, projections = derived(teacher, dataset, (3,), hidden_size=16, intermediate_size=32)
+    rows = encode_inputs(teacher.tokenizer, dataset.dev.inputs(), teacher.max_length)
+    last = teacher.model.bert.encoder.layer[2]
+    wanted = states_of(teacher.model.bert, {"s": (last, "output")}, rows, "cpu")["s"]
+    ours = states_of(student.bert, {"s": (student.bert.encoder.layer[0], "output")}, rows, "cpu")[
+        "s"
+    ]
+    with torch.no_grad():
+        error = (projections[1](ours.float()) - wanted).square().mean()
+    assert error < 0.5 * (wanted - wanted.mean(dim=0)).square().mean()
 
 
 def moment_of(width: int) -> torch.Tensor:
@@ -202,6 +231,14 @@ def moment_of(width: int) -> torch.Tensor:
     states = torch.randn(200, width, generator=generator, dtype=torch.float64) @ mixing + 0.3
     states = torch.cat([states, torch.ones(200, 1)], dim=1)
     return states.T @ states
+
+
+def selecting(kept: torch.Tensor, width: int) -> torch.Tensor:
+    """The fold that takes the kept coordinates for themselves and 0 for the others."""
+    fold = torch.zeros(width + 1, len(kept) + 1, dtype=torch.float64)
+    fold[kept, torch.arange(len(kept))] = 1.0
+    fold[-1, -1] = 1.0
+    return fold
 
 
 def joined(linear: nn.Linear, columns: Any = slice(None)) -> np.ndarray:
@@ -227,8 +264,9 @@ def test_scores_are_the_best_of_their_rank(head_width: int) -> None:
         query=nn.Linear(12, HEADS * head_width),
         key=nn.Linear(12, HEADS * head_width),
     )
-    derive._factorize_scores(target, source, kept, moment, ONE_EACH)
     root = root_of(moment)
+    fold = selecting(kept, 24)
+    derive._factorize_scores(target, source, fold, torch.from_numpy(root), ONE_EACH)
     for head in range(HEADS):
         theirs, ours = (
             slice(head * 6, head * 6 + 6),
@@ -255,8 +293,9 @@ def test_values_are_the_best_of_their_rank(head_width: int) -> None:
         ),
         output=SimpleNamespace(dense=nn.Linear(HEADS * head_width, 12)),
     )
-    derive._factorize_values(target, source, kept, moment, ONE_EACH)
     root = root_of(moment)
+    fold = selecting(kept, 24)
+    derive._factorize_values(target, source, kept, fold, torch.from_numpy(root), ONE_EACH)
     source_output = source.output.dense.weight.double().numpy()[kept.numpy()]
     target_output = target.output.dense.weight.double().numpy()
     for head in range(HEADS):
@@ -280,10 +319,10 @@ def test_kept_neurons_stand_in_for_the_dropped() -> None:
     random = torch.Generator().manual_seed(1)
     activated = torch.randn(300, 24, generator=random).abs()
     activated = torch.cat([activated * 2, activated], dim=1)  # the second half is half the first
-    moment = (activated.T @ activated).double()
     target = tiny_bert(seed=5, intermediate_size=24).bert.encoder.layer[0]
     source.output.dense.weight[:, 24:] = source.output.dense.weight[:, :24] * 0.1
-    derive._select_neurons(target, source, torch.arange(24), moment)
+    kept = torch.arange(24)
+    derive._select_neurons(target, source, kept, selecting(kept, 24), activated.double())
     torch.testing.assert_close(
         target.intermediate.dense.weight, source.intermediate.dense.weight[:24]
     )

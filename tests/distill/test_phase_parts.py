@@ -163,7 +163,9 @@ def test_the_best_epoch_stays_and_survives_an_interruption(
     phase = Phase("practice", 4.0, 5, 1e-2, 0.1, 0.0, seed=5)
 
     def scores() -> Any:
-        values = iter((0.3, 0.9, 0.4, 0.9))  # the second epoch is the best, the fourth equals it
+        values = iter(
+            (0.1, 0.3, 0.9, 0.4, 0.9)
+        )  # the second epoch is the best, the fourth equals it
         return lambda: next(values)
 
     best, _ = train(tmp_path, "best", phase, score=scores())
@@ -171,11 +173,11 @@ def test_the_best_epoch_stays_and_survives_an_interruption(
     assert not all(torch.equal(best[name], two[name]) for name in best)
 
     monkeypatch.setattr(phase_module, "CHECKPOINT_SECONDS", -1.0)
-    values = [0.3, 0.9, 0.4, 0.9]
+    values = [0.1, 0.3, 0.9, 0.4, 0.9]
     calls: list[float] = []
 
     def failing() -> float:
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         calls.append(values[len(calls)])
         return calls[-1]
@@ -197,7 +199,7 @@ def test_the_modules_are_in_eval_mode_while_scored(tmp_path: Path) -> None:
 
     losses = three_losses(modules)
     train_phase(PHASE, modules, some_rows(), losses, tmp_path / "s", "cpu", score=score)
-    assert modes == [False, False]
+    assert modes == [False, False, False]
 
 
 def test_a_level_schedule_stays_after_the_warm_up() -> None:
@@ -218,3 +220,9 @@ def test_every_value_stands_beside_its_start(tmp_path: Path) -> None:
     for point in points:
         assert point.of_start == pytest.approx(point.value / start[point.term])
     assert {p.of_start for p in points if p.step == 0} == {1.0}
+
+
+def test_a_phase_that_only_harms_leaves_the_weights_it_was_given(tmp_path: Path) -> None:
+    falling = iter((0.9, 0.5, 0.4))
+    weights, _ = train(tmp_path, "harm", score=lambda: next(falling))
+    assert all(torch.equal(weights[k], v) for k, v in fresh_modules().state_dict().items())
