@@ -19,8 +19,8 @@ from factory.store import Status, Step, Store
 DATA_VERSION = 1
 UNLABELLED_VERSION = 1
 TEACHER_VERSION = 1
-DISTILL_VERSION = 2
-BASELINE_VERSION = 2
+DISTILL_VERSION = 3
+BASELINE_VERSION = 3
 EVALUATE_VERSION = 2
 EXPORT_VERSION = 1
 QUANTIZE_VERSION = 1
@@ -217,14 +217,18 @@ def _student_steps(
     student = sections["student"]
     settings = {
         "student": _without(student, "start") if sources.start else student,
-        "distill": _without(sections["distill"], "baseline"),
+        "distill": _without(sections["distill"], "baseline", "baseline_learning_rate"),
         "data": {"max_length": recipe.data.max_length},
         "start": sources.start.identity if sources.start else None,
     }
     distill = Step("distill", DISTILL_VERSION, settings, inputs)
     if recipe.distill.baseline == "off":
         return distill, None
-    baseline_settings = {**settings, "baseline": recipe.distill.baseline}
+    baseline_settings = {
+        **settings,
+        "baseline": recipe.distill.baseline,
+        "baseline_learning_rate": recipe.distill.baseline_learning_rate,
+    }
     return distill, Step("baseline", BASELINE_VERSION, baseline_settings, inputs)
 
 

@@ -239,7 +239,7 @@ class PredictionSettings(Section):
 
     epochs: NonNegativeFloat = 3.0
     batch_size: PositiveInt | None = Field(default=None, description="unset: distill.batch_size")
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: PositiveFloat = 3e-5
     warmup: Fraction = Field(default=0.1, description="share of the steps")
     schedule: Schedule = Field(default="linear", description="after the warm-up: to 0, or level")
     temperature: PositiveFloat = Field(
@@ -272,6 +272,11 @@ class DistillSettings(Section):
         default="off",
         description="also train the same student on the hard labels alone, for equal steps, from "
         "random weights or from the student's own start",
+    )
+    baseline_learning_rate: PositiveFloat | None = Field(
+        default=None,
+        description="unset: that of the intermediate phase from random weights, 1e-4 from the "
+        "student's own start",
     )
     intermediate: IntermediateSettings = IntermediateSettings()
     prediction: PredictionSettings = PredictionSettings()

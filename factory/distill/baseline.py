@@ -29,6 +29,8 @@ from factory.label_sets import multi_hot
 from factory.model_source import ModelSource
 from factory.recipe import DistillSettings, StudentSettings
 
+FROM_A_TRAINED_START = 1e-4
+
 
 def train_baseline(
     directory: Path,
@@ -90,12 +92,13 @@ def train_baseline(
 def baseline_phase(settings: DistillSettings, rows: int, unlabelled_rows: int = 0) -> Phase:
     """One phase with the steps of both distillation phases.
 
-    From random weights at the intermediate phase's rate; from the student's own start, which is
-    trained already, at the prediction phase's: at the other it loses what it began with.
+    From random weights at the intermediate phase's rate unless the recipe names another; a start
+    that knows the task already would lose what it began with at that rate (docs/log.md).
     """
     first, second = intermediate_phase(settings), prediction_phase(settings)
     steps = sum(total_steps(phase, rows + unlabelled_rows) for phase in (first, second))
-    rate = first.learning_rate if settings.baseline == "random" else second.learning_rate
+    usual = first.learning_rate if settings.baseline == "random" else FROM_A_TRAINED_START
+    rate = settings.baseline_learning_rate or usual
     unscaled = Phase(
         "baseline",
         1.0,

@@ -75,16 +75,16 @@ def test_the_baseline_gets_the_same_number_of_steps(rows: int, epochs: tuple[flo
     assert total_steps(more, rows) == sum(total_steps(one, 4 * rows) for one in phases)
 
 
-@pytest.mark.parametrize(("start", "rate"), [("random", 3e-4), ("same", 5e-5)])
-def test_the_baselines_rate_is_that_of_the_phase_its_start_is_in(start: str, rate: float) -> None:
-    settings = DistillSettings.model_validate(
-        {
-            "baseline": start,
-            "intermediate": {"learning_rate": 3e-4},
-            "prediction": {"learning_rate": 5e-5},
-        }
-    )
-    assert baseline_phase(settings, 100).learning_rate == rate
+@pytest.mark.parametrize(("start", "rate"), [("random", 3e-4), ("same", 1e-4)])
+def test_the_baselines_rate_suits_its_start(start: str, rate: float) -> None:
+    tree = {
+        "baseline": start,
+        "intermediate": {"learning_rate": 3e-4},
+        "prediction": {"learning_rate": 5e-5},
+    }
+    assert baseline_phase(DistillSettings.model_validate(tree), 100).learning_rate == rate
+    tree["baseline_learning_rate"] = 7e-4
+    assert baseline_phase(DistillSettings.model_validate(tree), 100).learning_rate == 7e-4
 
 
 def test_the_baseline_learns_the_annotations_not_the_teacher(
