@@ -1,14 +1,14 @@
 """What the student keeps of its teacher, and what it gains over one trained without it.
 
-    FACTORY_REAL_DATA=... python benchmarks/distillation.py [--sets mrpc ...] [--baselines random same]
+    FACTORY_REAL_DATA=... python benchmarks/distillation.py [--sets mrpc] [--baselines random same]
 
 Runs recipes/<set>.toml through the command line, prints one table and writes
 benchmarks/distillation.json. A gate that fails is reported in the table and stops nothing.
 
-Two sets are cut to what two CPU cores can do in minutes, always in the same way: sst2-sentences gets
-as unlabelled text the sentences of the film reviews in corpora/ (from 6 to 45 words, each once);
-goemotions learns from its first 10,000 training rows and is scored on its first 2,000 dev and 3,000
-test rows.
+Two sets are prepared, always in the same way. sst2-sentences gets as unlabelled text the sentences
+of the film reviews in corpora/ (from 6 to 45 words, each once). goemotions, for the sake of two CPU
+cores, learns from its first 10,000 training rows and is scored on its first 2,000 dev and 3,000 test
+rows.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def states_of(
             (batch, width), one state per row.
 
     Returns:
-        (tokens, width) in float64 on the CPU for each name. The tokens of all points, and of other
+        (tokens, width) in float32 on the CPU for each name. The tokens of all points, and of other
         models on the same rows, come in the same order.
     """
     bert.eval()
@@ -45,7 +45,7 @@ def states_of(
             real = batch.attention_mask.bool()
             for name in points:
                 states = seen[name] if seen[name].ndim == 2 else seen[name][real]
-                collected[name].append(states.double().cpu())
+                collected[name].append(states.float().cpu())
     finally:
         for handle in handles:
             handle.remove()
@@ -79,9 +79,9 @@ def nearest_fit(inputs: Tensor, targets: Tensor, prior: Tensor, ridge: float) ->
         inputs: (tokens, inputs); targets: (tokens, outputs)
         prior, returns: (outputs, inputs + 1), the bias in the last column
     """
-    extended = with_one(inputs)
+    extended = with_one(inputs.double())
     square = extended.T @ extended
     pull = ridge * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-    missing = targets - extended @ prior.T
+    missing = targets.double() - extended @ prior.T
     correction: Tensor = torch.linalg.solve(square + pull, extended.T @ missing).T
     return prior + correction

@@ -86,7 +86,7 @@ def _strongest_coordinates(
     strength = torch.zeros(teacher.model.config.hidden_size, dtype=torch.float64)
     for module in modules:
         states = _states(bert, module, rows, teacher.device)
-        strength += states.std(dim=0, correction=0) + states.mean(dim=0).abs()
+        strength += (states.std(dim=0, correction=0) + states.mean(dim=0).abs()).double()
     kept: Tensor = strength.topk(count).indices.sort().values
     return kept
 
@@ -142,7 +142,7 @@ def _derive_attention(
         states: (tokens, hidden), the student's input to the layer
     """
     fold = _fold(states, theirs["input"], kept)
-    extended = with_one(states)
+    extended = with_one(states.double())
     root = _root(extended.T @ extended)
     attention, ours = source.attention, block.attention
     plan = _plan_layer(ours.self.num_attention_heads, attention, kept, fold, root)
@@ -306,7 +306,7 @@ def _select_neurons(target: Any, source: Any, kept: Tensor, fold: Tensor, neuron
     """
     weight_out = source.output.dense.weight.cpu()[kept].double()
     count = target.intermediate.dense.out_features
-    moment = neurons.T @ neurons
+    moment = (neurons.T @ neurons).double()
     strength = moment.diagonal().sqrt() * weight_out.norm(dim=0)
     chosen = strength.topk(count).indices.sort().values
     _put(target.intermediate.dense, (_with_bias(source.intermediate.dense) @ fold)[chosen])

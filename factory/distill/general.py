@@ -18,7 +18,7 @@ from factory.distill.loss_log import summary
 from factory.distill.phase import Phase, total_steps
 from factory.distill.projections import save_projections
 from factory.distill.saving import save_student
-from factory.distill.student import CALIBRATION_ROWS, start_student
+from factory.distill.student import CALIBRATION_TOKENS, start_student
 from factory.errors import TeacherError, first_line
 from factory.model_source import ModelSource
 from factory.progress import say
@@ -50,7 +50,7 @@ def general_distill(
     layer_map = map_layers(recipe.distill.layer_map, recipe.student.layers, depth)
     say(f"layer map (student<-teacher): {describe_map(layer_map)}")
     shape = recipe.student.model_copy(update={"start": settings.start})
-    few = rows.sample(CALIBRATION_ROWS)
+    few = rows.sample(CALIBRATION_TOKENS // settings.max_length)
     start = start_student(shape, None, teacher, layer_map, few, settings.seed)
     teacher.model.eval()
     teacher.model.requires_grad_(False)

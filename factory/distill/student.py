@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,13 +13,14 @@ from factory.classifier import TorchClassifier
 from factory.distill.checkpoint import labels_of, settle_classifier, take_projections
 from factory.distill.derive import derive_student
 from factory.distill.projections import load_projections
-from factory.encoding import EncodedRows
+from factory.encoding import EncodedRows, select_rows
 from factory.errors import RecipeError, first_line
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import StudentSettings
 
-CALIBRATION_ROWS = 512
+# More calibration text makes a better start (docs/log.md) and takes time and memory in proportion.
+CALIBRATION_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ def start_student(
 
     Args:
         source: the checkpoint when `settings.start` names one, else None.
-        calibration: rows of the transfer set; the teacher-derived start looks at the first 512.
+        calibration: rows of the transfer set; the teacher-derived start looks at the first of
+            them, up to 32,768 tokens.
         vocabulary: see `student_config`.
 
     Raises:
@@ -97,13 +100,14 @@ def start_student(
     if source is not None and not load_projections(projections, source):
         take_projections(projections, source)
     if settings.start == "teacher":
-        few = EncodedRows(
-            calibration.input_ids[:CALIBRATION_ROWS],
-            calibration.token_type_ids[:CALIBRATION_ROWS],
-            calibration.pad_id,
-        )
-        derive_student(model, projections, teacher, layer_map, few)
+        derive_student(model, projections, teacher, layer_map, _first_tokens(calibration))
     return StudentStart(model.to(teacher.device), projections.to(teacher.device))
+
+
+def _first_tokens(rows: EncodedRows) -> EncodedRows:
+    """The first rows with at most `CALIBRATION_TOKENS` tokens together, and at least one."""
+    count = max(1, int((np.cumsum(rows.lengths) <= CALIBRATION_TOKENS).sum()))
+    return select_rows(rows, np.arange(count))
 
 
 def _load_checkpoint(source: ModelSource, config: Any) -> Any:

@@ -102,8 +102,8 @@ def test_the_start_is_a_function_of_the_seed(
 def test_the_derived_start_looks_at_the_first_rows_only(
     teacher: TorchClassifier, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(student_module, "CALIBRATION_ROWS", 40)
     rows = rows_of(teacher, dataset)
+    monkeypatch.setattr(student_module, "CALIBRATION_TOKENS", int(rows.lengths[:40].sum()))
     settings = StudentSettings(**SHAPE, start="teacher")
     first_40 = EncodedRows(rows.input_ids[:40], rows.token_type_ids[:40], rows.pad_id)
     first_39 = EncodedRows(rows.input_ids[:39], rows.token_type_ids[:39], rows.pad_id)
