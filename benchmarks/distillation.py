@@ -7,8 +7,8 @@ benchmarks/distillation.json. A gate that fails is reported in the table and sto
 
 Two sets are prepared, always in the same way. sst2-sentences gets as unlabelled text the sentences
 of the film reviews in corpora/ (from 6 to 45 words, each once). goemotions, for the sake of two CPU
-cores, learns from its first 10,000 training rows and is scored on its first 2,000 dev and 3,000 test
-rows.
+cores, learns from its first 10,000 training rows and is scored on its first 2,000 dev and 3,000
+test rows.
 """
 
 from __future__ import annotations
