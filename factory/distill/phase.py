@@ -82,15 +82,8 @@ def train_phase(
     Raises:
         TrainingError: a loss is not a finite number, or memory runs out on a single row.
     """
-    optimizer = _optimizer(modules, phase)
     steps = total_steps(phase, len(rows))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(phase, steps))
-    state = TrainingState(modules, optimizer, schedule, phase.ema_decay, checkpoint_file)
-    group = processes.current()
-    torch.manual_seed(phase.seed + group.rank)
-    processes.wait_for_all()
-    state.restore()
-    processes.copy_from_first(modules.state_dict().values())
+    state = _begin(phase, modules, steps, checkpoint_file)
     if state.step >= steps:
         return state.points
     weights = np.ones(len(rows), dtype=np.float32) if row_weights is None else row_weights
@@ -107,12 +100,7 @@ def train_phase(
             if state.step == 0:
                 state.start_values = term_means([_of_all(terms)])
                 _log(phase, state, state.start_values)
-            processes.average_gradients(modules.parameters())
-            nn.utils.clip_grad_norm_(modules.parameters(), MAX_GRADIENT_NORM)
-            optimizer.step()
-            schedule.step()
-            state.step += 1
-            state.follow()
+            _update(state)
             progress.advance()
             pending.append(terms)
             if score is not None and _ends_epoch(phase, rows, state.step, steps):
@@ -129,6 +117,31 @@ def train_phase(
     state.save()
     processes.wait_for_all()
     return state.points
+
+
+def _begin(
+    phase: Phase, modules: nn.ModuleDict, steps: int, checkpoint_file: Path
+) -> TrainingState:
+    """The state a phase starts or goes on with, the same weights in every process."""
+    optimizer = _optimizer(modules, phase)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(phase, steps))
+    state = TrainingState(modules, optimizer, schedule, phase.ema_decay, checkpoint_file)
+    torch.manual_seed(phase.seed + processes.current().rank)
+    processes.wait_for_all()
+    state.restore()
+    processes.copy_from_first(modules.state_dict().values())
+    return state
+
+
+def _update(state: TrainingState) -> None:
+    """One optimizer step on the gradients that are there."""
+    parameters = list(state.modules.parameters())
+    processes.average_gradients(parameters)
+    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+    state.optimizer.step()
+    state.schedule.step()
+    state.step += 1
+    state.follow()
 
 
 def _checkpoint_due(saved_at: float) -> bool:

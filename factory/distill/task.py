@@ -106,17 +106,7 @@ def distill(
     logits = cached_logits(directory, teacher, transfer)
     lesson = _Lesson(teacher, vocabulary, layer_map, transfer, logits, learned, held_out)
 
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    losses: dict[int, float | None] = {}
-    best: _Trained | None = None
-    for seed in seeds:
-        here = directory if settings.seeds == 1 else directory / f"seed-{seed}"
-        here.mkdir(exist_ok=True)
-        trained = _train(here, lesson, student, source, settings.model_copy(update={"seed": seed}))
-        losses[seed] = trained.held_out_loss
-        if best is None or _less(trained.held_out_loss, best.held_out_loss):
-            best = trained
-    assert best is not None
+    best, losses = _best_of_seeds(directory, lesson, student, source, settings)
     save_student(directory, best.model, vocabulary.tokenizer, best.points)
     phases = (intermediate_phase(settings), prediction_phase(settings))
     return {
@@ -127,6 +117,27 @@ def distill(
         "losses": summary(best.points),
         "held_out": {"rows": len(held_out), "loss_by_seed": losses} if len(held_out) else None,
     }
+
+
+def _best_of_seeds(
+    directory: Path,
+    lesson: _Lesson,
+    student: StudentSettings,
+    source: ModelSource | None,
+    settings: DistillSettings,
+) -> tuple[_Trained, dict[int, float | None]]:
+    """The student nearest to the teacher on the held-out rows, and every seed's loss there."""
+    losses: dict[int, float | None] = {}
+    best: _Trained | None = None
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        here = directory if settings.seeds == 1 else directory / f"seed-{seed}"
+        here.mkdir(exist_ok=True)
+        trained = _train(here, lesson, student, source, settings.model_copy(update={"seed": seed}))
+        losses[seed] = trained.held_out_loss
+        if best is None or _less(trained.held_out_loss, best.held_out_loss):
+            best = trained
+    assert best is not None
+    return best, losses
 
 
 def _train(
