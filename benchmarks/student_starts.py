@@ -1,0 +1,164 @@
+"""How far a student comes from each start with the same steps.
+
+    FACTORY_REAL_DATA=... python benchmarks/student_starts.py [--sets banking77] [--store runs]
+
+Uses the teacher of recipes/<set>.toml (made when it is not in the store), its labelled rows alone
+and one schedule for all starts: 2 intermediate epochs at 6e-4, 2 prediction epochs at 1e-4. Scores
+dev before training, after the intermediate phase (without meaning for a random classifier, which
+that phase does not train) and after each prediction epoch. Prints a table and writes
+student_starts.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from factory.classifier import TorchClassifier, load_torch_classifier
+from factory.data.dataset import Dataset, read_dataset
+from factory.distill.intermediate import intermediate_phase, train_intermediate
+from factory.distill.layer_map import map_layers
+from factory.distill.phase import total_steps
+from factory.distill.prediction import prediction_phase, teacher_loss, train_prediction
+from factory.distill.student import start_student
+from factory.distill.transfer import transfer_set
+from factory.environment import keep_freed_memory
+from factory.evaluate import evaluate
+from factory.graph import make_graph
+from factory.recipe import (
+    DistillSettings,
+    IntermediateSettings,
+    PredictionSettings,
+    StudentSettings,
+)
+from factory.recipe_file import load_recipe
+from factory.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
+SETS = ("sst2-sentences", "banking77")
+STARTS = ("teacher", "random")
+RESULT_FILE = Path(__file__).with_suffix(".json")
+SETTINGS = DistillSettings(
+    intermediate=IntermediateSettings(epochs=2.0, learning_rate=6e-4),
+    prediction=PredictionSettings(epochs=2.0, learning_rate=1e-4),
+)
+
+
+def main() -> None:
+    """Run every set asked for and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--store", type=Path, default=Path("runs"))
+    arguments = parser.parse_args()
+    real_data = os.environ.get("FACTORY_REAL_DATA")
+    if not real_data:
+        sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
+    keep_freed_memory()
+    results = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.is_file() else {}
+    for name in arguments.sets:
+        teacher, dataset = teacher_of(name, Path(real_data).absolute() / name, arguments.store)
+        best = evaluate(teacher, dataset.dev, dataset.labels).scores["accuracy"].value
+        curves = {start: curve(start, teacher, dataset) for start in STARTS}
+        results[name] = {"rows": len(dataset.dev), "teacher": best, "curves": curves}
+        print_set(name, results[name])
+        RESULT_FILE.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def teacher_of(name: str, data: Path, store: Path) -> tuple[TorchClassifier, Dataset]:
+    """The teacher and the data of a recipe, made by a run when they are not there."""
+    recipe_file = ROOT / "recipes" / f"{name}.toml"
+    files = {split: data / f"{split}.tsv" for split in ("train", "dev", "test")}
+    settings = [f"data.{split}={file}" for split, file in files.items() if file.is_file()]
+    settings += [f"data.unlabelled={files['dev']}"] if name == "sst2-sentences" else []
+    recipe = load_recipe(recipe_file, settings)
+    graph, place = make_graph(recipe, recipe_file.parent), Store(store)
+    if place.status(graph.teacher) != "cached":
+        sets = [part for setting in settings for part in ("--set", setting)]
+        command = [sys.executable, "-m", "factory", "run", str(recipe_file), "--store", str(store)]
+        subprocess.run([*command, *sets], stdout=subprocess.DEVNULL, check=False)
+    folder = place.load(graph.teacher).directory / "model"
+    teacher = load_torch_classifier(folder, recipe.data.max_length)
+    teacher.model.requires_grad_(False)
+    return teacher, read_dataset(place.load(graph.data).directory)
+
+
+def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[str, Any]]:
+    """Dev accuracy against optimizer steps."""
+    labelled = dataset.train.inputs()
+    transfer = transfer_set(labelled, None, 1.0, teacher.tokenizer, teacher.max_length)
+    shape = StudentSettings(start=start)
+    depth = teacher.model.config.num_hidden_layers
+    layer_map = map_layers(SETTINGS.layer_map, shape.layers, depth)
+    begun = start_student(shape, None, teacher, layer_map, transfer.rows, SETTINGS.seed)
+    phases = intermediate_phase(SETTINGS), prediction_phase(SETTINGS)
+    first, second = (total_steps(phase, len(transfer.rows)) for phase in phases)
+    student = TorchClassifier(begun.model, teacher.tokenizer, teacher.max_length)
+    points: list[dict[str, Any]] = []
+
+    def scored(steps: int) -> None:
+        found = evaluate(student, dataset.dev, dataset.labels).scores["accuracy"].value
+        points.append({"steps": steps, "accuracy": found})
+
+    scored(0)
+    logits = teacher.logits(transfer.inputs)
+    loss = teacher_loss(teacher.model.config.problem_type, SETTINGS.prediction.temperature)
+    with tempfile.TemporaryDirectory() as scratch:
+        train_intermediate(
+            phases[0],
+            teacher.model.bert,
+            begun,
+            layer_map,
+            transfer.rows,
+            transfer.weights,
+            SETTINGS.intermediate,
+            Path(scratch) / "intermediate",
+            "cpu",
+        )
+        train_prediction(
+            phases[1],
+            begun.model,
+            logits,
+            loss,
+            transfer.rows,
+            transfer.weights,
+            Path(scratch) / "prediction",
+            "cpu",
+            score=_keeping_the_last(scored, first, second),
+        )
+    return points
+
+
+def _keeping_the_last(
+    scored: Callable[[int], None], first: int, second: int
+) -> Callable[[], float]:
+    """Scores at the phase's epochs and calls each better than the one before."""
+    epochs = count()
+
+    def score() -> float:
+        epoch = next(epochs)
+        scored(first + round(epoch * second / SETTINGS.prediction.epochs))
+        return float(epoch)
+
+    return score
+
+
+def print_set(name: str, result: dict[str, Any]) -> None:
+    """One line per start."""
+    steps = [point["steps"] for point in result["curves"][STARTS[0]]]
+    print(f"\n### {name}, dev ({result['rows']} rows), teacher {result['teacher']:.4f}\n")
+    print("| start | " + " | ".join(f"{step} steps" for step in steps) + " |")
+    print("|---" * (len(steps) + 1) + "|")
+    for start, points in result["curves"].items():
+        print(f"| {start} | " + " | ".join(f"{p['accuracy']:.4f}" for p in points) + " |")
+
+
+if __name__ == "__main__":
+    main()
