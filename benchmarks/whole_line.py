@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from distillation import data_files, run_recipe
 
 from factory.graph import make_graph
 from factory.recipe import Recipe
@@ -45,16 +46,16 @@ def main() -> None:
         sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
     results = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.is_file() else {}
     for name in arguments.sets:
-        results[name] = run_set(name, Path(real_data).absolute() / name, arguments.store)
+        files = data_files(name, Path(real_data).absolute(), arguments.store.absolute())
+        results[name] = run_set(name, files, arguments.store)
         print_set(name, results[name])
         RESULT_FILE.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def run_set(name: str, data: Path, store: Path) -> dict[str, Any]:
+def run_set(name: str, files: dict[str, Path], store: Path) -> dict[str, Any]:
     """Both runs of one recipe, merged into one result."""
     recipe_file = ROOT / "recipes" / f"{name}.toml"
-    files = [f"data.{split}={data / split}.tsv" for split in ("train", "dev", "test")]
-    overrides = [item for item in files if Path(item.partition("=")[2]).is_file()]
+    overrides = [f"data.{key}={file}" for key, file in files.items()]
     result: dict[str, Any] = {}
     for start in ("random", "same"):
         settings = [*overrides, f"distill.baseline={start}", "gate.min_gain=-1.0"]
@@ -72,15 +73,6 @@ def run_set(name: str, data: Path, store: Path) -> dict[str, Any]:
         seconds[f"baseline_{start}"] = seconds.pop("baseline")
         result["stage_seconds"] = {**seconds, **result["stage_seconds"]}
     return result
-
-
-def run_recipe(recipe_file: Path, settings: list[str], store: Path) -> Path:
-    """The bundle of one `factory run`, through the command line."""
-    command = [sys.executable, "-m", "factory", "run", str(recipe_file), "--store", str(store)]
-    for setting in settings:
-        command += ["--set", setting]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.strip().splitlines()[-1])
 
 
 def of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
