@@ -57,6 +57,7 @@ def fine_tune(
         disable_tqdm=True,
         use_cpu=device == "cpu",
         bf16=device.startswith("cuda"),
+        tf32=True if device.startswith("cuda") else None,
         dataloader_pin_memory=device.startswith("cuda"),
         # other architectures may hold weights that their forward pass leaves out
         ddp_find_unused_parameters=model.config.model_type != "bert",

@@ -2,6 +2,7 @@
 
 Each loss is a mean over real rows, tokens or pairs. A `Share` says which part of a larger batch the
 given rows are and how much each row weighs; without one they are the batch and weigh the same.
+Differences are taken in float32, whatever the models compute in.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ def hidden_loss(
         projected_student, teacher_hidden: (batch, tokens, teacher width)
         token_mask: (batch, tokens), 1 for real tokens
     """
-    weights = token_mask.to(projected_student.dtype)
+    weights = token_mask.float()
     total: Tensor | float = weights.sum() if share is None else share.tokens
     if share is not None:
         weights = weights * share.weights.unsqueeze(-1)
-    per_token = (projected_student - teacher_hidden).square().sum(dim=-1)
+    per_token = (projected_student.float() - teacher_hidden.float()).square().sum(dim=-1)
     return (per_token * weights).sum() / (total * teacher_hidden.shape[-1])
 
 
@@ -66,12 +67,12 @@ def attention_loss(
         student_scores, teacher_scores: (batch, heads, tokens, tokens)
         token_mask: (batch, tokens), 1 for real tokens
     """
-    mask = token_mask.to(student_scores.dtype)
+    mask = token_mask.float()
     weights = mask.unsqueeze(-1) * mask.unsqueeze(-2)
     total: Tensor | float = weights.sum() if share is None else share.pairs
     if share is not None:
         weights = weights * share.weights.view(-1, 1, 1)
-    per_pair = (student_scores - teacher_scores).square().sum(dim=1)
+    per_pair = (student_scores.float() - teacher_scores.float()).square().sum(dim=1)
     return (per_pair * weights).sum() / (total * student_scores.shape[1])
 
 

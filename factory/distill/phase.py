@@ -82,6 +82,8 @@ def train_phase(
     Raises:
         TrainingError: a loss is not a finite number, or memory runs out on a single row.
     """
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     steps = total_steps(phase, len(rows))
     state = _begin(phase, modules, steps, checkpoint_file)
     if state.step >= steps:
