@@ -124,6 +124,7 @@ def test_the_baseline_may_start_where_the_student_does(
 def test_the_baseline_fits_numbers(tmp_path: Path) -> None:
     data = tiny_regression()
     teacher = tiny_classifier(tiny_bert(data.labels, problem_type="regression"))
-    run(tmp_path, teacher, data.train, LONG, stage=train_baseline)
+    settings = LONG.model_copy(update={"baseline_learning_rate": 5e-3})
+    run(tmp_path, teacher, data.train, settings, stage=train_baseline)
     values = losses_of(tmp_path)["baseline.total"]
     assert np.mean(values[-5:]) < 0.5 * np.mean(values[:5])

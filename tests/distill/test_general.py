@@ -249,14 +249,14 @@ def test_projections_for_another_width_start_new_and_it_says_so(
     assert all(torch.equal(encoder[n], w) for n, w in begun.model.bert.state_dict().items())
 
 
-def test_a_checkpoint_without_projections_says_nothing(
+def test_a_checkpoint_without_projections_starts_them_new_and_says_so(
     tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, base)
     (tmp_path / "model" / "projections.safetensors").unlink()
     capsys.readouterr()
     start(tmp_path / "model", tiny_classifier(tiny_bert()))
-    assert "projections" not in capsys.readouterr().err
+    assert "width projections start new" in capsys.readouterr().err
 
 
 def test_damaged_projections_are_refused(tmp_path: Path, base: Path) -> None:
