@@ -72,6 +72,17 @@ def recording(bert: Any, layers: Sequence[int], *, values: bool = False) -> Iter
             handle.remove()
 
 
+@contextlib.contextmanager
+def cut_after(bert: Any, layer: int) -> Iterator[None]:
+    """Run a `BertModel` only up to a layer, without its pooler, while the context is open."""
+    layers, pooler = bert.encoder.layer, bert.pooler
+    bert.encoder.layer, bert.pooler = layers[:layer].train(bert.training), None
+    try:
+        yield
+    finally:
+        bert.encoder.layer, bert.pooler = layers, pooler
+
+
 def _keep(
     target: dict[int, Tensor], layer: int
 ) -> Callable[[nn.Module, object, Tensor | tuple[Tensor, ...]], None]:

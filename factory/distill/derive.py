@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
-from factory.distill.calibration import nearest_fit, states_of, with_one
+from factory.distill.calibration import Side, nearest_fit, states_of, with_one
+from factory.distill.capture import cut_after
 from factory.distill.head_plan import HeadSource, plan_heads
 from factory.encoding import EncodedRows
 from factory.errors import RecipeError
@@ -47,15 +48,21 @@ def derive_student(
     teacher.model.eval()
     kept = _strongest_coordinates(teacher, layer_map, student.config.hidden_size, calibration)
     _copy_embeddings(student_bert.embeddings, teacher_bert.embeddings, kept)
-    states = _states(student_bert, student_bert.embeddings, calibration, "cpu")
-    wanted = _states(teacher_bert, teacher_bert.embeddings, calibration, teacher.device)
+    states, wanted = (
+        states_of(bert, {"output": (bert.embeddings, "output")}, calibration, device)["output"]
+        for bert, device in ((student_bert, "cpu"), (teacher_bert, teacher.device))
+    )
     _put(projections[0], _fold(states, wanted, kept)[:-1])
     for position, layer in enumerate(layer_map):
         block = student_bert.encoder.layer[position]
         source = teacher_bert.encoder.layer[layer - 1]
-        theirs = _teacher_states(teacher, source, calibration)
-        states = _derive_attention(student_bert, block, source, states, theirs, kept, calibration)
-        states = _derive_neurons(student_bert, block, source, states, theirs, kept, calibration)
+        with cut_after(teacher_bert, layer):
+            theirs = _teacher_states(teacher, source, calibration)
+        with cut_after(student_bert, position + 1):
+            states = _derive_attention(
+                student_bert, block, source, states, theirs, kept, calibration
+            )
+        states = _derive_neurons(block, source, states, theirs, kept)
         wanted = theirs["output"]
         _put(projections[position + 1], _fold(states, wanted, kept)[:-1])
     _derive_head(student, teacher, _fold(states, wanted, kept), calibration)
@@ -83,17 +90,16 @@ def _strongest_coordinates(
     bert = teacher.model.bert
     layers = sorted({*layer_map, *(layer - 1 for layer in layer_map)} - {0})
     modules = [bert.embeddings, *(bert.encoder.layer[layer - 1] for layer in layers)]
-    strength = torch.zeros(teacher.model.config.hidden_size, dtype=torch.float64)
-    for module in modules:
-        states = _states(bert, module, rows, teacher.device)
-        strength += (states.std(dim=0, correction=0) + states.mean(dim=0).abs()).double()
-    kept: Tensor = strength.topk(count).indices.sort().values
+    points: dict[str, tuple[nn.Module, Side]] = {
+        str(place): (module, "output") for place, module in enumerate(modules)
+    }
+    with cut_after(bert, max(layers)):
+        found = states_of(bert, points, rows, teacher.device).values()
+    strength = torch.stack(
+        [states.std(dim=0, correction=0) + states.mean(dim=0).abs() for states in found]
+    )
+    kept: Tensor = strength.double().sum(dim=0).topk(count).indices.sort().values
     return kept
-
-
-def _states(bert: Any, module: nn.Module, rows: EncodedRows, device: str) -> Tensor:
-    """What one module gives on the calibration tokens: (tokens, width)."""
-    return states_of(bert, {"output": (module, "output")}, rows, device)["output"]
 
 
 def _teacher_states(teacher: TorchClassifier, block: Any, rows: EncodedRows) -> dict[str, Tensor]:
@@ -149,19 +155,14 @@ def _derive_attention(
     _factorize_scores(ours.self, attention.self, fold, root, plan)
     _factorize_values(ours, attention, kept, fold, root, plan)
     _copy_norm(ours.output.LayerNorm, attention.output.LayerNorm, kept)
-    context = _states(bert, ours.self, rows, "cpu")
+    context = states_of(bert, {"context": (ours.self, "output")}, rows, "cpu")["context"]
     _refit(ours.output.dense, context, theirs["attention sum"][:, kept] - states)
-    return _states(bert, ours, rows, "cpu")
+    result: Tensor = ours.output(context, states)
+    return result
 
 
 def _derive_neurons(
-    bert: Any,
-    block: Any,
-    source: Any,
-    states: Tensor,
-    theirs: dict[str, Tensor],
-    kept: Tensor,
-    rows: EncodedRows,
+    block: Any, source: Any, states: Tensor, theirs: dict[str, Tensor], kept: Tensor
 ) -> Tensor:
     """The feed-forward part of one student layer; returns its output on the calibration tokens.
 
@@ -171,9 +172,10 @@ def _derive_neurons(
     fold = _fold(states, theirs["attention"], kept)
     _select_neurons(block, source, kept, fold, theirs["neurons"])
     _copy_norm(block.output.LayerNorm, source.output.LayerNorm, kept)
-    neurons = _states(bert, block.intermediate, rows, "cpu")
+    neurons = block.intermediate(states)
     _refit(block.output.dense, neurons, theirs["sum"][:, kept] - states)
-    return _states(bert, block, rows, "cpu")
+    result: Tensor = block.output(neurons, states)
+    return result
 
 
 def _refit(linear: nn.Linear, inputs: Tensor, targets: Tensor) -> None:

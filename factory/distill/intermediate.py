@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory.distill.capture import recording
+from factory.distill.capture import cut_after, recording
 from factory.distill.loss_log import LossPoint
 from factory.distill.losses import attention_loss, hidden_loss
 from factory.distill.phase import Phase, train_phase
@@ -66,7 +65,7 @@ def train_intermediate(
     student_layers = tuple(range(1, len(layer_map) + 1))
     modules = nn.ModuleDict({"student": start.model, "projections": start.projections})
     with (
-        _cut_after(teacher_bert, max(layer_map)),
+        cut_after(teacher_bert, max(layer_map)),
         recording(student_bert, student_layers, values=values) as student_record,
         recording(teacher_bert, layer_map, values=values) as teacher_record,
     ):
@@ -169,17 +168,6 @@ def weighted_sum(
 def _layer_of(term: str) -> int:
     """Student layer of a term, counted from 1; 0 for the embedding output."""
     return int(term.partition(".")[2] or 0)
-
-
-@contextlib.contextmanager
-def _cut_after(bert: Any, layer: int) -> Iterator[None]:
-    """Run a `BertModel` only up to a layer, without its pooler, while the context is open."""
-    layers, pooler = bert.encoder.layer, bert.pooler
-    bert.encoder.layer, bert.pooler = layers[:layer].train(bert.training), None
-    try:
-        yield
-    finally:
-        bert.encoder.layer, bert.pooler = layers, pooler
 
 
 def _encode(bert: Any, batch: Batch) -> None:

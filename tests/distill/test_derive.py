@@ -202,8 +202,8 @@ def test_the_strongest_coordinates_by_hand(
     tokens = torch.tensor(
         [[0.0, 5.0, 1.0, 0.0], [0.0, 5.0, -1.0, 0.1], [0.0, 5.0, 3.0, -0.1]], dtype=torch.float64
     )
-    # deviation plus absolute mean: 0; 0 + 5; 1.63 + 1; 0.08 + 0; the same at all three places
-    monkeypatch.setattr(derive, "_states", lambda *_: tokens)
+    # deviation plus absolute mean: 0; 0 + 5; 1.63 + 1; 0.08 + 0; the same at both places
+    monkeypatch.setattr(derive, "states_of", lambda *_: {"0": tokens, "1": tokens})
     monkeypatch.setattr(teacher.model.config, "hidden_size", 4)
     rows = EncodedRows([], [], 0)
     assert derive._strongest_coordinates(teacher, (2,), 2, rows).tolist() == [1, 2]
