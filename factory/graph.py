@@ -207,6 +207,13 @@ def _teacher_settings(section: Mapping[str, Any]) -> dict[str, Any]:
     return _without(settings, "class_weights") if section["class_weights"] == "none" else settings
 
 
+def _distill_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the student's weights; defaults added later leave old fingerprints alone."""
+    settings = _without(section, "baseline", "baseline_learning_rate")
+    added = {"unlabelled_phases": "both", "augmented_weight": 1.0}
+    return {key: value for key, value in settings.items() if added.get(key) != value}
+
+
 def _student_steps(
     recipe: Recipe,
     sections: Mapping[str, Any],
@@ -217,7 +224,7 @@ def _student_steps(
     student = sections["student"]
     settings = {
         "student": _without(student, "start") if sources.start else student,
-        "distill": _without(sections["distill"], "baseline", "baseline_learning_rate"),
+        "distill": _distill_settings(sections["distill"]),
         "data": {"max_length": recipe.data.max_length},
         "start": sources.start.identity if sources.start else None,
     }

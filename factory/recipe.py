@@ -7,6 +7,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from factory.recipe_augment import AugmentSettings as AugmentSettings
+from factory.recipe_augment import MlmSettings as MlmSettings
 from factory.recipe_data import DataSettings as DataSettings
 from factory.recipe_section import (
     Fraction,
@@ -139,6 +141,12 @@ class DistillSettings(Section):
     unlabelled_weight: NonNegativeFloat = Field(
         default=1.0, description="of an unlabelled row's losses against a labelled one's"
     )
+    unlabelled_phases: Literal["both", "prediction"] = Field(
+        default="both", description="which phases learn on the unlabelled rows"
+    )
+    augmented_weight: NonNegativeFloat = Field(
+        default=1.0, description="of an augmented row's losses against a labelled one's"
+    )
     holdout_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         default=0.0,
         description="share of train that no student learns on; the epoch of the prediction phase "
@@ -268,6 +276,8 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: DataSettings
     teacher: TeacherSettings
+    mlm: MlmSettings | None = Field(default=None, description='for augment.mlm = "trained"')
+    augment: AugmentSettings | None = Field(default=None, description="left out: no augmentation")
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
