@@ -20,11 +20,11 @@ from factory.classifier import TorchClassifier
 from factory.distill import phase as phase_module
 from factory.distill.intermediate import (
     intermediate_losses,
-    intermediate_phase,
     train_intermediate,
     weighted_sum,
 )
 from factory.distill.phase import Phase, train_phase
+from factory.distill.phases import intermediate_phase
 from factory.distill.student import StudentStart, start_student
 from factory.distill.vocabulary import used_vocabulary
 from factory.encoding import Batch, EncodedRows, collate

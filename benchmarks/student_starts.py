@@ -24,10 +24,11 @@ from typing import Any
 
 from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
-from factory.distill.intermediate import intermediate_phase, train_intermediate
+from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import map_layers
 from factory.distill.phase import total_steps
-from factory.distill.prediction import prediction_phase, teacher_loss, train_prediction
+from factory.distill.phases import intermediate_phase, prediction_phase
+from factory.distill.prediction import teacher_loss, train_prediction
 from factory.distill.student import start_student
 from factory.distill.transfer import transfer_set
 from factory.environment import keep_freed_memory
@@ -93,7 +94,7 @@ def teacher_of(name: str, data: Path, store: Path) -> tuple[TorchClassifier, Dat
 def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[str, Any]]:
     """Dev accuracy against optimizer steps."""
     labelled = dataset.train.inputs()
-    transfer = transfer_set(labelled, None, 1.0, teacher.tokenizer, teacher.max_length)
+    transfer = transfer_set(labelled, None, None, SETTINGS, teacher.tokenizer, teacher.max_length)
     shape = StudentSettings(start=start)
     depth = teacher.model.config.num_hidden_layers
     layer_map = map_layers(SETTINGS.layer_map, shape.layers, depth)

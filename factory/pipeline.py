@@ -114,13 +114,15 @@ def _run_stages(
         return open_teacher, dataset().train, recipe.student, start_source, recipe.distill
 
     more = cache(lambda: None if unlabelled is None else read_unlabelled(unlabelled.directory))
-    distilled = build(graph.distill, lambda here: _distill(here, *student_arguments(), more()))
+    distilled = build(
+        graph.distill, lambda here: _distill(here, *student_arguments(), None, more())
+    )
     baseline = None
     if graph.baseline is not None:
-        rows = _learned_unlabelled(recipe, unlabelled)
+        rows = 0 if unlabelled is None else int(unlabelled.facts["rows"])
         weighs = recipe.teacher.class_weights == "balanced"
         baseline = build(
-            graph.baseline, lambda here: _baseline(here, *student_arguments(), rows, weighs)
+            graph.baseline, lambda here: _baseline(here, *student_arguments(), 0, rows, weighs)
         )
 
     models = {"teacher": teacher, "student": distilled}
@@ -165,13 +167,6 @@ def _make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: 
         rows, facts = load_unlabelled(recipe.data, base_directory, scratch, dataset, say)
     write_unlabelled(rows, here)
     return facts
-
-
-def _learned_unlabelled(recipe: Recipe, unlabelled: Artifact | None) -> int:
-    """Unlabelled rows the distilled student learns on; with weight 0 they are left out."""
-    if unlabelled is None or recipe.distill.unlabelled_weight == 0:
-        return 0
-    return int(unlabelled.facts["rows"])
 
 
 def _largest_batch(recipe: Recipe) -> int:

@@ -1,4 +1,4 @@
-"""The recipe's tables [augment] and [mlm]: rows made from the training rows, and who proposes words."""
+"""The recipe's tables [augment] and [mlm]: variants of the training rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CandidateSource = Literal["mlm", "vectors", "embeddings"]
 
 
 class AugmentSettings(Section):
-    """Data augmentation: words of the training rows replaced by likely others (TinyBERT, alg. 1)."""
+    """Words of the training rows replaced by likely others (TinyBERT, algorithm 1)."""
 
     mode: Literal["corrected", "paper"] = Field(
         default="corrected",
@@ -98,7 +98,7 @@ class AugmentSettings(Section):
 
 
 class MlmSettings(Section):
-    """A masked language model trained on the recipe's own text, for a BERT that has no such head."""
+    """A masked language model trained on the recipe's own text, for a BERT without such a head."""
 
     model: str | None = Field(
         default=None, description="BERT to start from; unset: the recipe's teacher.model"

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from factory.class_weights import class_weights
 from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split, is_multilabel
-from factory.distill.intermediate import intermediate_phase
 from factory.distill.layer_map import map_layers
 from factory.distill.loss_log import summary
 from factory.distill.losses import hard_label_loss
-from factory.distill.phase import Phase, steps_per_epoch, total_steps, train_phase
-from factory.distill.prediction import prediction_phase
+from factory.distill.phase import total_steps, train_phase
+from factory.distill.phases import baseline_phase
 from factory.distill.saving import save_student
 from factory.distill.student import start_student
 from factory.distill.student_vocabulary import student_vocabulary, without_intermediate
@@ -29,8 +28,6 @@ from factory.label_sets import multi_hot
 from factory.model_source import ModelSource
 from factory.recipe import DistillSettings, StudentSettings
 
-FROM_A_TRAINED_START = 1e-4
-
 
 def train_baseline(
     directory: Path,
@@ -39,6 +36,7 @@ def train_baseline(
     student: StudentSettings,
     source: ModelSource | None,
     settings: DistillSettings,
+    augmented_rows: int = 0,
     unlabelled_rows: int = 0,
     weigh_classes: bool = False,
 ) -> dict[str, Any]:
@@ -49,8 +47,8 @@ def train_baseline(
     enters the training.
 
     Args:
-        unlabelled_rows: rows the distilled student learns on besides; the baseline cannot use
-            them and takes their steps on the labelled rows.
+        augmented_rows, unlabelled_rows: rows the distilled student learns on besides; the
+            baseline cannot use them and takes their steps on the labelled rows.
         weigh_classes: as the teacher was trained (`teacher.class_weights`).
     """
     vocabulary = student_vocabulary(student, source, teacher)
@@ -67,7 +65,7 @@ def train_baseline(
         student, source, teacher, layer_map, rows, settings.seed, vocabulary.config
     )
     targets = _targets(train, start.model.config.num_labels, teacher.device)
-    phase = baseline_phase(settings, len(rows), unlabelled_rows)
+    phase = baseline_phase(settings, len(rows), augmented_rows, unlabelled_rows)
 
     def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         logits = forward_logits(start.model, batch)
@@ -87,37 +85,6 @@ def train_baseline(
         )
     save_student(directory, start.model, vocabulary.tokenizer, points)
     return {"steps": total_steps(phase, len(rows)), "losses": summary(points)}
-
-
-def baseline_phase(settings: DistillSettings, rows: int, unlabelled_rows: int = 0) -> Phase:
-    """One phase with the steps of both distillation phases.
-
-    From random weights at the intermediate phase's rate unless the recipe names another; a start
-    that knows the task already would lose what it began with at that rate (docs/log.md).
-    """
-    first, second = intermediate_phase(settings), prediction_phase(settings)
-    steps = sum(total_steps(phase, rows + unlabelled_rows) for phase in (first, second))
-    usual = first.learning_rate if settings.baseline == "random" else FROM_A_TRAINED_START
-    rate = settings.baseline_learning_rate or usual
-    unscaled = Phase(
-        "baseline",
-        1.0,
-        second.batch_size,
-        rate,
-        second.warmup,
-        second.weight_decay,
-        second.seed,
-    )
-    epochs = steps / steps_per_epoch(unscaled, rows)
-    return Phase(
-        unscaled.name,
-        epochs,
-        unscaled.batch_size,
-        unscaled.learning_rate,
-        unscaled.warmup,
-        unscaled.weight_decay,
-        unscaled.seed,
-    )
 
 
 def _row_weights(train: Split, teacher: TorchClassifier) -> NDArray[np.float32]:

@@ -15,7 +15,8 @@ from factory.corpus.stage import load_config, load_tokenizer
 from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import describe_map, map_layers
 from factory.distill.loss_log import summary
-from factory.distill.phase import Phase, total_steps
+from factory.distill.phase import total_steps
+from factory.distill.phases import general_phase
 from factory.distill.projections import save_projections
 from factory.distill.saving import save_student
 from factory.distill.student import CALIBRATION_TOKENS, start_student
@@ -79,20 +80,6 @@ def general_distill(
         "parameters": sum(parameter.numel() for parameter in start.model.bert.parameters()),
         "losses": summary(points),
     }
-
-
-def general_phase(settings: GeneralSettings) -> Phase:
-    """The one phase of general distillation."""
-    return Phase(
-        "general",
-        settings.epochs,
-        settings.batch_size,
-        settings.learning_rate,
-        settings.warmup,
-        settings.weight_decay,
-        settings.seed,
-        settings.schedule,
-    )
 
 
 def load_base_teacher(

@@ -18,25 +18,10 @@ from factory.distill.phase import Phase, train_phase
 from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.distill.student import StudentStart
 from factory.encoding import Batch, Rows, Share
-from factory.recipe import DistillSettings, IntermediateSettings
+from factory.recipe import IntermediateSettings
 
 # The last layer joins when this share of the steps is done (`gradual_depth`).
 ALL_LAYERS_AT = 0.5
-
-
-def intermediate_phase(settings: DistillSettings) -> Phase:
-    """The first phase a recipe asks for."""
-    own = settings.intermediate
-    return Phase(
-        "intermediate",
-        own.epochs,
-        own.batch_size or settings.batch_size,
-        own.learning_rate,
-        own.warmup,
-        settings.weight_decay,
-        settings.seed,
-        own.schedule,
-    )
 
 
 def train_intermediate(

@@ -18,25 +18,8 @@ from factory.distill.losses import multilabel_loss, prediction_loss, regression_
 from factory.distill.phase import Phase, train_phase
 from factory.distill.transfer import TransferSet
 from factory.encoding import Batch, EncodedRows, Share
-from factory.recipe import DistillSettings
 
 TeacherLoss = Callable[[Tensor, Tensor, Share | None], Tensor]
-
-
-def prediction_phase(settings: DistillSettings) -> Phase:
-    """The second phase a recipe asks for."""
-    own = settings.prediction
-    return Phase(
-        "prediction",
-        own.epochs,
-        own.batch_size or settings.batch_size,
-        own.learning_rate,
-        own.warmup,
-        settings.weight_decay,
-        settings.seed,
-        own.schedule,
-        own.ema_decay,
-    )
 
 
 def train_prediction(

@@ -14,19 +14,20 @@ from factory.encoding import EncodedRows, collate, sorted_batches
 
 
 def hold_out(
-    labelled: int, rows: int, fraction: float, seed: int
+    source_rows: NDArray[np.int64], labelled: int, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions to learn on and positions to choose on, drawn among the labelled rows.
 
     The draw depends on `seed` alone, so all students of a recipe are compared on the same rows.
 
     Args:
+        source_rows: of each row, the labelled row it is or was made from, (rows,); rows made from
+            a held-out one are neither learned on nor chosen on.
         labelled: rows that come first and carry annotations; only these are held out.
-        rows: all rows.
     """
     order = np.random.default_rng([seed, labelled]).permutation(labelled)
     held_out = np.sort(order[: round(fraction * labelled)])
-    return np.setdiff1d(np.arange(rows), held_out), held_out
+    return np.flatnonzero(~np.isin(source_rows, held_out)), held_out
 
 
 def held_out_loss(

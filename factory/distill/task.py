@@ -12,16 +12,12 @@ from torch import nn
 
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
-from factory.distill.intermediate import intermediate_phase, train_intermediate
+from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import describe_map, map_layers
 from factory.distill.loss_log import LossPoint, summary
 from factory.distill.phase import total_steps
-from factory.distill.prediction import (
-    cached_logits,
-    prediction_phase,
-    teacher_loss,
-    train_prediction,
-)
+from factory.distill.phases import intermediate_phase, prediction_phase
+from factory.distill.prediction import cached_logits, teacher_loss, train_prediction
 from factory.distill.relations import choose_relation_heads, describe_attention
 from factory.distill.saving import save_student
 from factory.distill.selection import held_out_loss, hold_out
@@ -31,7 +27,13 @@ from factory.distill.student_vocabulary import (
     student_vocabulary,
     without_intermediate,
 )
-from factory.distill.transfer import Inputs, TransferSet, transfer_set
+from factory.distill.transfer import (
+    AugmentedRows,
+    Inputs,
+    TransferSet,
+    intermediate_rows,
+    transfer_set,
+)
 from factory.distill.vocabulary import used_vocabulary
 from factory.encoding import EncodedRows, select_rows
 from factory.model_source import ModelSource
@@ -73,6 +75,7 @@ def distill(
     student: StudentSettings,
     source: ModelSource | None,
     settings: DistillSettings,
+    augmented: AugmentedRows | None = None,
     unlabelled: Inputs | None = None,
 ) -> dict[str, Any]:
     """Train a student on the teacher in both phases and save it as a plain BERT classifier.
@@ -80,6 +83,7 @@ def distill(
     Args:
         directory: where the student goes; checkpoints of an interrupted run are found there.
         source: the checkpoint the student starts from, when the recipe names one.
+        augmented: variants of the training rows; the teacher labels them anew.
         unlabelled: more inputs to learn on; the teacher's outputs are all that is known of them.
 
     Returns:
@@ -96,23 +100,24 @@ def distill(
     else:
         settings = without_intermediate(settings, vocabulary.logits_only)
         layer_map, facts = _skip_layers(vocabulary.logits_only)
-    weight = settings.unlabelled_weight
     transfer = transfer_set(
-        train.inputs(), unlabelled, weight, vocabulary.tokenizer, teacher.max_length
+        train.inputs(), augmented, unlabelled, settings, vocabulary.tokenizer, teacher.max_length
     )
-    rows = len(transfer.rows)
-    learned, held_out = hold_out(len(train), rows, settings.holdout_fraction, settings.seed)
+    learned, held_out = hold_out(
+        transfer.source_rows, len(train), settings.holdout_fraction, settings.seed
+    )
     _freeze(teacher.model)
     logits = cached_logits(directory, teacher, transfer)
     lesson = _Lesson(teacher, vocabulary, layer_map, transfer, logits, learned, held_out)
 
     best, losses = _best_of_seeds(directory, lesson, student, source, settings)
     save_student(directory, best.model, vocabulary.tokenizer, best.points)
-    phases = (intermediate_phase(settings), prediction_phase(settings))
+    first = len(intermediate_rows(transfer, learned, settings))
+    phases = ((intermediate_phase(settings), first), (prediction_phase(settings), len(learned)))
     return {
         **facts,
         "rows": len(learned),
-        "steps": {phase.name: total_steps(phase, len(learned)) for phase in phases},
+        "steps": {phase.name: total_steps(phase, rows) for phase, rows in phases},
         "parameters": sum(parameter.numel() for parameter in best.model.parameters()),
         "losses": summary(best.points),
         "held_out": {"rows": len(held_out), "loss_by_seed": losses} if len(held_out) else None,
@@ -158,13 +163,14 @@ def _train(
     berts = [start.model.bert, *([teacher.model.bert] if compares_layers else [])]
     with used_vocabulary(transfer.rows, *berts) as rows:
         if compares_layers:
+            seen = intermediate_rows(transfer, lesson.learned, settings)
             points = train_intermediate(
                 intermediate_phase(settings),
                 teacher.model.bert,
                 start,
                 lesson.layer_map,
-                select_rows(rows, lesson.learned),
-                transfer.weights[lesson.learned],
+                select_rows(rows, seen),
+                transfer.weights[seen],
                 settings.intermediate,
                 directory / "intermediate.checkpoint",
                 teacher.device,

@@ -10,33 +10,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.encoding import EncodedRows, encode_inputs
+from factory.recipe import DistillSettings
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
+NO_SOURCE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedRows:
+    """Variants of labelled rows.
+
+    Shapes:
+        source_rows: (rows,) position of each one's labelled row
+    """
+
+    inputs: Inputs
+    source_rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class TransferSet:
-    """Labelled rows first, then the others; the teacher speaks for all of them.
+    """Labelled rows first, then variants of them, then the others; the teacher speaks for all.
 
     Shapes:
         weights: (rows,) weight of each row's loss
+        source_rows: (rows,) the labelled row that each one is or was made from, else `NO_SOURCE`
     """
 
     inputs: list[Any]
     rows: EncodedRows
     weights: NDArray[np.float32]
+    source_rows: NDArray[np.int64]
 
 
 def transfer_set(
     labelled: Inputs,
+    augmented: AugmentedRows | None,
     unlabelled: Inputs | None,
-    unlabelled_weight: float,
+    settings: DistillSettings,
     tokenizer: Any,
     max_length: int,
 ) -> TransferSet:
-    """Tokenize what the student learns on; a weight of 0 leaves the unlabelled rows out."""
-    extra = list(unlabelled or ()) if unlabelled_weight > 0 else []
-    inputs = [*labelled, *extra]
-    weights = np.ones(len(inputs), dtype=np.float32)
-    weights[len(labelled) :] = unlabelled_weight
-    return TransferSet(inputs, encode_inputs(tokenizer, inputs, max_length), weights)
+    """Tokenize what the student learns on; a weight of 0 leaves the rows of a kind out."""
+    variants = augmented if augmented is not None and settings.augmented_weight > 0 else None
+    others = list(unlabelled or ()) if settings.unlabelled_weight > 0 else []
+    inputs = [*labelled, *(variants.inputs if variants is not None else ()), *others]
+    made = len(inputs) - len(labelled) - len(others)
+    kinds = (len(labelled), made, len(others))
+    weights = np.repeat((1.0, settings.augmented_weight, settings.unlabelled_weight), kinds)
+    sources = np.full(len(inputs), NO_SOURCE, dtype=np.int64)
+    sources[: len(labelled)] = np.arange(len(labelled))
+    if variants is not None:
+        sources[len(labelled) : len(labelled) + made] = variants.source_rows
+    rows = encode_inputs(tokenizer, inputs, max_length)
+    return TransferSet(inputs, rows, weights.astype(np.float32), sources)
+
+
+def intermediate_rows(
+    transfer: TransferSet, learned: NDArray[np.int64], settings: DistillSettings
+) -> NDArray[np.int64]:
+    """Those of the learned rows that the intermediate phase sees (`unlabelled_phases`)."""
+    if settings.unlabelled_phases == "both":
+        return learned
+    labelled: NDArray[np.bool_] = transfer.source_rows[learned] != NO_SOURCE
+    return learned[labelled]
+
+
+def phase_rows(
+    settings: DistillSettings, labelled: int, augmented: int, unlabelled: int
+) -> tuple[int, int]:
+    """Rows of the intermediate and of the prediction phase when none is held out."""
+    variants = augmented if settings.augmented_weight > 0 else 0
+    others = unlabelled if settings.unlabelled_weight > 0 else 0
+    both = settings.unlabelled_phases == "both"
+    return labelled + variants + (others if both else 0), labelled + variants + others

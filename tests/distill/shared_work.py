@@ -66,7 +66,7 @@ def _distill(directory: Path, name: str, teacher_folder: str, extra: int) -> Non
     processes.wait_for_all()
     stage = "distill"
     teacher = open_tiny(Path(teacher_folder))
-    task.distill(here, teacher, train, student, None, settings, unlabelled)
+    task.distill(here, teacher, train, student, None, settings, None, unlabelled)
     stage = "baseline"
     baseline.train_baseline(here, teacher, train, student, None, settings, extra)
 

@@ -25,10 +25,9 @@ from tiny_runs import (
 )
 
 from factory.data.dataset import Dataset
-from factory.distill.baseline import baseline_phase, train_baseline
-from factory.distill.intermediate import intermediate_phase
+from factory.distill.baseline import train_baseline
 from factory.distill.phase import Phase, total_steps
-from factory.distill.prediction import prediction_phase
+from factory.distill.phases import baseline_phase, intermediate_phase, prediction_phase
 from factory.recipe import (
     DistillSettings,
     IntermediateSettings,
@@ -71,8 +70,11 @@ def test_the_baseline_gets_the_same_number_of_steps(rows: int, epochs: tuple[flo
     phase = baseline_phase(settings, rows)
     phases = (intermediate_phase(settings), prediction_phase(settings))
     assert total_steps(phase, rows) == sum(total_steps(one, rows) for one in phases)
-    more = baseline_phase(settings, rows, unlabelled_rows=3 * rows)
+    more = baseline_phase(settings, rows, augmented=rows, unlabelled=2 * rows)
     assert total_steps(more, rows) == sum(total_steps(one, 4 * rows) for one in phases)
+    late = settings.model_copy(update={"unlabelled_phases": "prediction"})
+    steps = total_steps(phases[0], 2 * rows) + total_steps(phases[1], 4 * rows)
+    assert total_steps(baseline_phase(late, rows, rows, 2 * rows), rows) == steps
 
 
 @pytest.mark.parametrize(("start", "rate"), [("random", 3e-4), ("same", 1e-4)])

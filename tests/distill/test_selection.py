@@ -12,18 +12,28 @@ from factory.classifier import TorchClassifier, forward_logits
 from factory.distill import task
 from factory.distill.prediction import teacher_loss
 from factory.distill.selection import held_out_loss, hold_out
+from factory.distill.transfer import NO_SOURCE
 from factory.encoding import collate, encode_inputs
+
+ROWS = np.r_[np.arange(40), np.full(60, NO_SOURCE)]
 
 
 def test_only_labelled_rows_are_held_out() -> None:
-    learned, held_out = hold_out(40, 100, 0.25, seed=1)
+    learned, held_out = hold_out(ROWS, 40, 0.25, seed=1)
     assert len(held_out) == 10
     assert held_out.max() < 40
     assert sorted([*learned, *held_out]) == list(range(100))
-    again = hold_out(40, 100, 0.25, seed=1)[1]
-    other = hold_out(40, 100, 0.25, seed=2)[1]
+    again = hold_out(ROWS, 40, 0.25, seed=1)[1]
+    other = hold_out(ROWS, 40, 0.25, seed=2)[1]
     assert again.tolist() == held_out.tolist() != other.tolist()
-    assert hold_out(40, 100, 0.0, seed=1)[1].tolist() == []
+    assert hold_out(ROWS, 40, 0.0, seed=1)[1].tolist() == []
+
+
+def test_variants_of_held_out_rows_are_not_learned_on() -> None:
+    variants_of = np.repeat(np.arange(40), 2)
+    learned, held_out = hold_out(np.r_[ROWS, variants_of], 40, 0.25, seed=1)
+    assert held_out.tolist() == hold_out(ROWS, 40, 0.25, seed=1)[1].tolist()
+    assert set(variants_of[learned[learned >= 100] - 100]) == set(range(40)) - set(held_out)
 
 
 def test_the_held_out_loss_is_the_mean_over_rows_one_by_one(teacher: TorchClassifier) -> None:
@@ -58,7 +68,7 @@ def test_the_seed_with_the_lowest_loss_is_kept(
     ]
     # the same student as that seed alone on the same rows
     best = min(losses, key=lambda seed: losses[seed])
-    split = hold_out(50, 50, 0.2, seed=3)
+    split = hold_out(np.arange(50), 50, 0.2, seed=3)
     monkeypatch.setattr(task, "hold_out", lambda *_: split)
     alone = QUICK.model_copy(update={"seed": best, "holdout_fraction": 0.2})
     run(tmp_path / "alone", teacher, settings=alone)
@@ -70,7 +80,7 @@ def test_held_out_rows_are_not_learned_on(
 ) -> None:
     """Other texts in the held-out places change nothing but the number they are judged by."""
     settings = QUICK.model_copy(update={"holdout_fraction": 0.2})
-    held_out = hold_out(50, 50, 0.2, seed=3)[1].tolist()
+    held_out = hold_out(np.arange(50), 50, 0.2, seed=3)[1].tolist()
     first = run(tmp_path / "first", teacher, settings=settings)
     texts = list(SMALL.train.texts)
     for place in held_out:
