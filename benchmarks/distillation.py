@@ -16,12 +16,13 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from real_data import real_data_folder
 
 from factory.graph import make_graph
 from factory.recipe import Recipe
@@ -43,11 +44,9 @@ def main() -> None:
     parser.add_argument("--baselines", nargs="+", default=["random"], choices=["random", "same"])
     parser.add_argument("--store", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    real_data = os.environ.get("FACTORY_REAL_DATA")
-    if not real_data:
-        sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
+    real_data = real_data_folder()
     for name in arguments.sets:
-        files = data_files(name, Path(real_data).absolute(), arguments.store.absolute())
+        files = data_files(name, real_data, arguments.store.absolute())
         result = run_set(name, files, arguments.baselines, arguments.store)
         results = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.is_file() else {}
         before = results.get(name, {}).get("undistilled", {})

@@ -23,9 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -45,6 +43,7 @@ from distillation_sides import (
     unsorted_order,
 )
 from numpy.typing import NDArray
+from real_data import real_data_folder
 
 from factory.classifier import TorchClassifier
 from factory.distill.layer_map import map_layers
@@ -72,11 +71,9 @@ class Timing:
 def main() -> None:
     """Measure, print and record."""
     arguments = parse_arguments()
-    real_data = os.environ.get("FACTORY_REAL_DATA")
-    if not real_data:
-        sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
+    real_data = real_data_folder()
     torch.set_num_threads(arguments.threads)
-    bench = prepare(Path(real_data), arguments)
+    bench = prepare(real_data, arguments)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         sides = make_sides(bench, Path(folder), stack, arguments.ablation == "on")
         timings = alternate(sides, arguments.rounds, arguments.device)

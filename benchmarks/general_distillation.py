@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from distillation import data_files, run_recipe, stage_artifacts
+from real_data import real_data_folder
 
 from factory.recipe_file import load_recipe
 from factory.store import read_json
@@ -35,10 +34,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=150_000)
     parser.add_argument("--store", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    real_data = os.environ.get("FACTORY_REAL_DATA")
-    if not real_data:
-        sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
-    data = Path(real_data).absolute()
+    real_data = real_data_folder()
+    data = real_data
     files = data_files(SET, data, arguments.store.absolute())
     settings = [f"data.{key}={file}" for key, file in files.items()]
     settings += ["distill.intermediate.epochs=1.0", "distill.prediction.epochs=1.0"]

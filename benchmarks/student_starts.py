@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from real_data import real_data_folder
 
 from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
@@ -59,13 +60,11 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--store", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    real_data = os.environ.get("FACTORY_REAL_DATA")
-    if not real_data:
-        sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
+    real_data = real_data_folder()
     keep_freed_memory()
     results = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.is_file() else {}
     for name in arguments.sets:
-        teacher, dataset = teacher_of(name, Path(real_data).absolute() / name, arguments.store)
+        teacher, dataset = teacher_of(name, real_data / name, arguments.store)
         best = evaluate(teacher, dataset.dev, dataset.labels).scores["accuracy"].value
         curves = {start: curve(start, teacher, dataset) for start in STARTS}
         results[name] = {"rows": len(dataset.dev), "teacher": best, "curves": curves}

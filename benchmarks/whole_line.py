@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from distillation import data_files, run_recipe
+from real_data import real_data_folder
 
 from factory.graph import make_graph
 from factory.recipe import Recipe
@@ -41,12 +40,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--store", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    real_data = os.environ.get("FACTORY_REAL_DATA")
-    if not real_data:
-        sys.exit("skipped: FACTORY_REAL_DATA does not name the folder of real data sets")
+    real_data = real_data_folder()
     results = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.is_file() else {}
     for name in arguments.sets:
-        files = data_files(name, Path(real_data).absolute(), arguments.store.absolute())
+        files = data_files(name, real_data, arguments.store.absolute())
         results[name] = run_set(name, files, arguments.store)
         print_set(name, results[name])
         RESULT_FILE.write_text(json.dumps(results, indent=2) + "\n")

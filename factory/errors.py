@@ -10,6 +10,12 @@ EXIT_USAGE = 2
 EXIT_GATE = 3
 
 
+def short_list(names: Sequence[str]) -> str:
+    """The first six of many names, and how many there are."""
+    shown = ", ".join(names[:6])
+    return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
+
+
 def first_line(error: Exception) -> str:
     """The first line of a library's message, or the error's type where it has none."""
     lines = str(error).strip().splitlines()

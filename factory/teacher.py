@@ -11,7 +11,7 @@ from factory import processes
 from factory.classifier import load_torch_classifier, longest_input
 from factory.data.dataset import Dataset, Task
 from factory.encoding import save_tokenizer
-from factory.errors import TeacherError, first_line
+from factory.errors import TeacherError, first_line, short_list
 from factory.evaluate import evaluate_splits
 from factory.fitness import unfitness
 from factory.model_source import ModelSource
@@ -181,15 +181,10 @@ def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> li
         if sorted(wanted) == sorted(found) and len(set(found)) == len(found):
             return [found.index(label) for label in wanted]
     raise TeacherError(
-        f"the teacher's outputs {_shorten(names)} cannot be matched by name to the data's labels "
-        f"{_shorten(dataset.labels)}; name the teacher's outputs in order with teacher.labels, or "
-        "the data's classes with data.labels"
+        f"the teacher's outputs {short_list(names)} cannot be matched by name to the data's "
+        f"labels {short_list(dataset.labels)}; name the teacher's outputs in order with "
+        "teacher.labels, or the data's classes with data.labels"
     )
-
-
-def _shorten(names: list[str] | tuple[str, ...]) -> str:
-    shown = ", ".join(names[:6])
-    return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
 
 
 def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) -> None:

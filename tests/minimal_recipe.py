@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -13,7 +14,13 @@ def recipe_tree(changes: dict[str, Any] | None = None) -> dict[str, Any]:
         "teacher": {"model": "org/teacher"},
         "gate": {"min_value": 0.5},
     }
-    for path, value in (changes or {}).items():
+    set_keys(tree, changes or {})
+    return tree
+
+
+def set_keys(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set dotted keys of a tree; a value of ... removes the key."""
+    for path, value in changes.items():
         *sections, key = path.split(".")
         node = tree
         for section in sections:
@@ -22,4 +29,3 @@ def recipe_tree(changes: dict[str, Any] | None = None) -> dict[str, Any]:
             del node[key]
         else:
             node[key] = value
-    return tree

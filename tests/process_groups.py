@@ -12,15 +12,14 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
-ROOT = Path(__file__).parents[1]
+from server_process import ServerProcess, server_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +55,14 @@ class Group:
 class ForkingServer:
     """The process that forks the groups, one group at a time."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, server: ServerProcess) -> None:
         self._scratch = scratch
+        self._server = server
         self._count = 0
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> ForkingServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
 
     def answer(self) -> str:
         """The server's next line."""
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        return self._server.answer()
 
     def start(self, count: int, function: str, *arguments: object) -> Group:
         """Fork `count` processes that call a function with the arguments as strings."""
@@ -93,10 +72,7 @@ class ForkingServer:
         for file in (file for pair in files for file in pair):
             file.touch()
         paths = [[str(out), str(err)] for out, err in files]
-        assert self._process.stdin is not None
-        request = [count, function, [str(argument) for argument in arguments], paths]
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        self._server.ask([count, function, [str(argument) for argument in arguments], paths])
         return Group(self, json.loads(self.answer()), files)
 
     def run(self, count: int, function: str, *arguments: object) -> list[str]:
@@ -105,6 +81,13 @@ class ForkingServer:
         codes = group.finish()
         assert codes == [0] * count, "".join(group.stderr(rank) for rank in range(count))
         return [group.stdout(rank) for rank in range(count)]
+
+
+@contextmanager
+def forking_server(scratch: Path) -> Iterator[ForkingServer]:
+    """A server for the tests of a module."""
+    with server_process(__file__) as server:
+        yield ForkingServer(scratch, server)
 
 
 def factory_command(*arguments: str) -> None:

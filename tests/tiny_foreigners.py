@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import FILLERS, KEYWORDS, LABELS, SPECIAL, tiny_split
+from tiny_models import FILLERS, KEYWORDS, LABELS, SPECIAL, tiny_split, tiny_tokenizer
 from tokenizers import (
     Tokenizer,
     decoders,
     models,
-    normalizers,
     pre_tokenizers,
     processors,
     trainers,
@@ -33,16 +32,7 @@ OTHER_VOCABULARY = (*SPECIAL, *FILLERS, *(word for words in KEYWORDS.values() fo
 
 def other_tokenizer() -> BertTokenizerFast:
     """A WordPiece tokenizer of 32 whole words, each with another number than in the tiny one."""
-    numbers = {piece: number for number, piece in enumerate(OTHER_VOCABULARY)}
-    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(piece, numbers[piece]) for piece in ("[CLS]", "[SEP]")],
-    )
-    return BertTokenizerFast(tokenizer_object=tokenizer)
+    return tiny_tokenizer(OTHER_VOCABULARY)
 
 
 def byte_level_tokenizer() -> RobertaTokenizerFast:

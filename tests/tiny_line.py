@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minimal_recipe import set_keys
+
+from factory import pipeline
 from factory.data.dataset import Dataset, Split
 from factory.recipe import Recipe
 from factory.recipe_file import parse_recipe
+from factory.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,21 +80,19 @@ def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
         },
         "gate": {"min_retention": 0.6, "max_quantization_drop": 0.2},
     }
-    for path, value in (changes or {}).items():
-        *sections, key = path.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        if value is ...:
-            del node[key]
-        else:
-            node[key] = value
+    set_keys(tree, changes or {})
     return tree
 
 
 def line_recipe(changes: Mapping[str, Any] | None = None) -> Recipe:
     """The tree as a recipe."""
     return parse_recipe(line_tree(changes))
+
+
+def run_here(base: Path, dataset: Dataset, changes: Mapping[str, Any]) -> Path:
+    """Write the data and run a recipe beside it in this process; the bundle's directory."""
+    write_files(base, dataset)
+    return pipeline.run(line_recipe(changes), base, Store(base / "runs"), "cpu")
 
 
 def write_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Path:

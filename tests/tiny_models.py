@@ -34,9 +34,9 @@ VOCABULARY = (
 )
 
 
-def tiny_tokenizer() -> BertTokenizerFast:
-    """A lower-casing WordPiece tokenizer over `VOCABULARY`."""
-    numbers = {piece: number for number, piece in enumerate(VOCABULARY)}
+def tiny_tokenizer(vocabulary: Sequence[str] = VOCABULARY) -> BertTokenizerFast:
+    """A lower-casing WordPiece tokenizer."""
+    numbers = {piece: number for number, piece in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from factory.data.source import hub_folder, missing_file
+from factory.data.source import Format, format_of, hub_folder, missing_file
 from factory.errors import DataError
 from factory.recipe import GeneralSettings
 from factory.store import sha256_of_directory
 from serving.bundle import sha256_file
 
 HEADLINE = "the corpus cannot be used"
-Format = Literal["txt", "jsonl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +39,11 @@ def corpus_files(settings: GeneralSettings, base_directory: Path) -> list[Corpus
     problems: list[str] = []
     for name in settings.corpus_names:
         path = base_directory / name
-        endings = [ending.lower() for ending in path.suffixes]
-        gzipped = endings[-1:] == [".gz"]
-        ending = endings[-2:-1] if gzipped else endings[-1:]
+        file_format, gzipped = format_of(path, ("txt", "jsonl"))
         if not path.is_file():
             problems.append(missing_file("general.corpus", name, path))
-        elif ending == [".txt"]:
-            files.append(CorpusFile(name, path, "txt", gzipped))
-        elif ending == [".jsonl"]:
-            files.append(CorpusFile(name, path, "jsonl", gzipped))
+        elif file_format is not None:
+            files.append(CorpusFile(name, path, file_format, gzipped))
         else:
             problems.append(
                 f"general.corpus: {name} has none of the endings .txt, .jsonl (.gz may follow); "

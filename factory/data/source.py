@@ -78,7 +78,7 @@ def _found(
     problems: list[str] = []
     for split, name in wanted:
         path = base_directory / name
-        file_format, gzipped = _format_of(path, formats)
+        file_format, gzipped = format_of(path, formats)
         if not path.is_file():
             problems.append(missing_file(f"data.{split}", name, path))
         elif file_format is None:
@@ -150,7 +150,8 @@ def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[st
     return {"files": named, "splits": splits}
 
 
-def _format_of(path: Path, formats: Sequence[Format]) -> tuple[Format | None, bool]:
+def format_of(path: Path, formats: Sequence[Format]) -> tuple[Format | None, bool]:
+    """The format a file's ending names, None if none of `formats`; and whether it is gzipped."""
     endings = [ending.lower().lstrip(".") for ending in path.suffixes]
     gzipped = endings[-1:] == ["gz"]
     if gzipped:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from factory.errors import short_list
 from factory.model_source import ModelSource
 from factory.progress import say
 
@@ -72,7 +73,9 @@ def settle_classifier(
             return
         model.classifier.weight.normal_(std=config.initializer_range)
         model.classifier.bias.zero_()
-    theirs = f"the checkpoint's labels are {_short(known)}" if known else "the checkpoint has none"
+    theirs = (
+        f"the checkpoint's labels are {short_list(known)}" if known else "the checkpoint has none"
+    )
     say(f"{where} starts new, {theirs}")
 
 
@@ -156,8 +159,3 @@ def _matching_tensors(file: Path) -> dict[str, Tensor]:
             return {name: weights.get_tensor(name) for name in names}
     state = torch.load(file, map_location="cpu", weights_only=True)
     return {name: tensor for name, tensor in state.items() if PROJECTION.search(name)}
-
-
-def _short(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:6])
-    return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"

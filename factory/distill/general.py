@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from factory import processes
+from factory.bert_loading import UnloadableError, load_classifier
 from factory.classifier import TorchClassifier
 from factory.corpus.rows import PackedRows
 from factory.corpus.stage import load_config, load_tokenizer
@@ -20,7 +21,7 @@ from factory.distill.phases import general_phase
 from factory.distill.projections import save_projections
 from factory.distill.saving import save_student
 from factory.distill.student import CALIBRATION_TOKENS, start_student
-from factory.errors import TeacherError, first_line
+from factory.errors import TeacherError
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import GeneralSettings, Recipe
@@ -93,29 +94,16 @@ def load_base_teacher(
     Raises:
         TeacherError: it cannot be loaded, is no BERT, or lacks weights of its encoder.
     """
-    from safetensors import SafetensorError
-    from transformers import BertForSequenceClassification
-
     config, tokenizer = load_config(source, settings.max_length), load_tokenizer(source)
     config.num_labels = 2
     torch.manual_seed(settings.seed)  # a pooler the checkpoint lacks is drawn while loading
     try:
-        model, loading = BertForSequenceClassification.from_pretrained(
-            source.location,
-            revision=source.revision,
-            config=config,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        model, new = load_classifier(source, config)
+    except UnloadableError as error:
         raise TeacherError(
-            f"the base teacher cannot be loaded from {source.location}: {first_line(error)}"
+            f"the base teacher cannot be loaded from {source.location}: {error}"
         ) from error
-    absent = sorted(
-        name
-        for name in loading["missing_keys"]
-        if name.startswith("bert.") and ".pooler." not in name
-    )
+    absent = sorted(name for name in new if name.startswith("bert.") and ".pooler." not in name)
     if absent:
         raise TeacherError(
             f"the base teacher in {source.location} has no weights for {absent[0]} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,9 +88,7 @@ def train_phase(
     state = _begin(phase, modules, steps, checkpoint_file)
     if state.step >= steps:
         return state.points
-    weights = np.ones(len(rows), dtype=np.float32) if row_weights is None else row_weights
-    compute = _StepLosses(modules, losses, rows, weights, device)
-    log_every = max(1, steps // LOG_POINTS)
+    compute = _StepLosses(modules, losses, rows, row_weights, device)
     pending: list[Mapping[str, Tensor]] = []
     saved_at = time.monotonic()
     modules.train()
@@ -100,17 +98,14 @@ def train_phase(
         for positions in _remaining_batches(phase, rows, state.step, steps):
             terms = compute(positions, state.step / steps)
             if state.step == 0:
-                state.start_values = term_means([_of_all(terms)])
-                _log(phase, state, state.start_values)
+                state.start_values = _log(phase, state, [terms])
             _update(state)
             progress.advance()
             pending.append(terms)
             if score is not None and _ends_epoch(phase, rows, state.step, steps):
                 _remember_best(state, modules, score)
-            if state.step % log_every == 0 or state.step == steps:
-                means = term_means([_of_all(terms) for terms in pending])
-                _log(phase, state, means)
-                progress.note(bar_text(means, state.start_values))
+            if _log_due(state.step, steps):
+                progress.note(bar_text(_log(phase, state, pending), state.start_values))
                 pending = []
                 if _checkpoint_due(saved_at):
                     state.save()
@@ -119,6 +114,10 @@ def train_phase(
     state.save()
     processes.wait_for_all()
     return state.points
+
+
+def _log_due(step: int, steps: int) -> bool:
+    return step % max(1, steps // LOG_POINTS) == 0 or step == steps
 
 
 def _begin(
@@ -158,14 +157,14 @@ class _StepLosses:
         modules: nn.ModuleDict,
         losses: Losses,
         rows: Rows,
-        weights: NDArray[np.float32],
+        weights: NDArray[np.float32] | None,
         device: str,
     ) -> None:
         self.modules = modules
         self.losses = losses
         self.rows = rows
         self.lengths = rows.lengths
-        self.weights = weights
+        self.weights = np.ones(len(rows), dtype=np.float32) if weights is None else weights
         self.device = device
         self.device_type = torch.device(device).type
         self.parts = 1
@@ -224,9 +223,15 @@ def _of_all(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(terms, processes.averages(list(terms.values())), strict=True))
 
 
-def _log(phase: Phase, state: TrainingState, means: Mapping[str, float]) -> None:
+def _log(
+    phase: Phase, state: TrainingState, pending: Sequence[Mapping[str, Tensor]]
+) -> dict[str, float]:
+    """Add the mean of each term over some steps to the log, and return it."""
+    means = term_means([_of_all(terms) for terms in pending])
     require_finite(phase.name, state.step, means, phase.learning_rate)
-    state.points += points_of(phase.name, state.step, means, state.start_values)
+    start_values = state.start_values or means
+    state.points += points_of(phase.name, state.step, means, start_values)
+    return means
 
 
 def _ends_epoch(phase: Phase, rows: Rows, step: int, steps: int) -> bool:

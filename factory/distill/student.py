@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from factory.bert_loading import UnloadableError, load_classifier
 from factory.classifier import TorchClassifier
 from factory.distill.checkpoint import labels_of, settle_classifier, take_projections
 from factory.distill.derive import derive_student
@@ -116,13 +117,12 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     Its classifier comes along when it was trained on the same labels; other heads are dropped.
     Early TinyBERT folders have no model_type in their config; they are taken for what they are.
     """
-    from safetensors import SafetensorError
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig
 
     try:
         found, _ = BertConfig.get_config_dict(source.location, revision=source.revision)
     except (OSError, ValueError) as error:
-        raise RecipeError("student.start", [_not_loadable(source, error)]) from error
+        raise RecipeError("student.start", [_not_loadable(source, first_line(error))]) from error
     found = {"model_type": "bert", **found}
     names = (
         "num_hidden_layers",
@@ -144,25 +144,13 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     if problems:
         raise RecipeError("student.start", problems)
     try:
-        model, loading = BertForSequenceClassification.from_pretrained(
-            source.location,
-            revision=source.revision,
-            config=config,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RecipeError("student.start", [_not_loadable(source, error)]) from error
-    new = {*loading["missing_keys"], *map(_key, loading["mismatched_keys"])}
+        model, new = load_classifier(source, config)
+    except UnloadableError as error:
+        raise RecipeError("student.start", [_not_loadable(source, str(error))]) from error
     _check_encoder(source, new)
     loaded = not any(name.startswith("classifier.") for name in new)
     settle_classifier(model, labels_of(found), loaded, source)
     return model
-
-
-def _key(mismatch: str | tuple[Any, ...]) -> str:
-    """The weight's name; transformers 5 tells the two shapes beside it."""
-    return mismatch if isinstance(mismatch, str) else str(mismatch[0])
 
 
 def _check_encoder(source: ModelSource, new: set[str]) -> None:
@@ -180,8 +168,8 @@ def _check_encoder(source: ModelSource, new: set[str]) -> None:
         say(f"student.start {source.location}: the pooler starts new, the checkpoint has none")
 
 
-def _not_loadable(source: ModelSource, error: Exception) -> str:
+def _not_loadable(source: ModelSource, reason: str) -> str:
     return (
-        f"{source.location} cannot be loaded: {first_line(error)}. Give a hub id (needs the "
+        f"{source.location} cannot be loaded: {reason}. Give a hub id (needs the "
         'network once), a folder with config.json and weights, "teacher" or "random"'
     )

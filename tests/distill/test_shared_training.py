@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from process_groups import ForkingServer
+from process_groups import ForkingServer, forking_server
 from safetensors.numpy import load_file
 
 STEPS = 4 + 8  # of `killed_distillation`: 50 rows in batches of 16, one epoch and two
@@ -19,7 +19,7 @@ STEPS = 4 + 8  # of `killed_distillation`: 50 rows in batches of 16, one epoch a
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
     """Starts processes that share one start-up."""
-    with ForkingServer(tmp_path_factory.mktemp("groups")) as server:
+    with forking_server(tmp_path_factory.mktemp("groups")) as server:
         yield server
 
 

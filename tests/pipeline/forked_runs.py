@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from server_process import ServerProcess, server_process
 
 
 class Run:
@@ -65,33 +64,14 @@ class Run:
 class ForkServer:
     """The process that forks the runs, one at a time."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, server: ServerProcess) -> None:
         self._scratch = scratch
+        self._server = server
         self._count = 0
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> ForkServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
 
     def answer(self) -> str:
         """The server's next line."""
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        return self._server.answer()
 
     def start(self, *arguments: object, largest_file: int | None = None) -> Run:
         """Fork one command line."""
@@ -99,11 +79,16 @@ class ForkServer:
         out, err = (self._scratch / f"{self._count}.{name}" for name in ("out", "err"))
         out.touch()
         err.touch()
-        assert self._process.stdin is not None
-        request = [[str(argument) for argument in arguments], str(out), str(err), largest_file]
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        parts = [str(argument) for argument in arguments]
+        self._server.ask([parts, str(out), str(err), largest_file])
         return Run(self, int(self.answer()), out, err)
+
+
+@contextmanager
+def fork_server(scratch: Path) -> Iterator[ForkServer]:
+    """A server for the tests of a module."""
+    with server_process(__file__) as server:
+        yield ForkServer(scratch, server)
 
 
 def _serve() -> None:
@@ -145,5 +130,4 @@ def _become(arguments: list[str], out: str, err: str, largest_file: int | None) 
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     _serve()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_runs import ForkServer, Run
-from process_groups import ForkingServer
+from forked_runs import ForkServer, Run, fork_server
+from process_groups import forking_server
 from safetensors.numpy import load_file
 from tiny_line import published, stage_directory, write_files, write_recipe
 from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert
@@ -38,7 +38,7 @@ STAGES = ("data", "teacher", "corpus", "general", "distill", "evaluate", "export
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """Starts runs that share one start-up."""
-    with ForkServer(tmp_path_factory.mktemp("forked")) as server:
+    with fork_server(tmp_path_factory.mktemp("forked")) as server:
         yield server
 
 
@@ -210,7 +210,7 @@ def test_two_processes_make_the_student_that_one_makes(
     stores, override = (tmp_path / "one", tmp_path / "two"), ("--set", "student.dropout=0.0")
     alone = server.start("general", recipe, "--store", stores[0], *override)
     assert alone.finish() == 0, alone.stderr
-    with ForkingServer(tmp_path) as groups:
+    with forking_server(tmp_path) as groups:
         command = ("process_groups:factory_command", "general", recipe, "--store", stores[1])
         group = groups.start(2, *command, *override)
         assert group.finish() == [0, 0], group.stderr(0)

@@ -11,20 +11,15 @@ from reference_checkpoint import reference_state, write_reference
 from tiny_line import line_recipe
 from tiny_models import LABELS, save_tiny, tiny_bert, tiny_split, train_plainly
 
-from factory import latency, pipeline
+from factory import pipeline
 from factory.data.dataset import Split
 from factory.store import Store
 from serving.bundle import read_manifest
 
+pytestmark = pytest.mark.usefixtures("few_timings")
+
 # tiny_split's classes angry, calm, glad by what MNLI calls its own
 MEANING = dict(zip(LABELS, CLASSES["mnli"], strict=True))
-
-
-@pytest.fixture(autouse=True)
-def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at latencies here."""
-    monkeypatch.setattr(latency, "TEXTS", 4)
-    monkeypatch.setattr(latency, "ROUNDS", 1)
 
 
 def pairs(name: str, rows: int, seed: int) -> Split:

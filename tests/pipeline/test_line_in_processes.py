@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process_groups import ForkingServer
+from process_groups import ForkingServer, forking_server
 from tiny_line import ROOT, Line, clean_environment, published, stage_directory
 
 from factory.store import load_artifact
@@ -25,7 +25,7 @@ LATER = ("distill", "baseline", "evaluate", "export", "quantize", "bundle")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
     """Starts processes that share one start-up."""
-    with ForkingServer(tmp_path_factory.mktemp("groups")) as server:
+    with forking_server(tmp_path_factory.mktemp("groups")) as server:
         yield server
 
 

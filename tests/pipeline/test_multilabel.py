@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from tiny_line import line_recipe, stage_directory, write_files
 from tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_multilabel
 
-from factory import latency, pipeline
+from factory import pipeline
 from factory.errors import GateFailedError, TeacherError
 from factory.scoring import evaluation_lines, score_file
 from factory.store import Store, load_artifact
@@ -32,7 +32,10 @@ with warnings.catch_warnings():
     from starlette.testclient import TestClient
 
 # Checkpoints of tiny epochs come within one second of each other.
-pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning"),
+    pytest.mark.usefixtures("few_timings"),
+]
 
 DATASET = tiny_multilabel()
 CHANGES: Mapping[str, Any] = {
@@ -42,15 +45,6 @@ CHANGES: Mapping[str, Any] = {
     "distill.baseline": "same",
     "gate": {"min_retention": 0.6, "max_quantization_drop": 0.2},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_timings() -> Any:
-    """Nobody looks at latencies here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "TEXTS", 4)
-        patch.setattr(latency, "ROUNDS", 1)
-        yield
 
 
 @pytest.fixture(scope="module")

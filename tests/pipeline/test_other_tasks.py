@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tiny_line import line_recipe, stage_directory, write_files
+from tiny_line import run_here, stage_directory
 from tiny_models import (
     LABELS,
     open_tiny,
@@ -20,27 +19,17 @@ from tiny_models import (
     tiny_split,
 )
 
-from factory import latency, pipeline
-from factory.data.dataset import Dataset, Split
+from factory.data.dataset import Split
 from factory.errors import TeacherError
-from factory.store import Store, load_artifact
+from factory.store import load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
 # Checkpoints of tiny epochs come within one second of each other.
-pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at latencies here."""
-    monkeypatch.setattr(latency, "TEXTS", 4)
-    monkeypatch.setattr(latency, "ROUNDS", 1)
-
-
-def run(base: Path, dataset: Dataset, changes: dict[str, Any]) -> Path:
-    write_files(base, dataset)
-    return pipeline.run(line_recipe(changes), base, Store(base / "runs"), "cpu")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning"),
+    pytest.mark.usefixtures("few_timings"),
+]
 
 
 def test_pairs(tmp_path: Path) -> None:
@@ -59,7 +48,7 @@ def test_pairs(tmp_path: Path) -> None:
     plain = tiny_dataset()
     dataset = replace(plain, train=paired(plain.train), dev=paired(plain.dev))
     save_tiny(tiny_bert(), tmp_path / "teacher")
-    bundle = run(
+    bundle = run_here(
         tmp_path,
         dataset,
         {
@@ -87,7 +76,7 @@ def test_pairs(tmp_path: Path) -> None:
 def test_regression(tmp_path: Path) -> None:
     dataset = tiny_regression(192, 60)
     save_tiny(tiny_bert(("LABEL_0",)), tmp_path / "teacher")
-    bundle = run(
+    bundle = run_here(
         tmp_path,
         dataset,
         {
@@ -132,7 +121,7 @@ def test_an_adopted_teacher_with_outputs_in_another_order(
     """Names in another case and order; nothing is fine-tuned, and the labels come out right."""
     permuted_teacher(trained_folder, tmp_path / "teacher", ("Glad", "Angry", "Calm"))
     dataset = replace(tiny_dataset(), test=tiny_split("test", 45, seed=5))
-    bundle = run(tmp_path, dataset, {"teacher.fine_tune": False})
+    bundle = run_here(tmp_path, dataset, {"teacher.fine_tune": False})
     store = tmp_path / "runs"
     adopted = open_tiny(stage_directory(store, "teacher") / "model")
     original = open_tiny(trained_folder)
@@ -154,10 +143,10 @@ def test_an_adopted_teacher_whose_names_lie_is_refused(
     permuted_teacher(trained_folder, tmp_path / "teacher", ("angry", "calm", "glad"))
     dataset = replace(tiny_dataset(), test=tiny_split("test", 45, seed=5))
     with pytest.raises(TeacherError, match=r"outputs may be in another order.*teacher\.labels"):
-        run(tmp_path, dataset, {"teacher.fine_tune": False})
+        run_here(tmp_path, dataset, {"teacher.fine_tune": False})
     assert not list((tmp_path / "runs").glob("distill-*"))
     names = {"teacher.labels": ["glad", "angry", "calm"]}
-    bundle = run(tmp_path, dataset, {"teacher.fine_tune": False, **names})
+    bundle = run_here(tmp_path, dataset, {"teacher.fine_tune": False, **names})
     assert Predictor.open(bundle).labels == LABELS
 
 
@@ -168,4 +157,4 @@ def test_more_tokens_than_the_teacher_reads_are_refused(
     permuted_teacher(trained_folder, tmp_path / "teacher", ("glad", "angry", "calm"))
     changes = {"data.max_length": 33, "data.test": ..., "teacher.fine_tune": False}
     with pytest.raises(TeacherError, match=r"data\.max_length is 33, but .* at most 32 tokens"):
-        run(tmp_path, tiny_dataset(), changes)
+        run_here(tmp_path, tiny_dataset(), changes)

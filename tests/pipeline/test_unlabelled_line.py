@@ -8,31 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_line import line_recipe, published, stage_directory, write_files
+from tiny_line import published, run_here, stage_directory
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
-from factory import latency, pipeline
+from factory import pipeline
 from factory.data.dataset import Dataset, Split, select
 from factory.data.unlabelled import read_unlabelled
 from factory.errors import TrainingError
-from factory.store import Store, load_artifact
+from factory.store import load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
 # Checkpoints of tiny epochs come within one second of each other.
-pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at latencies here."""
-    monkeypatch.setattr(latency, "TEXTS", 4)
-    monkeypatch.setattr(latency, "ROUNDS", 1)
-
-
-def run(base: Path, dataset: Dataset, changes: dict[str, Any]) -> Path:
-    write_files(base, dataset)
-    return pipeline.run(line_recipe(changes), base, Store(base / "runs"), "cpu")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning"),
+    pytest.mark.usefixtures("few_timings"),
+]
 
 
 def test_unlabelled_text_joins_the_transfer_set_and_spares_the_teacher(tmp_path: Path) -> None:
@@ -45,12 +36,12 @@ def test_unlabelled_text_joins_the_transfer_set_and_spares_the_teacher(tmp_path:
 
     labelled = {"distill.intermediate.epochs": 1.0, "gate": {"min_value": 0.0}}
     labelled |= {"distill.baseline": "random", "gate.max_quantization_drop": 1.0}
-    run(tmp_path, dataset, labelled)
+    run_here(tmp_path, dataset, labelled)
     before = published(store)
     alone = load_artifact(stage_directory(store, "distill")).facts
     without = load_artifact(stage_directory(store, "baseline")).facts
 
-    bundle = run(tmp_path, dataset, {**labelled, "data.unlabelled": "more.txt"})
+    bundle = run_here(tmp_path, dataset, {**labelled, "data.unlabelled": "more.txt"})
     made = {name.partition("-")[0] for name in published(store).keys() - before.keys()}
     # the rest is made anew behind them
     assert {"unlabelled", "distill", "baseline"} <= made
@@ -70,7 +61,7 @@ def test_unlabelled_text_joins_the_transfer_set_and_spares_the_teacher(tmp_path:
     assert (without["steps"], baseline["steps"]) == (14 + 42, 17 + 51)
 
     # with weight 0 nobody learns on them, the undistilled student included
-    bundle = run(
+    bundle = run_here(
         tmp_path,
         dataset,
         {**labelled, "data.unlabelled": "more.txt", "distill.unlabelled_weight": 0.0},
@@ -103,7 +94,7 @@ def test_a_rare_class_from_weights_to_the_gate_on_its_f1(tmp_path: Path) -> None
         "gate": {"metric": "f1", "positive_label": "glad", "min_value": 0.6},
         "gate.max_quantization_drop": 0.3,
     }
-    bundle = run(tmp_path, dataset, changes)
+    bundle = run_here(tmp_path, dataset, changes)
     manifest = read_manifest(bundle)
     assert manifest.gate[0]["text"].startswith("min_value: f1 is ")
     predictor = Predictor.open(bundle)
@@ -113,7 +104,7 @@ def test_a_rare_class_from_weights_to_the_gate_on_its_f1(tmp_path: Path) -> None
     assert manifest.scores["int8"]["dev"]["f1"]["value"] == pytest.approx(f1)
 
     # the other label's is another number
-    again = read_manifest(run(tmp_path, dataset, {**changes, "gate.positive_label": "angry"}))
+    again = read_manifest(run_here(tmp_path, dataset, {**changes, "gate.positive_label": "angry"}))
     f1 = 2 * (~answered & ~wanted).sum() / ((~answered).sum() + (~wanted).sum())
     assert again.scores["int8"]["dev"]["f1"]["value"] == pytest.approx(f1)
 
@@ -141,5 +132,5 @@ def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
     monkeypatch.setattr(pipeline, "_distill", broken)
     changes = {"data.test": ..., "teacher.fine_tune": False, "gate": {"min_value": 0.0}}
     with pytest.raises(TrainingError, match="the student answers 'calm' for every row of dev"):
-        run(tmp_path, dataset, changes)
+        run_here(tmp_path, dataset, changes)
     assert not list((tmp_path / "runs").glob("export-*"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_runs import ForkServer
+from forked_runs import ForkServer, fork_server
 from tiny_line import ROOT, Line, factory, published, python, stage_directory
 
 from factory.model_source import find_model
@@ -35,7 +35,7 @@ WORK = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """Starts runs that share one start-up."""
-    with ForkServer(tmp_path_factory.mktemp("forked")) as server:
+    with fork_server(tmp_path_factory.mktemp("forked")) as server:
         yield server
 
 
