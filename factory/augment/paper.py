@@ -86,7 +86,15 @@ def paper_variants(
         _guess(waiting, source, wishes, new, sources)
         counts["mlm"] += len(waiting)
         walks = [walk for walk, _ in waiting if walk.words]
+    _forget_same(source, new)
     return Drawn(assemble(source, new), copies * len(source), counts)
+
+
+def _forget_same(source: SourceRows, new: NDArray[np.object_]) -> None:
+    """Words that stand for themselves are no change."""
+    for copy, word in zip(*np.nonzero(new), strict=True):
+        if new[copy, word] == source.surface(word):
+            new[copy, word] = None
 
 
 def _replace_long_words(

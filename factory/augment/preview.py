@@ -13,6 +13,7 @@ from factory.augment.stage import check_task
 from factory.augment.variants import VariantMaker
 from factory.augment.words import SplitText
 from factory.data.dataset import Split
+from factory.data.telling import count
 from factory.recipe_augment import AugmentSettings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def preview_lines(
     mlm: MaskedLanguageModel | None,
     neighbours: Mapping[str, Neighbours],
     teacher: TorchClassifier | None,
-    count: int,
+    most_rows: int,
     *,
     colours: bool = False,
 ) -> list[str]:
@@ -39,7 +40,7 @@ def preview_lines(
     beyond the cap of its class, is shown.
 
     Args:
-        count: how many rows; all if there are fewer.
+        most_rows: how many rows; all if there are fewer.
         colours: mark changed words in colour as well as in brackets.
 
     Returns:
@@ -51,7 +52,7 @@ def preview_lines(
     check_task(settings, train)
     maker = VariantMaker(train, settings, tokenizer, max_length, mlm, neighbours, teacher)
     random = np.random.default_rng(settings.seed)
-    rows = random.choice(len(train), size=min(count, len(train)), replace=False)
+    rows = random.choice(len(train), size=min(most_rows, len(train)), replace=False)
     lines = []
     for row in sorted(rows.tolist()):
         one = range(row, row + 1)
@@ -66,7 +67,7 @@ def _told(source: SourceRows, variants: Sequence[Variant], colours: bool) -> lis
         texts = [f"  - {side[0].text}" for side in source.sides]
         return [f"row {row}: no variant", *texts]
     first = variants[0]
-    lines = [f"row {row}: {len(variants)} variants, the first is"]
+    lines = [f"row {row}: {count(len(variants), 'variant')}, the first is"]
     for side, text, ranges in zip(source.sides, first.texts, first.changed, strict=True):
         before = _original_ranges(side[0], ranges)
         lines.append(f"  - {_marked(side[0].text, before, 'red' if colours else None)}")

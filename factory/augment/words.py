@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 APOSTROPHES = ("'", "\u2019")
@@ -54,8 +55,7 @@ class WordSplitter:
     def __init__(self, tokenizer: Any) -> None:
         """Take a fast tokenizer; the truncation and padding set in it stay as they are."""
         self._backend = _basic_tokenizer(tokenizer.backend_tokenizer)
-        unknown = getattr(tokenizer, "unk_token", None)
-        self._unknown = None if unknown is None else str(unknown)
+        self._unknown: str = self._backend.model.unk_token
 
     def split(self, texts: Sequence[str]) -> list[SplitText]:
         """The words of each text; everything else is blanks or invisible."""
@@ -164,8 +164,9 @@ def _spans(text: str, encoding: Any) -> Iterator[tuple[int, int, int, int]]:
     """Characters and pieces of each word, in order and without overlap."""
     owners, offsets = encoding.word_ids, encoding.offsets
     bounds = [piece for piece in range(len(owners)) if piece == 0 or _begins(owners, piece)]
+    bounds.append(len(owners))
     reached = 0
-    for first, last in zip(bounds, [*bounds[1:], len(owners)], strict=True):
+    for first, last in pairwise(bounds):
         start = max(reached, offsets[first][0])
         end = max(start, offsets[last - 1][1])
         # accents that the normalizer took off the last letter belong to the word

@@ -1,0 +1,166 @@
+"""Guesses of hidden words: as one text at a time would give them, in batches that fit."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from tiny_masked import TinyMlm, fixed_mlm, source_of_rows, split_of, tiny_mlm
+from tiny_models import MAX_LENGTH, VOCABULARY
+
+from factory.augment import masked_lm
+from factory.augment.masked_lm import HiddenWords, WordGuesser
+from factory.errors import FactoryError
+
+TEXTS = ("the shop is late", "Parcels, never!", "my lamp was broken and the shoe is late", "lamp")
+
+
+def hidden_words(guesser: WordGuesser) -> list[HiddenWords]:
+    """In each text one word hidden, and in the third two."""
+    source = source_of_rows(split_of(*TEXTS))
+    found = []
+    for row, places in ((0, [1]), (1, [0]), (2, [1, 3]), (3, [0])):
+        split = source.sides[0][row]
+        found.append(guesser.hide(split.input_ids, [split.words[place] for place in places]))
+    return found
+
+
+def expected_ids(mlm: TinyMlm, text: str, places: list[int], allowed: list[int]) -> list[list[int]]:
+    """From the text with [MASK] in it, without a batch."""
+    words = text.replace(",", " ,").replace("!", " !").split()
+    for place in places:
+        words[place] = "[MASK]"
+    encoded = mlm.tokenizer(" ".join(words), return_tensors="pt")
+    logits = mlm.model(**encoded).logits[0].detach()
+    masked = (encoded["input_ids"][0] == mlm.tokenizer.mask_token_id).nonzero()[:, 0].tolist()
+    return [
+        sorted(allowed, key=lambda number: -float(logits[place, number]))[:5] for place in masked
+    ]
+
+
+def test_guesses_are_those_of_the_whole_model_one_text_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mlm = tiny_mlm()
+    allowed = [number for number, text in enumerate(VOCABULARY) if text.isalpha()]
+    expected = [
+        ids
+        for text, places in zip(TEXTS, [[1], [0], [1, 3], [0]], strict=True)
+        for ids in expected_ids(mlm, text, places, allowed)
+    ]
+    assert len({tuple(ids) for ids in expected}) > 1  # the text matters
+    for tokens in (1, 20, 2**12):
+        monkeypatch.setattr(masked_lm, "CPU_BATCH_TOKENS", tokens)
+        guesser = WordGuesser(mlm, MAX_LENGTH, "letters")
+        assert guesser.guess(hidden_words(guesser), 5).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("letters", ["shop", "b"]), ("all", ["shop", "7", ",", "b"])]
+)
+def test_no_special_token_no_continued_piece(
+    words: Literal["letters", "all"], expected: list[str]
+) -> None:
+    mlm = fixed_mlm("[PAD]", "##e", "[MASK]", "shop", "7", "[UNK]", ",", "##b", "b")
+    guesser = WordGuesser(mlm, MAX_LENGTH, words)
+    ids = guesser.guess(hidden_words(guesser)[:1], len(expected))[0]
+    assert [guesser.vocabulary[number] for number in ids] == expected
+
+
+def test_unused_tokens_and_ids_beyond_the_tokenizer_are_no_words() -> None:
+    mlm = fixed_mlm("shop")
+    mlm.tokenizer.add_tokens(["[unused1]", "thing"])
+    mlm.model.resize_token_embeddings(len(VOCABULARY) + 5, mean_resizing=False)
+    with torch.no_grad():
+        mlm.model.cls.predictions.decoder.bias[len(VOCABULARY) :] = 5.0
+    guesser = WordGuesser(mlm, MAX_LENGTH, "all")
+    ids = guesser.guess(hidden_words(guesser)[:1], 2)[0]
+    assert [guesser.vocabulary[number] for number in ids] == ["thing", "shop"]
+
+
+def test_all_words_there_are_when_more_are_asked_for() -> None:
+    guesser = WordGuesser(fixed_mlm(), MAX_LENGTH, "letters")
+    ids = guesser.guess(hidden_words(guesser)[:1], 500)[0]
+    assert sorted(ids.tolist()) == [n for n, text in enumerate(VOCABULARY) if text.isalpha()]
+
+
+def test_nothing_to_guess() -> None:
+    guesser = WordGuesser(fixed_mlm(), MAX_LENGTH, "letters")
+    assert guesser.guess([], 3).shape == (0, 3)
+
+
+def test_a_word_of_several_pieces_is_hidden_by_one_mask() -> None:
+    guesser = WordGuesser(tiny_mlm(), MAX_LENGTH, "letters")
+    text = hidden_words(guesser)[1]
+    # Parcels is parcel ##s
+    assert [VOCABULARY[number] for number in text.input_ids] == [
+        "[CLS]",
+        "[MASK]",
+        ",",
+        "never",
+        "!",
+        "[SEP]",
+    ]
+    assert text.positions == [1]
+
+
+def test_what_the_model_cannot_read_is_cut_off() -> None:
+    split = source_of_rows(split_of("shop " * 50), 60).sides[0][0]
+    for limit, visible in ((10, 8), (60, 30)):  # the model itself reads 32
+        guesser = WordGuesser(tiny_mlm(), limit, "letters")
+        assert [guesser.within(word) for word in split.words] == [True] * visible + [False] * (
+            50 - visible
+        )
+        hidden = guesser.hide(split.input_ids, [split.words[visible - 1]])
+        assert len(hidden.input_ids) == visible + 2
+        assert VOCABULARY[hidden.input_ids[-1]] == "[SEP]"
+        assert hidden.positions == [visible]
+        guesser.guess([hidden], 1)
+
+
+def test_the_decoder_sees_hidden_places_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlm = tiny_mlm()
+    seen: list[torch.Size] = []
+    mlm.model.cls.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    guesser = WordGuesser(mlm, MAX_LENGTH, "letters")
+    guesser.guess(hidden_words(guesser), 3)
+    assert seen == [torch.Size([5, 24])]
+
+
+def out_of_memory_beyond(mlm: TinyMlm, tokens: int, sizes: list[int]) -> None:
+    forward = mlm.model.bert.forward
+
+    def limited(*, input_ids: torch.Tensor, **options: Any) -> Any:
+        sizes.append(input_ids.numel())
+        if input_ids.numel() > tokens:
+            raise torch.OutOfMemoryError
+        return forward(input_ids=input_ids, **options)
+
+    mlm.model.bert.forward = limited
+
+
+def test_out_of_memory_halves_the_batch() -> None:
+    mlm = tiny_mlm()
+    guesser = WordGuesser(mlm, MAX_LENGTH, "letters")
+    texts = hidden_words(guesser) * 4
+    expected = guesser.guess(texts, 5)
+    sizes: list[int] = []
+    out_of_memory_beyond(mlm, 50, sizes)
+    np.testing.assert_array_equal(guesser.guess(texts, 5), expected)
+    # 16 texts, the longest of 11 tokens; then half of them; then half of those
+    assert sizes[0] == 16 * 11
+    assert [size for size in sizes if size > 50] == sizes[:2]
+    # the smaller batch is kept
+    sizes.clear()
+    guesser.guess(texts, 5)
+    assert max(sizes) <= 50
+
+
+def test_one_text_that_does_not_fit_is_an_error() -> None:
+    mlm = tiny_mlm()
+    out_of_memory_beyond(mlm, 8, [])
+    guesser = WordGuesser(mlm, MAX_LENGTH, "letters")
+    with pytest.raises(FactoryError, match=r"not even one text fits.*lower data\.max_length"):
+        guesser.guess(hidden_words(guesser), 5)

@@ -1,0 +1,81 @@
+"""The preview: rows drawn by the seed, what the whole run makes of them, changed words marked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from tiny_masked import TinyMlm, fixed_mlm, settings_with, split_of, tiny_mlm
+from tiny_models import MAX_LENGTH, tiny_regression, tiny_split, tiny_tokenizer
+
+from factory.augment.preview import preview_lines
+from factory.augment.stage import augment, read_augmented
+from factory.data.dataset import Split
+from factory.errors import RecipeError
+from factory.recipe_augment import AugmentSettings
+
+
+def preview(
+    train: Split, recipe: AugmentSettings, mlm: TinyMlm, count: int, **options: Any
+) -> list[str]:
+    tokenizer = tiny_tokenizer()
+    return preview_lines(train, recipe, tokenizer, MAX_LENGTH, mlm, {}, None, count, **options)
+
+
+def test_before_and_after() -> None:
+    train = split_of("The Shop,  my lamps!", "42")
+    recipe = settings_with(replace_probability=1.0, candidates=1)
+    assert preview(train, recipe, fixed_mlm("parcel", "late"), 20) == [
+        "row 0: 1 variant, the first is",
+        "  - The [Shop],  my [lamps]!",
+        "  + The [Parcel],  my [parcel]!",
+        "row 1: no variant",
+        "  - 42",
+    ]
+
+
+def test_colours_only_when_asked_for() -> None:
+    train = split_of("my shop")
+    recipe = settings_with(replace_probability=1.0, candidates=1)
+    lines = preview(train, recipe, fixed_mlm("late"), 1, colours=True)
+    assert lines[1:] == [
+        f"  - my {click.style('[shop]', fg='red')}",
+        f"  + my {click.style('[late]', fg='green')}",
+    ]
+
+
+def test_both_texts_of_a_pair_are_shown() -> None:
+    train = split_of("my shop", pairs=["the lamp"])
+    recipe = settings_with(replace_probability=1.0, candidates=1, sides="second")
+    assert preview(train, recipe, fixed_mlm("late"), 1)[1:] == [
+        "  - my shop",
+        "  + my shop",
+        "  - the [lamp]",
+        "  + the [late]",
+    ]
+
+
+def test_rows_drawn_by_the_seed_and_variants_of_the_whole_run(tmp_path: Path) -> None:
+    train = tiny_split("train", 80, seed=5)
+    recipe, mlm = settings_with(copies=3), tiny_mlm()
+    lines = preview(train, recipe, mlm, 10)
+    numbers = [int(line.split()[1][:-1]) for line in lines if line.startswith("row")]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 10
+    assert numbers != list(range(10))
+    assert preview(train, recipe, mlm, 10) == lines
+    other = preview(train, recipe.model_copy(update={"seed": 1}), mlm, 10)
+    assert [line for line in other if line[0] == "r"] != [line for line in lines if line[0] == "r"]
+    augment(tmp_path, train, recipe, tiny_tokenizer(), MAX_LENGTH, mlm, {}, None)
+    texts, _ = read_augmented(tmp_path)
+    shown = [re.sub(r"\[(\w+)\]", r"\1", line[4:]) for line in lines if line.startswith("  +")]
+    assert len(shown) == sum("the first is" in line for line in lines) > 5
+    assert set(shown) <= set(texts)
+
+
+def test_a_cap_without_classes_is_refused() -> None:
+    with pytest.raises(RecipeError, match="max_rows_per_class"):
+        preview(tiny_regression(9).train, settings_with(max_rows_per_class=1), tiny_mlm(), 1)

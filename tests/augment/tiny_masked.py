@@ -1,0 +1,83 @@
+"""Masked language models of a few kilobytes, some with answers set by hand, and word lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tiny_models import MAX_LENGTH, VOCABULARY, tiny_bert, tiny_tokenizer
+from transformers import BertForMaskedLM
+
+from factory.augment.source_rows import SourceRows, split_rows
+from factory.augment.words import WordSplitter
+from factory.data.dataset import Split
+from factory.recipe_augment import AugmentSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TinyMlm:
+    """What `factory.augment.mlm_model.MaskedLanguageModel` is, without loading anything."""
+
+    model: Any
+    tokenizer: Any
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedNeighbours:
+    """Neighbours from a table; counts what it was asked."""
+
+    table: Mapping[str, list[str]]
+    asked: list[str]
+
+    def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
+        """Look the words up."""
+        self.asked.extend(words)
+        return [self.table.get(word, [])[:count] for word in words]
+
+
+def listed(**table: list[str]) -> ListedNeighbours:
+    """Neighbours of the named words."""
+    return ListedNeighbours(table, [])
+
+
+def tiny_mlm(seed: int = 1) -> TinyMlm:
+    """A random masked language model whose guesses depend on the text."""
+    torch.manual_seed(seed)
+    model = BertForMaskedLM(tiny_bert(max_position_embeddings=32).config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    return TinyMlm(model.eval(), tiny_tokenizer())
+
+
+def fixed_mlm(*likely: str) -> TinyMlm:
+    """A model that finds the same words likely everywhere, the first most."""
+    mlm = tiny_mlm()
+    head = mlm.model.cls.predictions
+    with torch.no_grad():
+        head.transform.LayerNorm.weight.zero_()
+        head.transform.LayerNorm.bias.zero_()
+        head.bias.copy_(-torch.arange(len(VOCABULARY), dtype=torch.float32) - 100)
+        for rank, word in enumerate(likely):
+            head.bias[VOCABULARY.index(word)] = -rank
+    return mlm
+
+
+def settings_with(**changes: Any) -> AugmentSettings:
+    """The tables of a recipe with an mlm only, one copy per row unless told otherwise."""
+    return AugmentSettings(**{"mlm": "any", "sources": ["mlm"], "copies": 1, **changes})
+
+
+def split_of(*texts: str, pairs: Sequence[str] | None = None) -> Split:
+    """Training rows of one class."""
+    return Split("train", list(texts), None if pairs is None else list(pairs), [0] * len(texts))
+
+
+def source_of_rows(train: Split, max_length: int = MAX_LENGTH) -> SourceRows:
+    """All rows, split into words."""
+    tokenizer = tiny_tokenizer()
+    rows = range(len(train))
+    return split_rows(train, rows, WordSplitter(tokenizer), tokenizer, max_length)
