@@ -40,7 +40,7 @@ def main() -> None:
     settings = [f"data.{key}={file}" for key, file in files.items()]
     settings += ["distill.intermediate.epochs=1.0", "distill.prediction.epochs=1.0"]
     settings += ["gate.min_retention=0.01", "quantize.variants=['fp32']"]
-    recipe_file = without_baseline(arguments.store)
+    recipe_file = without_baseline(arguments.store, SET)
     results: dict[str, Any] = {"tokens": arguments.tokens, "starts": {}}
     for start in STARTS:
         more = [f"student.start={start}"]
@@ -52,11 +52,13 @@ def main() -> None:
     print_table(results)
 
 
-def without_baseline(store: Path) -> Path:
-    """A copy of the recipe that trains no undistilled student."""
-    text = (ROOT / "recipes" / f"{SET}.toml").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith(("min_gain", "baseline"))]
-    file = store / "benchmark-data" / SET / "without-baseline.toml"
+def without_baseline(store: Path, name: str) -> Path:
+    """A copy of a set's recipe that trains no undistilled student and names no unlabelled text."""
+    text = (ROOT / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    left_out = ("min_gain", "baseline", "unlabelled")
+    lines = [line for line in text.splitlines() if not line.startswith(left_out)]
+    file = store / "benchmark-data" / name / "without-baseline.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,7 +190,7 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     be the student.start of any recipe.
     """
     from factory.environment import keep_freed_memory, prepare_libraries
-    from factory.pipeline import run_general
+    from factory.partial_runs import run_general
     from factory.recipe_file import load_recipe
     from factory.store import Store
 
@@ -199,6 +201,68 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
         student = run_general(parsed, recipe.parent, Store(store), device)
     if processes.from_environment().first:
         click.echo(student)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@store_option
+@device_option
+def mlm(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
+    """Train a masked language model on the text of RECIPE; prints its folder.
+
+    For augmentation with a BERT that has no such head; the section [mlm] says how. The folder can
+    be the augment.mlm of any recipe; augment.mlm = "trained" does this step in a run.
+    """
+    from factory.environment import keep_freed_memory, prepare_libraries
+    from factory.partial_runs import run_mlm
+    from factory.recipe_file import load_recipe
+    from factory.store import Store
+
+    parsed = load_recipe(recipe, overrides)
+    prepare_libraries()
+    keep_freed_memory()
+    with processes.process_group(device):
+        folder = run_mlm(parsed, recipe.parent, Store(store), device)
+    if processes.from_environment().first:
+        click.echo(folder)
+
+
+@main.command()
+@recipe_argument
+@set_option
+@store_option
+@device_option
+@click.option(
+    "--preview",
+    type=click.IntRange(min=1),
+    metavar="ROWS",
+    help="Print this many rows before and after instead.",
+)
+def augment(
+    recipe: Path, overrides: tuple[str, ...], store: Path, device: str, preview: int | None
+) -> None:
+    """Make the variants of the training rows of RECIPE; prints the folder of Parquet files."""
+    from factory.environment import keep_freed_memory, prepare_libraries
+    from factory.partial_runs import preview_augmentation, run_augment
+    from factory.recipe_file import load_recipe
+    from factory.store import Store
+
+    parsed = load_recipe(recipe, overrides)
+    prepare_libraries()
+    keep_freed_memory()
+    if preview is not None:
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        place = Store(store)
+        for line in preview_augmentation(
+            parsed, recipe.parent, place, preview, device, colours=colours
+        ):
+            click.echo(line)
+        return
+    with processes.process_group(device):
+        folder = run_augment(parsed, recipe.parent, Store(store), device)
+    if processes.from_environment().first:
+        click.echo(folder)
 
 
 @main.command()

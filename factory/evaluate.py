@@ -72,12 +72,14 @@ def evaluate_splits(
     labels: tuple[str, ...],
     thresholds: float | Literal["tuned"] = "tuned",
     positive_label: str | None = None,
+    tuned_for: str = "micro_f1",
 ) -> dict[str, Evaluation]:
     """Score a classifier on dev and, with what dev decided, on the splits behind it.
 
     Args:
         splits: dev first; a multilabel classifier's thresholds are tuned on it.
         thresholds: of a multilabel classifier, or "tuned"; the other tasks have none.
+        tuned_for: micro_f1 or macro_f1.
     """
     outputs = [
         logits_with_bar(classifier, split.inputs(), f"score {split.name}") for split in splits
@@ -86,7 +88,7 @@ def evaluate_splits(
     deciding: Thresholds | None = None
     if is_multilabel(dev) and thresholds == "tuned":
         applies = multi_hot(dev, len(labels))
-        deciding = tuned_thresholds(outputs[0], applies, dev.name)
+        deciding = tuned_thresholds(outputs[0], applies, dev.name, tuned_for)
     elif is_multilabel(dev):
         deciding = fixed_thresholds(float(thresholds), len(labels))
     return {

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from factory.augment_steps import (
+    AugmentSources,
+    AugmentSteps,
+    find_augment_sources,
+    make_augment_steps,
+)
 from factory.corpus.source import corpus_identity
 from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
@@ -19,6 +25,7 @@ from factory.store import Status, Step, Store
 DATA_VERSION = 1
 UNLABELLED_VERSION = 1
 TEACHER_VERSION = 1
+MULTILABEL_VERSION = 2  # of teachers of this task
 DISTILL_VERSION = 3
 BASELINE_VERSION = 3
 EVALUATE_VERSION = 2
@@ -39,6 +46,7 @@ class Graph:
     data: Step
     unlabelled: Step | None
     teacher: Step
+    augmentation: AugmentSteps | None
     general: GeneralSteps | None
     distill: Step
     baseline: Step | None
@@ -55,6 +63,7 @@ class Graph:
             self.data,
             self.unlabelled,
             self.teacher,
+            *(self.augmentation.steps() if self.augmentation is not None else ()),
             *(self.general.steps() if self.general is not None else ()),
             self.distill,
             self.baseline,
@@ -86,8 +95,6 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     """
     sources = _find_sources(recipe, base_directory)
     sections = recipe.model_dump(mode="json")
-    length = {"max_length": recipe.data.max_length}
-    multilabel = recipe.data.task == "multilabel"
     data = Step(
         "data",
         DATA_VERSION,
@@ -95,19 +102,16 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         {},
     )
     unlabelled = _unlabelled_step(recipe, sources, data)
-    teacher = Step(
-        "teacher",
-        TEACHER_VERSION,
-        {
-            "teacher": _teacher_settings(sections["teacher"]),
-            "data": length,
-            "model": sources.teacher.identity,
-        },
-        {"data": data.fingerprint},
-    )
+    teacher = _teacher_step(recipe, sections, sources, data)
     inputs = {"data": data.fingerprint, "teacher": teacher.fingerprint}
     if unlabelled is not None:
         inputs["unlabelled"] = unlabelled.fingerprint
+    augmentation = None
+    if sources.augment is not None:
+        augmentation = make_augment_steps(
+            recipe, sources.augment, sources.teacher, data, unlabelled, teacher
+        )
+        inputs["augmented"] = augmentation.augment.fingerprint
     general = None
     if sources.corpus is not None:
         general = make_general_steps(recipe, sources.teacher, sources.corpus)
@@ -120,15 +124,13 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     }
     if baseline is not None:
         models["baseline"] = baseline.fingerprint
-    deciding = {"evaluate": sections["evaluate"]} if multilabel else {}
-    if recipe.gate.positive_label is not None:
-        deciding["gate"] = {"positive_label": recipe.gate.positive_label}
-    evaluate = Step("evaluate", EVALUATE_VERSION, {"data": length, **deciding}, models)
+    evaluate = _evaluate_step(recipe, sections, models)
     export, quantize, bundle = _shipping_steps(recipe, sections, models, evaluate)
     return Graph(
         data=data,
         unlabelled=unlabelled,
         teacher=teacher,
+        augmentation=augmentation,
         general=general,
         distill=distill,
         baseline=baseline,
@@ -148,6 +150,7 @@ class _Sources:
     data: Mapping[str, object]
     unlabelled: Mapping[str, object] | None
     corpus: Mapping[str, object] | None
+    augment: AugmentSources | None
 
 
 def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
@@ -167,12 +170,15 @@ def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
     data = found(lambda: source_identity(recipe.data, base_directory))
     unlabelled = found(lambda: unlabelled_identity(recipe.data, base_directory))
     corpus = found(lambda: _find_corpus(recipe, base_directory))
+    augment = None
+    if teacher is not None:
+        augment = found(lambda: find_augment_sources(recipe, base_directory, teacher))
     if len(problems) > 1:
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
         raise RecipeError("the recipe names what is not there", lines)
     if problems or teacher is None or data is None:
         raise problems[0]
-    return _Sources(teacher, start, data, unlabelled, corpus)
+    return _Sources(teacher, start, data, unlabelled, corpus, augment)
 
 
 def _find_corpus(recipe: Recipe, base_directory: Path) -> Mapping[str, object] | None:
@@ -191,6 +197,30 @@ def _unlabelled_step(recipe: Recipe, sources: _Sources, data: Step) -> Step | No
         "source": sources.unlabelled,
     }
     return Step("unlabelled", UNLABELLED_VERSION, settings, {"data": data.fingerprint})
+
+
+def _teacher_step(
+    recipe: Recipe, sections: Mapping[str, Any], sources: _Sources, data: Step
+) -> Step:
+    settings: dict[str, Any] = {
+        "teacher": _teacher_settings(sections["teacher"]),
+        "data": {"max_length": recipe.data.max_length},
+        "model": sources.teacher.identity,
+    }
+    if recipe.data.task == "multilabel":
+        settings["multilabel_version"] = MULTILABEL_VERSION
+    return Step("teacher", TEACHER_VERSION, settings, {"data": data.fingerprint})
+
+
+def _evaluate_step(recipe: Recipe, sections: Mapping[str, Any], models: Mapping[str, str]) -> Step:
+    settings: dict[str, Any] = {"data": {"max_length": recipe.data.max_length}}
+    if recipe.data.task == "multilabel":
+        settings["evaluate"] = sections["evaluate"]
+        if recipe.evaluate.thresholds == "tuned":
+            settings["tuned_for"] = recipe.tuning_goal
+    if recipe.gate.positive_label is not None:
+        settings["gate"] = {"positive_label": recipe.gate.positive_label}
+    return Step("evaluate", EVALUATE_VERSION, settings, models)
 
 
 def _data_settings(section: Mapping[str, Any]) -> dict[str, Any]:

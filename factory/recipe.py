@@ -175,7 +175,7 @@ class EvaluateSettings(Section):
     thresholds: Literal["tuned"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         default="tuned",
         description="multilabel: probability from which a label applies; tuned: one per label, "
-        "with the best F1 on dev, or one number for every label",
+        "best on dev for the gate's metric, or one number for every label",
     )
 
 
@@ -276,7 +276,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: DataSettings
     teacher: TeacherSettings
-    mlm: MlmSettings | None = Field(default=None, description='for augment.mlm = "trained"')
+    mlm: MlmSettings = MlmSettings()
     augment: AugmentSettings | None = Field(default=None, description="left out: no augmentation")
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
@@ -292,6 +292,11 @@ class Recipe(Section):
         if self.gate.metric is not None:
             return self.gate.metric
         return TASK_METRICS[self.data.task][0]
+
+    @property
+    def tuning_goal(self) -> Literal["micro_f1", "macro_f1"]:
+        """What multilabel thresholds are tuned for: the gate's metric, or what comes nearest."""
+        return "macro_f1" if self.metric == "macro_f1" else "micro_f1"
 
     @model_validator(mode="after")
     def consistent(self) -> Recipe:

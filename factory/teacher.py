@@ -14,6 +14,7 @@ from factory.encoding import save_tokenizer
 from factory.errors import TeacherError, first_line, short_list
 from factory.evaluate import evaluate_splits
 from factory.fitness import unfitness
+from factory.label_sets import multi_hot
 from factory.model_source import ModelSource
 from factory.recipe import TeacherSettings
 from factory.teacher_training import fine_tune
@@ -144,6 +145,8 @@ def load_pretrained(
                 "set teacher.fine_tune = true"
             )
         _reorder_outputs(model, order, settings)
+    elif dataset.task == "multilabel" and "classifier.bias" in _new_weights(loading):
+        _start_at_base_rates(getattr(model, "classifier", None), dataset)
     _name_labels(model.config, dataset)
     return model, tokenizer
 
@@ -213,6 +216,28 @@ def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) ->
     with torch.no_grad():
         for parameter in outputs[-1].parameters():
             parameter.copy_(parameter[order].clone())
+
+
+def _new_weights(loading: Mapping[str, Any]) -> set[str]:
+    """Names of the weights that the checkpoint lacks or has in another shape."""
+    names = [*loading["missing_keys"], *loading["mismatched_keys"]]
+    return {name if isinstance(name, str) else name[0] for name in names}
+
+
+def _start_at_base_rates(classifier: Any, dataset: Dataset) -> None:
+    """Let each output begin at its label's share of the training rows.
+
+    From 0.5 for all, the first hundreds of steps would only teach that most labels do not apply
+    (docs/log.md).
+    """
+    import torch
+
+    if not isinstance(classifier, torch.nn.Linear):
+        return
+    applies = multi_hot(dataset.train, len(dataset.labels))
+    rates = torch.from_numpy((applies.sum(axis=0) + 0.5) / (len(applies) + 1.0))
+    with torch.no_grad():
+        classifier.bias.copy_(torch.logit(rates))
 
 
 def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:

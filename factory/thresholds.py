@@ -37,46 +37,99 @@ def fixed_thresholds(value: float, labels: int) -> Thresholds:
 
 
 def tuned_thresholds(
-    logits: NDArray[np.float32], applies: NDArray[np.bool_], split: str
+    logits: NDArray[np.float32], applies: NDArray[np.bool_], split: str, goal: str
 ) -> Thresholds:
-    """The threshold of each label with the best F1 of that label on a split.
+    """The thresholds with the best score on a split.
+
+    Args:
+        goal: micro_f1, of all labels together, or macro_f1, which the best F1 of each label
+            alone serves best.
 
     Shapes:
         logits, applies: (rows, labels)
     """
-    probabilities = sigmoid(logits)
-    values = tuple(
-        tune_threshold(column, wanted)
-        for column, wanted in zip(probabilities.T, applies.T, strict=True)
-    )
-    return Thresholds(values, f"tuned per label on {split}")
+    columns = list(zip(sigmoid(logits).T, applies.T, strict=True))
+    if goal == "macro_f1":
+        values = tuple(tune_threshold(column, wanted) for column, wanted in columns)
+        return Thresholds(values, f"tuned on {split} for the F1 of each label")
+    gaps = [_gaps(column, wanted) for column, wanted in columns]
+    return Thresholds(_best_micro_f1(gaps, int(applies.sum())), f"tuned on {split} for micro F1")
 
 
 def tune_threshold(probabilities: NDArray[np.float64], applies: NDArray[np.bool_]) -> float:
     """The threshold with the best F1 of one label, where a row at or above it has the label.
 
-    Between two neighbouring probabilities every threshold decides alike; 0.5 stands for its gap
-    and the middle for any other, which leaves the most room for another runtime's rounding. Of
-    equally good gaps the one whose threshold is nearest 0.5 wins, then the higher. A label that no
-    row has is left at 0.5.
+    A label that no row has is left at 0.5.
 
     Shapes:
         probabilities, applies: (rows,)
     """
     if not applies.any():
         return NEUTRAL
+    gaps = _gaps(probabilities, applies)
+    return _threshold(gaps, 2 * gaps.hits / (gaps.answers + applies.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Gaps:
+    """The gaps between neighbouring probabilities of a label; in one all thresholds decide alike.
+
+    Shapes:
+        upper, lower: (gaps,) the probabilities around each; from `upper` on the label applies
+        answers, hits: (gaps,) rows that get the label, and those of them that have it
+    """
+
+    upper: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    answers: NDArray[np.int64]
+    hits: NDArray[np.int64]
+
+
+def _gaps(probabilities: NDArray[np.float64], applies: NDArray[np.bool_]) -> _Gaps:
     order = np.argsort(-probabilities, kind="stable")
-    falling = probabilities[order]
-    hits = np.cumsum(applies[order])
-    ends = np.flatnonzero(np.diff(falling, append=-1.0))  # rows of equal probability stay together
-    f1 = 2 * hits[ends] / (ends + 1 + hits[-1])
-    best = ends[f1 == f1.max()]
-    upper, lower = falling[best], np.append(falling, 0.0)[best + 1]
+    falling = np.concatenate([[1.0], probabilities[order], [0.0]])
+    hits = np.concatenate([[0], np.cumsum(applies[order])])
+    answers = np.arange(len(hits))
+    # rows of equal probability stay together, and nothing lies above 1
+    between = (np.diff(falling) < 0) | (answers == len(order))
+    answers = answers[between]
+    return _Gaps(falling[answers], falling[answers + 1], answers, hits[answers])
+
+
+def _threshold(gaps: _Gaps, score: NDArray[np.float64]) -> float:
+    """A threshold in the gap with the highest score.
+
+    0.5 stands for its gap and the middle for any other, which leaves the most room for another
+    runtime's rounding. Of equally good gaps the one whose threshold is nearest 0.5 wins, then the
+    higher.
+    """
+    best = score == score.max()
+    upper, lower = gaps.upper[best], gaps.lower[best]
     middle = (upper + lower) / 2
     candidates = np.where(middle > lower, middle, upper)  # neighbouring floats have no middle
     candidates = np.where((lower < NEUTRAL) & (upper >= NEUTRAL), NEUTRAL, candidates)
     distance = np.abs(candidates - NEUTRAL)
     return float(candidates[distance == distance.min()].max())
+
+
+def _best_micro_f1(gaps: list[_Gaps], wanted: int) -> tuple[float, ...]:
+    """One threshold per label, together with the best micro F1 there is.
+
+    Micro F1 is a ratio of sums over the labels, 2 * hits / (answers + wanted). The greatest value F
+    of such a ratio is where the greatest 2 * hits - F * answers equals F * wanted (Dinkelbach,
+    Management Science 13, 1967), and that difference is maximized label by label.
+    """
+    reached = 0.0
+    while True:
+        scores = [2 * label.hits - reached * label.answers for label in gaps]
+        values = tuple(map(_threshold, gaps, scores))
+        chosen = [int(score.argmax()) for score in scores]
+        hits = sum(int(label.hits[gap]) for label, gap in zip(gaps, chosen, strict=True))
+        answers = sum(int(label.answers[gap]) for label, gap in zip(gaps, chosen, strict=True))
+        better = 2 * hits / (answers + wanted) if wanted else 0.0
+        if better <= reached:
+            return values
+        reached = better
 
 
 def decide(logits: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.bool_]:

@@ -22,7 +22,8 @@ from factory.version import VERSION
 from serving.bundle import MANIFEST_NAME
 
 COMMANDS = (
-    "init", "validate", "plan", "run", "general", "evaluate", "inspect", "verify", "serve",
+    "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "inspect", "verify",
+    "serve",
     "doctor",
 )  # fmt: skip
 

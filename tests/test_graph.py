@@ -406,7 +406,12 @@ MULTILABEL = {"data.task": "multilabel"}
     [
         ({"data.label_separator": ";"}, set(ALL)),
         ({"evaluate.thresholds": 0.5}, {"evaluate", "export", "quantize", "bundle"}),
-        ({"gate.metric": "macro_f1"}, {"bundle"}),
+        ({"gate.metric": "macro_f1"}, {"evaluate", "export", "quantize", "bundle"}),
+        ({"gate.metric": "exact_match"}, {"bundle"}),
+        (
+            {"gate.metric": "macro_f1", "evaluate.thresholds": 0.5},
+            {"evaluate", "export", "quantize", "bundle"},
+        ),
     ],
 )
 def test_what_settings_of_multilabel_remake(

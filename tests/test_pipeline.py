@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tiny_line import line_recipe
 
+import factory.stage_groups
+import factory.stages
 from factory import pipeline
 from factory.data.dataset import Dataset, Split
 from factory.errors import (
@@ -63,10 +65,10 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
     """Every stage replaced; data of 40 rows that are never read from a file."""
     stages = Stages()
     for name in ("data", "teacher", "distill", "baseline", "evaluate", "export", "quantize"):
-        function = "_make_" + name if name in ("data", "teacher") else "_" + name
-        monkeypatch.setattr(pipeline, function, stages.stand_in(name))
-    monkeypatch.setattr(pipeline, "_bundle", stages.stand_in("bundle"))
-    monkeypatch.setattr(pipeline, "_open_model", lambda *arguments: object())
+        function = "make_" + name if name in ("data", "teacher") else name
+        monkeypatch.setattr(factory.stages, function, stages.stand_in(name))
+    monkeypatch.setattr(factory.stages, "bundle", stages.stand_in("bundle"))
+    monkeypatch.setattr(factory.stages, "open_model", lambda *arguments: object())
 
     def check(*arguments: Any) -> None:
         if "check" in stages.failing:
@@ -76,11 +78,11 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
         if "check student" in stages.failing:
             raise stages.failing["check student"]
 
-    monkeypatch.setattr(pipeline, "_check_teacher", check)
-    monkeypatch.setattr(pipeline, "_check_student", check_student)
+    monkeypatch.setattr(factory.stages, "check_teacher", check)
+    monkeypatch.setattr(factory.stages, "check_student", check_student)
     split = Split("train", ["x"] * 40, None, [0, 1] * 20)
     dataset = Dataset("classification", ("a", "b"), split, split, None)
-    monkeypatch.setattr(pipeline, "read_dataset", lambda directory: dataset)
+    monkeypatch.setattr(factory.stage_groups, "read_dataset", lambda directory: dataset)
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
         (tmp_path / name).write_text(name, encoding="utf-8")
     (tmp_path / "teacher").mkdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -106,9 +108,9 @@ def test_probabilities_next_to_each_other(rows: list[tuple[float, bool]]) -> Non
 def test_every_label_has_its_own() -> None:
     probabilities = np.array([[0.1, 0.9], [0.2, 0.8], [0.4, 0.7], [0.45, 0.6]])
     applies = np.array([[0, 1], [0, 1], [1, 0], [1, 0]], dtype=bool)
-    found = tuned_thresholds(logit(probabilities), applies, "dev")
+    found = tuned_thresholds(logit(probabilities), applies, "dev", "macro_f1")
     assert found.values == pytest.approx((0.3, 0.75), abs=1e-6)
-    assert found.source == "tuned per label on dev"
+    assert found.source == "tuned on dev for the F1 of each label"
     assert decide(logit(probabilities), found).tolist() == applies.tolist()
     assert found.facts(("a", "b"))["thresholds"] == {"a": found.values[0], "b": found.values[1]}
 
@@ -118,3 +120,37 @@ def test_a_probability_on_the_threshold_applies() -> None:
     assert decide(logits, fixed_thresholds(0.5, 2)).tolist() == [[True, False], [True, True]]
     high = Thresholds((0.76, 1.0), "by hand")
     assert decide(logits, high).tolist() == [[False, False], [False, True]]
+
+
+def micro_f1(applies: NDArray[np.bool_], answered: NDArray[np.bool_]) -> float:
+    """F1 over all cells of the table together."""
+    return f1(applies.ravel(), answered.ravel())
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=3, max_size=3),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_no_other_thresholds_have_a_better_micro_f1(rows: list[list[tuple[int, bool]]]) -> None:
+    """Every combination of decisions of three labels, tried out."""
+    probabilities = np.array([[n / 10 for n, _ in row] for row in rows])
+    applies = np.array([[applies for _, applies in row] for row in rows])
+    found = tuned_thresholds(logit(probabilities), applies, "dev", "micro_f1")
+    reached = micro_f1(applies, decide(logit(probabilities), found))
+    choices = [[*np.unique(column - 0.01), 1.1] for column in probabilities.T]
+    best = max(micro_f1(applies, probabilities >= np.array(one)) for one in product(*choices))
+    assert reached == pytest.approx(best)
+    assert found.source == "tuned on dev for micro F1"
+
+
+def test_a_label_the_model_knows_nothing_of_is_never_answered() -> None:
+    """Its own F1 is best when every row gets it; the F1 of all labels together is not."""
+    probabilities = np.array([[0.9, 0.3], [0.8, 0.3], [0.2, 0.3], [0.1, 0.3]])
+    applies = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=bool)
+    together = tuned_thresholds(logit(probabilities), applies, "dev", "micro_f1")
+    alone = tuned_thresholds(logit(probabilities), applies, "dev", "macro_f1")
+    assert decide(logit(probabilities), together)[:, 1].tolist() == [False] * 4
+    assert decide(logit(probabilities), alone)[:, 1].tolist() == [True] * 4

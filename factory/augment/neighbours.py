@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifier import TorchClassifier
-
 # A block of cosines takes at most 128 MiB, however many words are asked for at once.
 BLOCK_COSINES = 2**25
 CACHED_WORDS = 200_000
@@ -89,14 +87,13 @@ class NearestWords:
         return [other for other in found if other.casefold() != own][:count]
 
 
-def embedding_neighbours(teacher: TorchClassifier) -> Neighbours:
-    """Words whose input embeddings in the teacher are alike; needs no download.
+def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
+    """Words whose input embeddings in a model are alike; needs no download.
 
     Candidates are the words of letters that the vocabulary holds whole. A word asked for that is
     cut into several pieces has the mean of their vectors.
     """
-    tokenizer = teacher.tokenizer
-    embeddings = teacher.model.get_input_embeddings().weight.detach().float().cpu().numpy()
+    embeddings = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     beginning = _word_beginning(vocabulary)
     words: dict[str, int] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,19 +17,13 @@ from factory.data.telling import count
 from factory.recipe_augment import AugmentSettings
 
 if TYPE_CHECKING:
-    from factory.augment.mlm_model import MaskedLanguageModel
-    from factory.augment.neighbours import Neighbours
-    from factory.classifier import TorchClassifier
+    from factory.augment.tools import AugmentTools
 
 
 def preview_lines(
     train: Split,
     settings: AugmentSettings,
-    tokenizer: Any,
-    max_length: int,
-    mlm: MaskedLanguageModel | None,
-    neighbours: Mapping[str, Neighbours],
-    teacher: TorchClassifier | None,
+    tools: AugmentTools,
     most_rows: int,
     *,
     colours: bool = False,
@@ -50,7 +44,7 @@ def preview_lines(
         RecipeError: as `stage.augment`.
     """
     check_task(settings, train)
-    maker = VariantMaker(train, settings, tokenizer, max_length, mlm, neighbours, teacher)
+    maker = VariantMaker(train, settings, tools)
     random = np.random.default_rng(settings.seed)
     rows = random.choice(len(train), size=min(most_rows, len(train)), replace=False)
     lines = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +27,7 @@ from factory.recipe_augment import AugmentSettings
 from factory.store import read_json, write_json
 
 if TYPE_CHECKING:
-    from factory.augment.mlm_model import MaskedLanguageModel
-    from factory.augment.neighbours import Neighbours
-    from factory.classifier import TorchClassifier
+    from factory.augment.tools import AugmentTools
 
 INDEX_NAME = "index.json"
 
@@ -39,11 +36,7 @@ def augment(
     directory: Path,
     train: Split,
     settings: AugmentSettings,
-    tokenizer: Any,
-    max_length: int,
-    mlm: MaskedLanguageModel | None,
-    neighbours: Mapping[str, Neighbours],
-    teacher: TorchClassifier | None,
+    tools: AugmentTools,
 ) -> dict[str, Any]:
     """Write the variants of the training rows below `directory`.
 
@@ -53,10 +46,6 @@ def augment(
 
     Args:
         directory: finished parts of an interrupted run are found there.
-        tokenizer: the student's, which with `max_length` says what it sees of a row.
-        mlm: the model of the source "mlm"; it also says what a word is.
-        neighbours: the sources "vectors" and "embeddings", those that the recipe names.
-        teacher: for `settings.filter = "teacher"`.
 
     Returns:
         Rows, copies of each, variants, those dropped and why, share of words replaced and who
@@ -68,7 +57,7 @@ def augment(
     """
     check_task(settings, train)
     if not processes.from_first(lambda: (directory / INDEX_NAME).is_file()):
-        maker = VariantMaker(train, settings, tokenizer, max_length, mlm, neighbours, teacher)
+        maker = VariantMaker(train, settings, tools)
         _write_parts(directory, train, maker)
         processes.wait_for_all()
     facts: dict[str, Any] = processes.from_first(lambda: _finish(directory, train, settings))

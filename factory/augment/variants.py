@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from factory.augment.candidates import Proposer
 from factory.augment.context_free import CachedNeighbours
@@ -20,9 +20,7 @@ from factory.data.dataset import Split
 from factory.recipe_augment import AugmentSettings
 
 if TYPE_CHECKING:
-    from factory.augment.mlm_model import MaskedLanguageModel
-    from factory.augment.neighbours import Neighbours
-    from factory.classifier import TorchClassifier
+    from factory.augment.tools import AugmentTools
 
 # Copies by training rows, after the reference: 30 for CoLA, MRPC, RTE and STS-B (up to 8,551
 # rows), 20 for SST-2 and QNLI (up to 104,743), which is also the paper's N_a, and 10 for QQP and
@@ -62,38 +60,36 @@ class VariantMaker:
         self,
         train: Split,
         settings: AugmentSettings,
-        tokenizer: Any,
-        max_length: int,
-        mlm: MaskedLanguageModel | None,
-        neighbours: Mapping[str, Neighbours],
-        teacher: TorchClassifier | None,
+        tools: AugmentTools,
     ) -> None:
         """Prepare the sources; arguments as for `stage.augment`."""
         self._train = train
         self._settings = settings
-        self._tokenizer = tokenizer
-        self._max_length = max_length
-        self._splitter = WordSplitter(tokenizer if mlm is None else mlm.tokenizer)
+        self._tools = tools
+        mlm = tools.mlm
+        self._splitter = WordSplitter(tools.tokenizer if mlm is None else mlm.tokenizer)
         self.copies = copies_for(len(train), settings)
         self._filter = None
         if settings.filter == "teacher":
-            assert teacher is not None, "augment.filter needs the teacher"
-            self._filter = TeacherFilter(teacher, train, settings.filter_drop)
+            assert tools.teacher is not None, "augment.filter needs the teacher"
+            self._filter = TeacherFilter(tools.teacher, train, settings.filter_drop)
         self._paper: PaperSources | None = None
         if settings.mode == "paper":
             assert mlm is not None, 'augment.mode = "paper" needs an mlm'
-            guesser = WordGuesser(mlm, max_length, "all")
+            guesser = WordGuesser(mlm, tools.max_length, "all")
             named = {
                 name: CachedNeighbours(known, settings.candidates)
-                for name, known in neighbours.items()
+                for name, known in tools.neighbours.items()
             }
             self._paper = PaperSources(guesser, self._splitter, named, settings)
         else:
-            self._proposer = Proposer(settings, max_length, mlm, neighbours)
+            self._proposer = Proposer(settings, tools.max_length, mlm, tools.neighbours)
 
     def split(self, rows: range) -> SourceRows:
         """The words of some rows."""
-        return split_rows(self._train, rows, self._splitter, self._tokenizer, self._max_length)
+        return split_rows(
+            self._train, rows, self._splitter, self._tools.tokenizer, self._tools.max_length
+        )
 
     def make(self, rows: range) -> Made:
         """The variants of some rows."""

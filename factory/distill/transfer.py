@@ -25,7 +25,7 @@ class AugmentedRows:
     """
 
     inputs: Inputs
-    source_rows: NDArray[np.int64]
+    source_rows: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)

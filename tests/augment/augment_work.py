@@ -13,6 +13,7 @@ from tiny_models import tiny_split, tiny_tokenizer
 from factory import processes
 from factory.augment import masked_lm, merging, parts
 from factory.augment.stage import augment
+from factory.augment.tools import AugmentTools
 from factory.data.dataset import Split
 from factory.recipe_augment import AugmentSettings
 
@@ -47,7 +48,10 @@ def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
     with processes.process_group("cpu"):
         neighbours = {"embeddings": listed(lamp=["light"])}
         facts = augment(
-            here, rows(), recipe(mode), tiny_tokenizer(), 24, tiny_mlm(), neighbours, None
+            here,
+            rows(),
+            recipe(mode),
+            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours, None),
         )
         print(facts)  # noqa: T201
 

@@ -17,6 +17,7 @@ from tiny_models import MAX_LENGTH, tiny_split, tiny_tokenizer
 from factory.augment.rendering import Variant
 from factory.augment.stage import augment, read_augmented
 from factory.augment.teacher_filter import TeacherFilter
+from factory.augment.tools import AugmentTools
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.recipe_augment import AugmentSettings
@@ -123,7 +124,10 @@ def test_in_the_stage_variants_that_flip_are_gone(
     )
     tokenizer = tiny_tokenizer()
     facts = augment(
-        tmp_path, train, recipe, tokenizer, MAX_LENGTH, None, {"vectors": vectors}, teacher
+        tmp_path,
+        train,
+        recipe,
+        AugmentTools(tokenizer, MAX_LENGTH, None, {"vectors": vectors}, teacher),
     )
     inputs, rows = read_augmented(tmp_path)
     before = teacher.logits(train.inputs()).argmax(axis=1)[rows]

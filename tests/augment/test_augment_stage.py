@@ -13,7 +13,7 @@ import augment_work
 import numpy as np
 import pyarrow.parquet
 import pytest
-from process_groups import ForkingServer
+from process_groups import ForkingServer, forking_server
 from tiny_masked import (
     ListedNeighbours,
     TinyMlm,
@@ -27,6 +27,7 @@ from tiny_models import MAX_LENGTH, tiny_multilabel, tiny_regression, tiny_split
 
 from factory.augment import merging, parts, stage
 from factory.augment.stage import augment, read_augmented
+from factory.augment.tools import AugmentTools
 from factory.augment.variants import VariantMaker, copies_for
 from factory.data.dataset import Split
 from factory.errors import RecipeError
@@ -38,7 +39,7 @@ WORK = "augment_work:work"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
     """Starts processes that share one start-up."""
-    with ForkingServer(tmp_path_factory.mktemp("groups")) as server:
+    with forking_server(tmp_path_factory.mktemp("groups")) as server:
         yield server
 
 
@@ -57,7 +58,9 @@ def run(
 ) -> dict[str, Any]:
     """The whole stage."""
     tokenizer = tiny_tokenizer()
-    return augment(directory, train, recipe, tokenizer, MAX_LENGTH, mlm, neighbours, None)
+    return augment(
+        directory, train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, neighbours, None)
+    )
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -147,7 +150,7 @@ def test_two_processes_walk_the_papers_way_as_one_does(
 
 def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: TinyMlm) -> list[Any]:
     """What is left when every text is remembered."""
-    maker = VariantMaker(train, recipe, tiny_tokenizer(), MAX_LENGTH, mlm, {}, None)
+    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
     seen = {(text,) for text in train.texts}
     kept = []
     for row in range(len(train)):
@@ -286,11 +289,7 @@ def test_what_one_copy_draws_does_not_depend_on_the_others(tmp_path: Path) -> No
         VariantMaker(
             train,
             recipe.model_copy(update={"copies": copies}),
-            tiny_tokenizer(),
-            MAX_LENGTH,
-            None,
-            {"vectors": vectors},
-            None,
+            AugmentTools(tiny_tokenizer(), MAX_LENGTH, None, {"vectors": vectors}, None),
         )
         for copies in (2, 6)
     ]

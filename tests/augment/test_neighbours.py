@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tiny_foreigners import byte_level_tokenizer
-from tiny_models import FILLERS, KEYWORDS, MAX_LENGTH, VOCABULARY, tiny_bert, tiny_classifier
+from tiny_models import FILLERS, KEYWORDS, VOCABULARY, tiny_bert, tiny_tokenizer
 
 from factory.augment import neighbours
 from factory.augment.neighbours import NearestWords, embedding_neighbours, is_word
@@ -124,7 +124,7 @@ def test_embeddings_of_whole_words_and_means_of_pieces(teacher: TorchClassifier)
     vectors = np.stack([matrix[VOCABULARY.index(word)] for word in words])
     pieces = [VOCABULARY.index(piece) for piece in ("shop", "##s")]
     asked = {"refund": matrix[VOCABULARY.index("refund")], "shops": matrix[pieces].mean(axis=0)}
-    near = embedding_neighbours(teacher)
+    near = embedding_neighbours(teacher.model, teacher.tokenizer)
     for word, query in asked.items():
         expected = plain_neighbours(words, vectors, word, query)
         assert near.neighbours([word, word.upper()], 15) == [expected[:15]] * 2
@@ -133,7 +133,7 @@ def test_embeddings_of_whole_words_and_means_of_pieces(teacher: TorchClassifier)
 
 def test_the_teacher_is_left_as_it_was(teacher: TorchClassifier) -> None:
     before = teacher.model.get_input_embeddings().weight.detach().clone()
-    embedding_neighbours(teacher).neighbours(["thanks"], 3)
+    embedding_neighbours(teacher.model, teacher.tokenizer).neighbours(["thanks"], 3)
     assert torch.equal(teacher.model.get_input_embeddings().weight, before)
 
 
@@ -147,14 +147,14 @@ def test_the_vocabulary_of_byte_level_bpe() -> None:
     words = [word for word in sorted(begun, key=begun.__getitem__) if word.isalpha()]
     assert {"parcel", "the"} <= set(words)
     vectors = np.stack([matrix[begun[word]] for word in words])
-    near = embedding_neighbours(TorchClassifier(model, tokenizer, MAX_LENGTH))
+    near = embedding_neighbours(model, tokenizer)
     expected = plain_neighbours(words, vectors, "parcel", matrix[begun["parcel"]])
     assert near.neighbours(["parcel"], 9) == [expected[:9]]
 
 
 def test_words_of_the_tiny_vocabulary_only() -> None:
     """No special token, no piece of a word, no digit or sign is ever proposed."""
-    near = embedding_neighbours(tiny_classifier(tiny_bert()))
+    near = embedding_neighbours(tiny_bert(), tiny_tokenizer())
     (found,) = near.neighbours(["refund"], 500)
     allowed = {*FILLERS, *(w for ws in KEYWORDS.values() for w in ws), *"bcdefghijklmnopqrstuvwxyz"}
     assert set(found) == allowed - {"refund"}

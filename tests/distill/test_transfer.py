@@ -18,7 +18,9 @@ from factory.encoding import EncodedRows
 from factory.recipe import DistillSettings
 
 LABELLED = ["one two", "three four five"]
-VARIANTS = AugmentedRows(["one six", "one seven eight", "nine four five"], np.array([0, 0, 1]))
+VARIANTS = AugmentedRows(
+    ["one six", "one seven eight", "nine four five"], np.array([0, 0, 1], dtype=np.int32)
+)
 OTHERS = ["ten", "eleven twelve"]
 
 
@@ -74,7 +76,7 @@ def test_each_phase_learns_on_its_rows(
 
         monkeypatch.setattr(module, "train_phase", counting)
     labelled = len(SMALL.train)
-    variants = AugmentedRows(list(SMALL.train.texts[:8])[::-1], np.arange(8)[::-1])
+    variants = AugmentedRows(list(SMALL.train.texts[:8])[::-1], np.arange(8, dtype=np.int32)[::-1])
     others = list(SMALL.dev.texts)
     facts = distill(
         tmp_path,

@@ -11,7 +11,7 @@ import pytest
 from tiny_line import published, run_here, stage_directory
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
-from factory import pipeline
+from factory import stages
 from factory.data.dataset import Dataset, Split, select
 from factory.data.unlabelled import read_unlabelled
 from factory.errors import TrainingError
@@ -118,7 +118,7 @@ def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(trained_folder, tmp_path / "teacher")
-    distill = pipeline._distill
+    distill = stages.distill
 
     def broken(here: Path, *arguments: Any) -> dict[str, Any]:
         facts = distill(here, *arguments)
@@ -129,7 +129,7 @@ def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
         save_file(weights, file, metadata={"format": "pt"})
         return facts
 
-    monkeypatch.setattr(pipeline, "_distill", broken)
+    monkeypatch.setattr(stages, "distill", broken)
     changes = {"data.test": ..., "teacher.fine_tune": False, "gate": {"min_value": 0.0}}
     with pytest.raises(TrainingError, match="the student answers 'calm' for every row of dev"):
         run_here(tmp_path, dataset, changes)
