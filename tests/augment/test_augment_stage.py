@@ -13,7 +13,7 @@ import augment_work
 import numpy as np
 import pyarrow.parquet
 import pytest
-from process_groups import ForkingServer
+from process_groups import ForkingServer, forking_server
 from tiny_masked import (
     ListedNeighbours,
     TinyMlm,
@@ -38,7 +38,7 @@ WORK = "augment_work:work"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
     """Starts processes that share one start-up."""
-    with ForkingServer(tmp_path_factory.mktemp("groups")) as server:
+    with forking_server(tmp_path_factory.mktemp("groups")) as server:
         yield server
 
 
