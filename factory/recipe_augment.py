@@ -106,7 +106,9 @@ class MlmSettings(Section):
     revision: str | None = Field(default=None, description="revision of a hub id")
     epochs: PositiveFloat = 3.0
     batch_size: PositiveInt = 32
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: PositiveFloat = Field(
+        default=5e-4, description="for a BERT 384 wide; 1e-4 for one 768 wide"
+    )
     warmup: Fraction = Field(default=0.1, description="share of the steps")
     weight_decay: NonNegativeFloat = 0.01
     mask_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(

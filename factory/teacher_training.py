@@ -15,7 +15,7 @@ from factory.data.dataset import Dataset
 from factory.encoding import encode_inputs
 from factory.label_sets import multi_hot
 from factory.progress import bar
-from factory.recipe import TeacherSettings
+from factory.recipe import MlmSettings, TeacherSettings
 from factory.teacher_batches import sharing_trainer
 
 
@@ -33,15 +33,32 @@ def fine_tune(
     The last weights are kept: nothing is selected on dev, which scores the teacher afterwards.
     Several processes share the rows of each batch.
     """
-    from transformers import (
-        DataCollatorWithPadding,
-        PrinterCallback,
-        Trainer,
-        TrainingArguments,
-    )
+    from transformers import DataCollatorWithPadding, Trainer
 
     checkpoints = directory / "checkpoints"
-    arguments = TrainingArguments(
+    arguments = training_arguments(checkpoints, settings, device)
+    # other architectures may hold weights that their forward pass leaves out
+    arguments.ddp_find_unused_parameters = model.config.model_type != "bert"
+    label_weights = _label_weights(dataset) if settings.class_weights == "balanced" else None
+    alone = processes.current().count == 1
+    trainer = (Trainer if alone else sharing_trainer(Trainer, label_weights))(
+        model=model,
+        args=arguments,
+        train_dataset=_trainer_rows(model, tokenizer, dataset, max_length),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        compute_loss_func=None if label_weights is None else _weighted_loss(label_weights),
+    )
+    train_to_the_end(trainer, checkpoints, "teacher")
+
+
+def training_arguments(
+    checkpoints: Path, settings: TeacherSettings | MlmSettings, device: str
+) -> Any:
+    """How our Trainers train: as the settings say, with a checkpoint after every epoch."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -59,22 +76,17 @@ def fine_tune(
         bf16=device.startswith("cuda"),
         tf32=True if device.startswith("cuda") else None,
         dataloader_pin_memory=device.startswith("cuda"),
-        # other architectures may hold weights that their forward pass leaves out
-        ddp_find_unused_parameters=model.config.model_type != "bert",
+        ddp_find_unused_parameters=False,
     )
-    label_weights = _label_weights(dataset) if settings.class_weights == "balanced" else None
-    alone = processes.current().count == 1
-    trainer = (Trainer if alone else sharing_trainer(Trainer, label_weights))(
-        model=model,
-        args=arguments,
-        train_dataset=_trainer_rows(model, tokenizer, dataset, max_length),
-        data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer,
-        compute_loss_func=None if label_weights is None else _weighted_loss(label_weights),
-    )
+
+
+def train_to_the_end(trainer: Any, checkpoints: Path, description: str) -> None:
+    """Train under our own bar, from the last complete checkpoint on where there is one."""
+    from transformers import PrinterCallback
+
     trainer.remove_callback(PrinterCallback)
     resume_from = processes.from_first(lambda: last_complete_checkpoint(checkpoints))
-    with bar("teacher", 0, "step") as progress:
+    with bar(description, 0, "step") as progress:
         trainer.add_callback(_bar_callback(progress.handle))
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     processes.wait_for_all()

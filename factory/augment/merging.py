@@ -23,7 +23,7 @@ from factory.data.dataset import Split
 from factory.recipe_augment import AugmentSettings
 
 # Variants of a shard; so many wait in memory before they are written.
-SHARD_ROWS = 2**16
+SHARD_ROWS = 2**14
 
 
 def merge_parts(

@@ -76,12 +76,17 @@ def open_bert(source: ModelSource, key: str) -> tuple[Any, Any, list[str]]:
         )
         raise RecipeError(key, [problem]) from error
     _check_tokenizer(tokenizer, config, source, key)
-    return model, tokenizer, _missing_from_head(loading["missing_keys"], source, key)
+    return model, tokenizer, _missing_from_head(loading["missing_keys"], config, source, key)
 
 
-def _missing_from_head(missing: Iterable[str], source: ModelSource, key: str) -> list[str]:
-    # the decoder is tied to the word embeddings, its bias to cls.predictions.bias
-    names = [name for name in missing if not name.startswith(f"{HEAD}decoder.")]
+def _missing_from_head(
+    missing: Iterable[str], config: Any, source: ModelSource, key: str
+) -> list[str]:
+    # the decoder's bias is cls.predictions.bias, its weights mostly the word embeddings
+    elsewhere = {f"{HEAD}decoder.bias"}
+    if config.tie_word_embeddings:
+        elsewhere.add(f"{HEAD}decoder.weight")
+    names = [name for name in missing if name not in elsewhere]
     body = [name for name in names if not name.startswith(HEAD)]
     if body:
         problem = f"{source.location} is no whole BERT: {first_few(sorted(body))} missing"

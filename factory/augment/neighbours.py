@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.augment.words import is_word
+
 # A block of cosines takes at most 128 MiB, however many words are asked for at once.
 BLOCK_COSINES = 2**25
-CACHED_WORDS = 200_000
 # Ranked beyond what is asked for, because the word itself may stand there in several spellings.
 SPARE = 16
 # More than float32 can get a cosine wrong by. Whatever is this close is ranked again in float64, so
@@ -32,7 +32,7 @@ class Neighbours(Protocol):
 class NearestWords:
     """The nearest words of a fixed list by cosine; the word itself, in any case, is none of them.
 
-    Equally near words stand in the order of the list. Answers are kept for words asked for again.
+    Equally near words stand in the order of the list.
 
     Args:
         words: the list to choose from.
@@ -49,28 +49,22 @@ class NearestWords:
         self._words = words
         self._vectors = vectors
         self._vector_of = vector_of
-        self._known: dict[tuple[str, int], list[str]] = {}
         vectors /= _lengths(vectors)
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
         """For each word the `count` most similar other words, best first; [] for a word unknown."""
-        new = [word for word in dict.fromkeys(words) if (word, count) not in self._known]
-        if new and len(self._known) + len(new) > CACHED_WORDS:
-            self._known.clear()
-            new = list(dict.fromkeys(words))
-        self._known |= {(word, count): [] for word in new}
-        with_vector = [
-            (word, vector) for word in new if (vector := self._vector_of(word)) is not None
-        ]
+        found: dict[str, list[str]] = {}
+        vectors = {word: self._vector_of(word) for word in words}
+        known = [(word, vector) for word, vector in vectors.items() if vector is not None]
         block = max(1, BLOCK_COSINES // max(1, len(self._words)))
-        for start in range(0, len(with_vector), block):
-            part = with_vector[start : start + block]
+        for start in range(0, len(known), block):
+            part = known[start : start + block]
             queries = np.stack([vector for _, vector in part])
             queries = queries / _lengths(queries)
             cosines = queries @ self._vectors.T
             for (word, _), query, row in zip(part, queries, cosines, strict=True):
-                self._known[word, count] = self._best(word, query, row, count)
-        return [list(self._known[word, count]) for word in words]
+                found[word] = self._best(word, query, row, count)
+        return [found.get(word, []) for word in words]
 
     def _best(
         self, word: str, query: NDArray[np.float32], cosines: NDArray[np.float32], count: int
@@ -111,12 +105,6 @@ def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
         return mean
 
     return NearestWords(list(words), embeddings[list(words.values())], vector_of)
-
-
-def is_word(text: str) -> bool:
-    """Whether a text is made of letters, and of the marks that some scripts add to them."""
-    kinds = {unicodedata.category(character)[0] for character in text}
-    return "L" in kinds and kinds <= {"L", "M"}
 
 
 def _word_beginning(vocabulary: Iterable[str]) -> str:

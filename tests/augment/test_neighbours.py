@@ -12,7 +12,7 @@ from tiny_foreigners import byte_level_tokenizer
 from tiny_models import FILLERS, KEYWORDS, VOCABULARY, tiny_bert, tiny_tokenizer
 
 from factory.augment import neighbours
-from factory.augment.neighbours import NearestWords, embedding_neighbours, is_word
+from factory.augment.neighbours import NearestWords, embedding_neighbours
 from factory.classifier import TorchClassifier
 
 WORDS = ["Cat", "dog", "cat", "bird", "fish", "newt", "CAT", "toad", "asp", "ant"]
@@ -82,36 +82,6 @@ def test_neighbours_do_not_depend_on_the_company(monkeypatch: pytest.MonkeyPatch
     assert [alone.neighbours([word], 10)[0] for word in asked] == together
     monkeypatch.setattr(neighbours, "BLOCK_COSINES", 7 * 3000)
     assert table(vectors, words).neighbours(asked, 10) == together
-
-
-def test_answers_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    vectors = random_vectors(len(WORDS))
-
-    def vector_of(word: str) -> NDArray[np.float32]:
-        asked.append(word)
-        return vectors[WORDS.index(word)].copy()
-
-    near = NearestWords(WORDS, vectors.copy(), vector_of)
-    first = near.neighbours(["dog", "dog", "bird"], 3)
-    first[0].clear()  # an answer is the caller's own
-    assert len(near.neighbours(["bird", "dog"], 3)[1]) == 3
-    assert asked == ["dog", "bird"]
-    near.neighbours(["dog"], 2)
-    assert asked == ["dog", "bird", "dog"]
-    monkeypatch.setattr(neighbours, "CACHED_WORDS", 3)
-    near.neighbours(["dog", "fish"], 3)
-    assert asked[3:] == ["dog", "fish"]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("word", True), ("naïve", True), ("слово", True), ("हिन्दी", True), ("語", True),
-     ("x2", False), ("don't", False), ("##ing", False), ("[CLS]", False), ("-", False),
-     ("", False), ("\u0301", False), ("two words", False)],
-)  # fmt: skip
-def test_words_are_made_of_letters(text: str, expected: bool) -> None:
-    assert is_word(text) is expected
 
 
 # the teacher's embeddings

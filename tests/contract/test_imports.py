@@ -14,7 +14,7 @@ import factory
 
 BUILD_STACK = {
     "torch", "transformers", "optimum", "onnx", "datasets", "accelerate", "sklearn", "scipy",
-    "pyarrow", "pandas",
+    "pyarrow", "pandas", "gensim",
 }  # fmt: skip
 
 
