@@ -3,9 +3,9 @@
     FACTORY_REAL_DATA=... python benchmarks/student_starts.py [--sets banking77] [--store runs]
 
 Uses the teacher of recipes/<set>.toml (made when it is not in the store), its labelled rows alone
-and one schedule for all starts: 2 intermediate epochs at 6e-4, 2 prediction epochs at 1e-4. Scores
+and one schedule for all starts: 2 intermediate epochs at 6e-4, 1 prediction epoch at 1e-4. Scores
 dev before training, after the intermediate phase (without meaning for a random classifier, which
-that phase does not train) and after each prediction epoch. Prints a table and writes
+that phase does not train) and after the prediction phase. Prints a table and writes
 student_starts.json.
 """
 
@@ -16,8 +16,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from factory.distill.phases import intermediate_phase, prediction_phase
 from factory.distill.prediction import teacher_loss, train_prediction
 from factory.distill.student import start_student
 from factory.distill.transfer import transfer_set
+from factory.distill.vocabulary import used_vocabulary
 from factory.environment import keep_freed_memory
 from factory.evaluate import evaluate
 from factory.graph import make_graph
@@ -50,7 +49,7 @@ STARTS = ("teacher", "random")
 RESULT_FILE = Path(__file__).with_suffix(".json")
 SETTINGS = DistillSettings(
     intermediate=IntermediateSettings(epochs=2.0, learning_rate=6e-4),
-    prediction=PredictionSettings(epochs=2.0, learning_rate=1e-4),
+    prediction=PredictionSettings(epochs=1.0, learning_rate=1e-4),
 )
 
 
@@ -110,44 +109,20 @@ def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[s
     scored(0)
     logits = teacher.logits(transfer.inputs)
     loss = teacher_loss(teacher.model.config.problem_type, SETTINGS.prediction.temperature)
+    weights = transfer.weights
     with tempfile.TemporaryDirectory() as scratch:
-        train_intermediate(
-            phases[0],
-            teacher.model.bert,
-            begun,
-            layer_map,
-            transfer.rows,
-            transfer.weights,
-            SETTINGS.intermediate,
-            Path(scratch) / "intermediate",
-            "cpu",
-        )
-        train_prediction(
-            phases[1],
-            begun.model,
-            logits,
-            loss,
-            transfer.rows,
-            transfer.weights,
-            Path(scratch) / "prediction",
-            "cpu",
-            score=_keeping_the_last(scored, first, second),
-        )
+        with used_vocabulary(transfer.rows, begun.model.bert, teacher.model.bert) as rows:
+            bert, place = teacher.model.bert, Path(scratch) / "intermediate"
+            own = SETTINGS.intermediate
+            train_intermediate(phases[0], bert, begun, layer_map, rows, weights, own, place, "cpu")
+        begun.model.eval()
+        scored(first)
+        with used_vocabulary(transfer.rows, begun.model.bert) as rows:
+            place = Path(scratch) / "prediction"
+            train_prediction(phases[1], begun.model, logits, loss, rows, weights, place, "cpu")
+        begun.model.eval()
+        scored(first + second)
     return points
-
-
-def _keeping_the_last(
-    scored: Callable[[int], None], first: int, second: int
-) -> Callable[[], float]:
-    """Scores at the phase's epochs and calls each better than the one before."""
-    epochs = count()
-
-    def score() -> float:
-        epoch = next(epochs)
-        scored(first + round(epoch * second / SETTINGS.prediction.epochs))
-        return float(epoch)
-
-    return score
 
 
 def print_set(name: str, result: dict[str, Any]) -> None:

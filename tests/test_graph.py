@@ -427,3 +427,76 @@ def test_settings_of_multilabel_are_no_part_of_the_other_tasks(base: Path) -> No
     assert "label_separator" not in graph.data.settings["data"]
     assert set(graph.evaluate.settings) == {"data"}
     assert set(graph.export.inputs) == {"data", "student"}
+
+
+# augmentation
+
+
+@pytest.fixture
+def proposers(base: Path) -> Path:
+    """A folder with a masked language model and word vectors, to be hashed only."""
+    (base / "mlm").mkdir()
+    (base / "mlm" / "config.json").write_text("{}", encoding="utf-8")
+    (base / "words.txt").write_text("word 1 2\n", encoding="utf-8")
+    return base
+
+
+AUGMENT = {"augment.mlm": "mlm", "augment.vectors": "words.txt"}
+FROM_VARIANTS = FROM_STUDENT | {"augment"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"augment.copies": 3}, FROM_VARIANTS),
+        ({"augment.seed": 3}, FROM_VARIANTS),
+        ({"augment.sources": ["vectors", "mlm"]}, FROM_VARIANTS),
+        ({"augment.sources": ["mlm", "vectors", "embeddings"]}, set()),
+        ({"augment.mlm": "start"}, FROM_VARIANTS),
+        ({"teacher.epochs": 9.0}, FROM_TEACHER),
+        ({"teacher.epochs": 9.0, "augment.filter": "teacher"}, FROM_TEACHER | {"augment"}),
+        ({"distill.augmented_weight": 0.5}, FROM_STUDENT),
+        ({"mlm.epochs": 1.0}, set()),
+        ({"augment": ...}, FROM_STUDENT),
+    ],
+)
+def test_what_remakes_the_variants(
+    proposers: Path, changes: dict[str, Any], stages: set[str]
+) -> None:
+    (proposers / "start" / "config.json").write_text('{"other": 1}', encoding="utf-8")
+    before = graph_of(proposers, AUGMENT)
+    assert changed(before, graph_of(proposers, {**AUGMENT, **changes})) == stages
+
+
+def test_the_content_of_word_vectors_remakes_the_variants(proposers: Path) -> None:
+    before = graph_of(proposers, AUGMENT)
+    append("words.txt")(proposers)
+    assert changed(before, graph_of(proposers, AUGMENT)) == FROM_VARIANTS
+
+
+def test_a_model_trained_here_is_a_stage_before_the_variants(proposers: Path) -> None:
+    trained = {"augment.mlm": "trained"}
+    graph = graph_of(proposers, trained)
+    names = [step.stage for step in graph.steps()]
+    assert names[:4] == ["data", "teacher", "mlm", "augment"]
+    more = {**trained, "data.unlabelled": "more.txt"}
+    assert changed(graph, graph_of(proposers, more)) == FROM_VARIANTS | {"mlm"}
+    faster = {**trained, "mlm.epochs": 1.0}
+    assert changed(graph, graph_of(proposers, faster)) == FROM_VARIANTS | {"mlm"}
+    assert graph.augmentation is not None
+    assert graph.augmentation.sources.mlm is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augment.vectors": "word.txt"}, "no such file word.txt .* similar there: words.txt"),
+        ({"augment.mlm": "./none"}, "augment.mlm"),
+        ({"augment.mlm": "trained", "mlm.model": "./none"}, "mlm.model"),
+    ],
+)
+def test_proposers_that_are_not_there(
+    proposers: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        graph_of(proposers, changes)

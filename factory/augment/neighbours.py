@@ -84,8 +84,8 @@ class NearestWords:
 def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
     """Words whose input embeddings in a model are alike; needs no download.
 
-    Candidates are the words of letters that the vocabulary holds whole. A word asked for that is
-    cut into several pieces has the mean of their vectors.
+    Candidates are the words of letters that the vocabulary holds whole, and only such words have
+    neighbours: what is nearest to the mean of a word's pieces is those pieces ("bravura": bra, vi).
     """
     embeddings = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     vocabulary: dict[str, int] = tokenizer.get_vocab()
@@ -99,10 +99,10 @@ def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
 
     def vector_of(word: str) -> NDArray[np.float32] | None:
         numbers = tokenizer(blank + word, add_special_tokens=False)["input_ids"]
-        if not numbers or tokenizer.unk_token_id in numbers:
+        if len(numbers) != 1 or numbers[0] == tokenizer.unk_token_id:
             return None
-        mean: NDArray[np.float32] = embeddings[numbers].mean(axis=0)
-        return mean
+        vector: NDArray[np.float32] = embeddings[numbers[0]]
+        return vector
 
     return NearestWords(list(words), embeddings[list(words.values())], vector_of)
 
