@@ -48,7 +48,10 @@ from factory.recipe import (
 from factory.teacher import make_teacher
 
 ROOT = Path(__file__).parents[2]
-NO_AUGMENTATION = "text augmentation is not built in this version"
+CORRECTED = "tests/augment/test_augment_corrected.py"
+STAGE = "tests/augment/test_augment_stage.py"
+WORDS = "tests/augment/test_augment_words.py"
+MASKED = "tests/augment/test_augment_masked_lm.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,14 @@ DEFECTS = (
         "in regression the student learns annotations, not the teacher",
         (f"{TEACHING}::test_regression_learns_the_teachers_outputs",),
     ),
-    Defect(8, "a pair's second text meets a wrong first one", absent=NO_AUGMENTATION),
+    Defect(
+        8,
+        "a pair's second text meets a wrong first one",
+        (
+            f"{CORRECTED}::test_sides_of_a_pair_stay_with_their_own_partner",
+            "tests/augment/test_augment_paper.py::test_pairs_keep_their_partner",
+        ),
+    ),
     Defect(
         9,
         "a table written with quotation marks is read as if it had none",
@@ -142,7 +152,14 @@ DEFECTS = (
             "tests/data/test_data_dataset.py::test_every_text_survives",
         ),
     ),
-    Defect(10, "the word to replace is shown and proposed again", absent=NO_AUGMENTATION),
+    Defect(
+        10,
+        "the word to replace is shown and proposed again",
+        (
+            f"{CORRECTED}::test_the_answer_is_nowhere_in_what_the_model_reads",
+            f"{CORRECTED}::test_candidates_case_spacing_and_marks",
+        ),
+    ),
     Defect(
         11,
         "incomplete batches are left out, so small data trains nothing",
@@ -220,15 +237,42 @@ DEFECTS = (
             "tests/data/test_data_reading.py::test_pairs",
         ),
     ),
-    Defect(21, "one forward pass for every word", absent=NO_AUGMENTATION),
-    Defect(22, "augmentation without seed and without resume", absent=NO_AUGMENTATION),
-    Defect(23, "augmentation crashes on empty and on long texts", absent=NO_AUGMENTATION),
-    Defect(24, "word vectors with blanks or few rows break loading", absent=NO_AUGMENTATION),
-    Defect(25, "augmentation knows English only", absent=NO_AUGMENTATION),
+    Defect(
+        21,
+        "one forward pass for every word",
+        (
+            f"{CORRECTED}::test_a_share_of_the_words_is_hidden_in_one_pass",
+            f"{CORRECTED}::test_repeated_words_are_looked_up_once",
+            f"{MASKED}::test_the_decoder_sees_hidden_places_only",
+        ),
+    ),
+    Defect(
+        22,
+        "augmentation without seed and without resume",
+        (f"{STAGE}::test_killed_shared_or_in_other_batches_the_bytes_are_the_same",),
+    ),
+    Defect(
+        23,
+        "augmentation crashes on empty and on long texts",
+        (
+            f"{WORDS}::test_any_text_is_its_words_and_what_stands_between",
+            f"{CORRECTED}::test_a_word_beyond_what_the_model_reads_goes_to_the_next_source",
+            f"{CORRECTED}::test_no_word_to_replace",
+        ),
+    ),
+    Defect(
+        24,
+        "word vectors with blanks or few rows break loading",
+        (
+            "tests/augment/test_vectors_file.py::test_tokens_that_are_no_words_are_left_out",
+            "tests/augment/test_neighbours.py::test_fewer_words_than_asked_for_and_unknown_ones",
+        ),
+    ),
+    Defect(25, "augmentation knows English only", (f"{WORDS}::test_words_marks_and_scripts",)),
     Defect(
         26,
         "several processes never share the student's gradients",
-        absent="training in several processes is not built in this version",
+        ("tests/distill/test_shared_training.py::test_two_processes_distil_as_one_does",),
     ),
     Defect(
         27,
