@@ -154,9 +154,8 @@ def test_two_processes_walk_the_papers_way_as_one_does(
 def test_of_one_row_no_variant_is_made_twice() -> None:
     recipe = settings_with(copies=300, candidates=2)
     train = split_of("shop lamp", "shoe")
-    maker = VariantMaker(
-        train, recipe, tiny_tokenizer(), MAX_LENGTH, fixed_mlm("late", "love"), {}, None
-    )
+    mlm = fixed_mlm("late", "love")
+    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
     made = maker.make(range(2))
     found = [(variant.source_row, variant.texts[0]) for variant in made.variants]
     assert len(found) == len(set(found)) == 8 + 2
