@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory import processes
+from factory.augment.freed_memory import return_freed_memory
 from factory.augment.merging import merge_parts, shard_file
 from factory.augment.parts import (
     part_file,
@@ -109,6 +110,7 @@ def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
         for number, rows in todo:
             made = maker.make(rows)
             write_part(part_file(directory, number), made, train.text_pairs is not None)
+            return_freed_memory()
             progress.advance(len(rows))
 
 

@@ -34,6 +34,9 @@ from factory.errors import RecipeError
 from factory.recipe_augment import AugmentSettings
 
 WORK = "augment_work:work"
+# Rows that differ in one word, so that variants of some are others, or others' variants.
+WORDS = ("shop", "lamp", "shoe", "late", "parcel", "refund", "broken", "love")
+ALIKE = [f"{first} the {second}" for first in WORDS for second in WORDS]
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,17 @@ def test_two_processes_walk_the_papers_way_as_one_does(
     assert contents(shared) == contents(alone)
 
 
+def test_of_one_row_no_variant_is_made_twice() -> None:
+    recipe = settings_with(copies=300, candidates=2)
+    train = split_of("shop lamp", "shoe")
+    mlm = fixed_mlm("late", "love")
+    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
+    made = maker.make(range(2))
+    found = [(variant.source_row, variant.texts[0]) for variant in made.variants]
+    assert len(found) == len(set(found)) == 8 + 2
+    assert made.counts["duplicate"] == made.counts["drawn"] - made.counts["unchanged"] - 10
+
+
 def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: TinyMlm) -> list[Any]:
     """What is left when every text is remembered."""
     maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
@@ -162,12 +176,9 @@ def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: TinyMlm) -> lis
 
 
 def test_no_variant_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: None) -> None:
-    # rows that differ in one word, so that variants of some are others, or others' variants
-    words = ["shop", "lamp", "shoe", "late", "parcel", "refund", "broken", "love"]
-    texts = [f"{first} the {second}" for first in words for second in words]
-    train = split_of(*texts[:50], *texts[:3])
+    train = split_of(*ALIKE[:50], *ALIKE[:3])
     recipe = settings_with(copies=6, candidates=8)
-    mlm = fixed_mlm(*words)
+    mlm = fixed_mlm(*WORDS)
     facts = run(tmp_path, train, recipe, mlm)
     expected = plainly_distinct(train, recipe, mlm)
     found = rows_of(tmp_path)
@@ -254,6 +265,20 @@ def test_a_class_keeps_so_many_variants(tmp_path: Path, small_parts: None) -> No
     index = json.loads((tmp_path / "capped" / "index.json").read_text())
     assert index["facts"]["dropped"]["cap"] == len(everything) - len(found)
     assert index["facts"]["variants"] == len(found) == sum(index["shards"])
+
+
+def test_what_is_dropped_as_a_duplicate_does_not_count_for_the_cap(
+    tmp_path: Path, small_parts: None
+) -> None:
+    train = split_of(*ALIKE[:50])
+    mlm = fixed_mlm(*WORDS)
+    recipe = settings_with(copies=6, candidates=8)
+    left = len(plainly_distinct(train, recipe, mlm))
+    capped_recipe = recipe.model_copy(update={"max_rows_per_class": left - 2})
+    facts = run(tmp_path, train, capped_recipe, mlm)
+    assert facts["dropped"]["duplicate"] > left
+    assert facts["dropped"]["cap"] == 2
+    assert facts["variants"] == left - 2
 
 
 def test_a_set_of_labels_is_a_class_of_its_own(tmp_path: Path, small_parts: None) -> None:
