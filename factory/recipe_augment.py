@@ -22,7 +22,8 @@ class AugmentSettings(Section):
     sources: Annotated[list[CandidateSource], Field(min_length=1)] | None = Field(
         default=None,
         description="who proposes words, the first that knows a word decides; unset: mlm and "
-        "vectors where they are named, then the teacher's own embeddings",
+        "vectors where they are named, then the teacher's own embeddings (not in paper mode "
+        "with vectors)",
     )
     mlm: str | None = Field(
         default=None,
@@ -75,7 +76,10 @@ class AugmentSettings(Section):
             named.append("mlm")
         if self.vectors is not None:
             named.append("vectors")
-        return (*named, "embeddings")
+        # algorithm 1 has no third source
+        return (
+            tuple(named) if self.mode == "paper" and "vectors" in named else (*named, "embeddings")
+        )
 
     @model_validator(mode="after")
     def sources_named(self) -> AugmentSettings:

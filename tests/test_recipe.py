@@ -351,3 +351,37 @@ def test_settings_that_do_not_fit_unlabelled_text_or_the_task(
     changes: dict[str, Any], message: str
 ) -> None:
     assert any(message in line for line in problems_of(changes)), problems_of(changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "order"),
+    [
+        ({}, ("embeddings",)),
+        ({"mlm": "m"}, ("mlm", "embeddings")),
+        ({"mlm": "m", "vectors": "v"}, ("mlm", "vectors", "embeddings")),
+        ({"mlm": "m", "vectors": "v", "mode": "paper"}, ("mlm", "vectors")),
+        ({"mlm": "m", "mode": "paper"}, ("mlm", "embeddings")),
+        ({"mlm": "m", "vectors": "v", "sources": ["vectors", "mlm"]}, ("vectors", "mlm")),
+    ],
+)
+def test_who_proposes_words(settings: dict[str, Any], order: tuple[str, ...]) -> None:
+    recipe = parse_recipe(recipe_tree({"augment": settings}))
+    assert recipe.augment is not None
+    assert recipe.augment.source_order == order
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"sources": ["mlm"]}, 'sources has "mlm", so set augment.mlm'),
+        ({"sources": ["vectors"]}, 'sources has "vectors", so set augment.vectors'),
+        ({"mlm": "m", "sources": ["embeddings"]}, 'augment.mlm is set, so add "mlm" to sources'),
+        ({"mlm": "m", "sources": ["mlm", "mlm"]}, "sources names one source twice"),
+        ({"mode": "paper"}, "takes words from an mlm; set augment.mlm"),
+        ({"mlm": "trained", "mlm_revision": "x"}, "mlm_revision belongs to an mlm on the hub"),
+        ({"copy": 3}, "did you mean augment.copies?"),
+        ({"replace_probability": 0.0}, "augment.replace_probability"),
+    ],
+)
+def test_augmentation_that_cannot_be(settings: dict[str, Any], problem: str) -> None:
+    assert problem in problems_of({"augment": settings})[0]

@@ -76,9 +76,15 @@ def test_every_glue_task_has_both_recipes() -> None:
 
 
 @pytest.mark.parametrize("path", GLUE, ids=lambda path: path.stem)
-def test_a_glue_recipe_names_the_hub_and_validates_without_it(path: Path) -> None:
+def test_a_glue_recipe_names_the_hub_and_validates_without_it(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
-    graph = make_graph(recipe, path.parent)
+    if recipe.augment is not None:
+        assert recipe.augment.vectors is not None
+        vectors = tmp_path / recipe.augment.vectors  # GloVe's file, which everyone brings along
+        vectors.parent.mkdir()
+        vectors.write_text("the 0.1 0.2\n", encoding="utf-8")
+    graph = make_graph(recipe, tmp_path)
+    assert (graph.augmentation is None) == path.stem.endswith("-ours")
     assert graph.teacher_source.identity == "hub:google-bert/bert-base-uncased@main"
     assert graph.start_source is not None
     assert graph.start_source.identity == "hub:huawei-noah/TinyBERT_General_4L_312D@main"
@@ -96,6 +102,10 @@ def test_a_glue_recipe_names_the_hub_and_validates_without_it(path: Path) -> Non
 def test_the_papers_settings(task: str) -> None:
     """Section 4.1, and the schedules of the authors' code."""
     recipe = load_recipe(ROOT / "recipes" / "glue" / f"{task}-paper.toml")
+    augment = recipe.augment
+    assert augment is not None
+    assert (augment.mode, augment.source_order) == ("paper", ("mlm", "vectors"))
+    assert (augment.replace_probability, augment.copies, augment.candidates) == (0.4, 20, 15)
     first, second = recipe.distill.intermediate, recipe.distill.prediction
     assert (first.epochs, first.learning_rate) == (PAPER[task][0], 5e-5)
     assert (first.schedule, first.warmup) == ("constant", 0.0)
