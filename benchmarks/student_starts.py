@@ -15,22 +15,17 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from real_data import real_data_folder
+from two_phases import train_both
 
 from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
-from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import map_layers
-from factory.distill.phase import total_steps
-from factory.distill.phases import intermediate_phase, prediction_phase
-from factory.distill.prediction import teacher_loss, train_prediction
 from factory.distill.student import start_student
 from factory.distill.transfer import transfer_set
-from factory.distill.vocabulary import used_vocabulary
 from factory.environment import keep_freed_memory
 from factory.evaluate import evaluate
 from factory.graph import make_graph
@@ -97,8 +92,6 @@ def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[s
     depth = teacher.model.config.num_hidden_layers
     layer_map = map_layers(SETTINGS.layer_map, shape.layers, depth)
     begun = start_student(shape, None, teacher, layer_map, transfer.rows, SETTINGS.seed)
-    phases = intermediate_phase(SETTINGS), prediction_phase(SETTINGS)
-    first, second = (total_steps(phase, len(transfer.rows)) for phase in phases)
     student = TorchClassifier(begun.model, teacher.tokenizer, teacher.max_length)
     points: list[dict[str, Any]] = []
 
@@ -106,22 +99,8 @@ def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[s
         found = evaluate(student, dataset.dev, dataset.labels).scores["accuracy"].value
         points.append({"steps": steps, "accuracy": found})
 
-    scored(0)
     logits = teacher.logits(transfer.inputs)
-    loss = teacher_loss(teacher.model.config.problem_type, SETTINGS.prediction.temperature)
-    weights = transfer.weights
-    with tempfile.TemporaryDirectory() as scratch:
-        with used_vocabulary(transfer.rows, begun.model.bert, teacher.model.bert) as rows:
-            bert, place = teacher.model.bert, Path(scratch) / "intermediate"
-            own = SETTINGS.intermediate
-            train_intermediate(phases[0], bert, begun, layer_map, rows, weights, own, place, "cpu")
-        begun.model.eval()
-        scored(first)
-        with used_vocabulary(transfer.rows, begun.model.bert) as rows:
-            place = Path(scratch) / "prediction"
-            train_prediction(phases[1], begun.model, logits, loss, rows, weights, place, "cpu")
-        begun.model.eval()
-        scored(first + second)
+    train_both(teacher, logits, transfer, begun, layer_map, SETTINGS, scored)
     return points
 
 
