@@ -47,7 +47,8 @@ class AugmentSettings(Section):
     )
     masked_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.15,
-        description="words of a text hidden from the mlm at once; corrected only, paper: one",
+        description="of a text's words and marks, how many are hidden from the mlm at once, like "
+        "the share it was trained with; corrected only, paper: one word",
     )
     sides: Literal["any", "both", "first", "second"] = Field(
         default="any",

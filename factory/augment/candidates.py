@@ -82,7 +82,7 @@ class Proposer:
 def hidden_together(
     source: SourceRows, words: NDArray[np.int64], settings: AugmentSettings
 ) -> list[list[int]]:
-    """Which words are hidden in the same forward pass: `masked_share` of their text's words.
+    """Which words are hidden in the same forward pass: `masked_share` of all words of their text.
 
     The words of a text that need G passes are taken G at a time in reading order, and each such
     stretch is dealt out over the passes as the seed has it. So neighbours are in one pass only
@@ -91,7 +91,6 @@ def hidden_together(
     Args:
         words: numbers of the words to hide, increasing.
     """
-    sizes = np.bincount(source.segment, minlength=len(source.segment_starts))
     dealt = draws.keys(
         settings.seed, draws.GROUP, source.numbers[words], source.side[words], source.place[words]
     )
@@ -100,7 +99,7 @@ def hidden_together(
     for of_text, order in zip(np.split(words, cuts), np.split(dealt, cuts), strict=True):
         if not len(of_text):
             continue
-        together = max(1, int(settings.masked_share * sizes[source.segment[of_text[0]]]))
+        together = max(1, round(settings.masked_share * len(source.text(of_text[0]).words)))
         passes = -(-len(of_text) // together)
         parts: list[list[int]] = [[] for _ in range(passes)]
         for start in range(0, len(of_text), passes):

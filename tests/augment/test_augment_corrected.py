@@ -166,7 +166,7 @@ def test_words_hidden_together(count: int, share: float, seed: int) -> None:
     groups = hidden_together(source, words, recipe)
     assert groups[0] == [0]
     assert sorted(word for group in groups for word in group) == words.tolist()
-    most = max(1, int(share * count))
+    most = max(1, round(share * count))
     passes = -(-count // most)
     assert len(groups) == 1 + passes
     assert max(map(len, groups)) <= most
@@ -198,6 +198,14 @@ def test_a_share_of_the_words_is_hidden_in_one_pass() -> None:
     recipe = settings_with(replace_probability=1.0, masked_share=0.25)
     draw(split_of("shop lamp shoe parcel late lamp shop shoe"), recipe, mlm)
     assert masks == [2, 2, 2, 2]
+
+
+def test_the_share_is_of_all_words_and_marks() -> None:
+    """Ten of them, four of which may be replaced: two at once."""
+    source = source_of_rows(split_of("the shop , the lamp , a shoe , parcel"))
+    groups = hidden_together(source, np.arange(len(source)), settings_with(masked_share=0.2))
+    assert len(source) == 4
+    assert sorted(map(len, groups)) == [2, 2]
 
 
 def test_a_copy_without_a_change_gets_one() -> None:
