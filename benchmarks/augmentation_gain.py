@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillation import find
-from general_distillation import without_baseline
+from distillation import ROOT, find
 from real_data import real_data_folder
 
 from factory.building import announcing_build, held
@@ -116,6 +115,17 @@ def run_trial(
         results[arm] = {**scores[0], "scores": [one["score"] for one in scores]}
         del results[arm]["score"]
     return results
+
+
+def without_baseline(store: Path, name: str) -> Path:
+    """A copy of a set's recipe that trains no undistilled student and names no unlabelled text."""
+    text = (ROOT / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    left_out = ("min_gain", "baseline", "unlabelled")
+    lines = [line for line in text.splitlines() if not line.startswith(left_out)]
+    file = store / "benchmark-data" / name / "without-baseline.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
 
 
 def run_arm(recipe_file: Path, settings: list[str], trial: Trial, store: Path) -> dict[str, Any]:
