@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from factory.version import VERSION
 
 if TYPE_CHECKING:
     from factory.data.dataset import Task
+    from factory.recipe import Recipe
+    from factory.store import Store
 
 DEFAULT_STORE = Path("runs")
 
@@ -161,16 +163,12 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
 @device_option
 def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
-    from factory.environment import keep_freed_memory, prepare_libraries
     from factory.pipeline import run as run_pipeline
-    from factory.recipe_file import load_recipe
     from factory.report import result_table
     from factory.store import Store
     from serving.bundle import read_manifest
 
-    parsed = load_recipe(recipe, overrides)
-    prepare_libraries()
-    keep_freed_memory()
+    parsed = _load_for_work(recipe, overrides)
     with processes.process_group(device):
         bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
     if processes.from_environment().first:
@@ -189,18 +187,9 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     Only the section [general] and the student's shape are used, no labelled data. The folder can
     be the student.start of any recipe.
     """
-    from factory.environment import keep_freed_memory, prepare_libraries
     from factory.partial_runs import run_general
-    from factory.recipe_file import load_recipe
-    from factory.store import Store
 
-    parsed = load_recipe(recipe, overrides)
-    prepare_libraries()
-    keep_freed_memory()
-    with processes.process_group(device):
-        student = run_general(parsed, recipe.parent, Store(store), device)
-    if processes.from_environment().first:
-        click.echo(student)
+    _print_folder(run_general, recipe, overrides, store, device)
 
 
 @main.command()
@@ -214,18 +203,9 @@ def mlm(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> N
     For augmentation with a BERT that has no such head; the section [mlm] says how. The folder can
     be the augment.mlm of any recipe; augment.mlm = "trained" does this step in a run.
     """
-    from factory.environment import keep_freed_memory, prepare_libraries
     from factory.partial_runs import run_mlm
-    from factory.recipe_file import load_recipe
-    from factory.store import Store
 
-    parsed = load_recipe(recipe, overrides)
-    prepare_libraries()
-    keep_freed_memory()
-    with processes.process_group(device):
-        folder = run_mlm(parsed, recipe.parent, Store(store), device)
-    if processes.from_environment().first:
-        click.echo(folder)
+    _print_folder(run_mlm, recipe, overrides, store, device)
 
 
 @main.command()
@@ -243,26 +223,19 @@ def augment(
     recipe: Path, overrides: tuple[str, ...], store: Path, device: str, preview: int | None
 ) -> None:
     """Make the variants of the training rows of RECIPE; prints the folder of Parquet files."""
-    from factory.environment import keep_freed_memory, prepare_libraries
     from factory.partial_runs import preview_augmentation, run_augment
-    from factory.recipe_file import load_recipe
     from factory.store import Store
 
-    parsed = load_recipe(recipe, overrides)
-    prepare_libraries()
-    keep_freed_memory()
-    if preview is not None:
-        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        place = Store(store)
-        for line in preview_augmentation(
-            parsed, recipe.parent, place, preview, device, colours=colours
-        ):
-            click.echo(line)
+    if preview is None:
+        _print_folder(run_augment, recipe, overrides, store, device)
         return
-    with processes.process_group(device):
-        folder = run_augment(parsed, recipe.parent, Store(store), device)
-    if processes.from_environment().first:
-        click.echo(folder)
+    parsed = _load_for_work(recipe, overrides)
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    place = Store(store)
+    for line in preview_augmentation(
+        parsed, recipe.parent, place, preview, device, colours=colours
+    ):
+        click.echo(line)
 
 
 @main.command()
@@ -368,6 +341,34 @@ def doctor(as_json: bool) -> None:
             click.echo(line)
     if examination.errors:
         raise SystemExit(EXIT_ERROR)
+
+
+def _load_for_work(recipe: Path, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe, and this process made ready for models."""
+    from factory.environment import keep_freed_memory, prepare_libraries
+    from factory.recipe_file import load_recipe
+
+    parsed = load_recipe(recipe, overrides)
+    prepare_libraries()
+    keep_freed_memory()
+    return parsed
+
+
+def _print_folder(
+    make: Callable[[Recipe, Path, Store, str], Path],
+    recipe: Path,
+    overrides: tuple[str, ...],
+    store: Path,
+    device: str,
+) -> None:
+    """Run a part of the pipeline in all processes; the first prints the folder it made."""
+    from factory.store import Store
+
+    parsed = _load_for_work(recipe, overrides)
+    with processes.process_group(device):
+        folder = make(parsed, recipe.parent, Store(store), device)
+    if processes.from_environment().first:
+        click.echo(folder)
 
 
 @contextlib.contextmanager
