@@ -2,7 +2,8 @@
 
     FACTORY_REAL_DATA=... python benchmarks/general_distillation.py [--tokens 150000] [--store runs]
 
-Runs recipes/quickstart.toml (one epoch of each phase, so that the start matters) from four starts:
+Runs recipes/quickstart.toml (one intermediate epoch, so that the start matters, and three of
+the prediction phase at 2e-4, so that a random classifier learns something) from four starts:
 random weights, the same after general distillation, the start derived from the fine-tuned teacher,
 and the one derived from the teacher before its fine-tuning after general distillation. General
 distillation passes once over the first tokens of corpora/us-gov-web.txt.gz. Prints a table and
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     real_data = real_data_folder()
-    settings = ["distill.intermediate.epochs=1.0", "distill.prediction.epochs=1.0"]
+    settings = ["distill.intermediate.epochs=1.0", "distill.prediction.epochs=3.0"]
+    settings += ["distill.prediction.learning_rate=2e-4"]
     settings += ["gate.min_retention=0.01", "quantize.variants=['fp32']"]
     corpus = [f"general.corpus={real_data / CORPUS}", f"general.max_tokens={arguments.tokens}"]
     corpus += ["general.documents=blank_lines"]
