@@ -133,9 +133,14 @@ def test_pieces_and_special_tokens_are_no_words_but_the_word_itself_and_marks_ar
 
 def test_words_of_several_pieces_come_from_the_other_sources_in_order() -> None:
     recipe = AugmentSettings(
-        mode="paper", mlm="any", vectors="any", copies=3, replace_probability=1.0, candidates=1
+        mode="paper",
+        sources=["mlm", "vectors", "embeddings"],
+        mlm="any",
+        vectors="any",
+        copies=3,
+        replace_probability=1.0,
+        candidates=1,
     )
-    assert recipe.source_order == ("mlm", "vectors", "embeddings")
     drawn = draw(
         split_of("Lamps shops parcels shop"),
         recipe,
