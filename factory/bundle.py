@@ -12,15 +12,20 @@ from msgspec import UNSET
 
 from factory.data.dataset import Dataset
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
+from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, VariantName
 from factory.thresholds import Thresholds
 from factory.versions import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
 
 # Names that transformers.js, optimum and text-embeddings-inference look for.
-VARIANT_FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
-# Dynamic quantization scales activations over the whole batch, so neighbours change an answer.
-NEIGHBOUR_INDEPENDENT = {"fp32": True, "int8": False}
+SHIPPED_FILES: Mapping[VariantName, str] = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "int8": "onnx/model_quantized.onnx",
+    "int8-rows": "onnx/model_quantized.onnx",
+    "int8-static": "onnx/model_quantized.onnx",
+}
 # Both are written later; with a dot before it, what a killed run left of them.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
 MODEL_FILES = (
@@ -47,39 +52,64 @@ class BundleParts:
     thresholds: Thresholds | None = None
 
 
-def copy_files(directory: Path, model_directory: Path, variants: Mapping[str, Path]) -> None:
+def copy_files(
+    directory: Path, model_directory: Path, variants: Mapping[VariantName, Path]
+) -> None:
     """Put tokenizer, configuration and ONNX files into place, in the layout of the ecosystem.
 
-    `model.safetensors` stays out: a bundle serves, and the plain model stands in the store.
+    Each variant has a file of its own until one of them is chosen. `model.safetensors` stays out:
+    a bundle serves, and the plain model stands in the store.
     """
-    (directory / "onnx").mkdir(exist_ok=True)
+    shutil.rmtree(directory / "onnx", ignore_errors=True)
+    (directory / "onnx").mkdir()
     for name in MODEL_FILES:
         if (model_directory / name).is_file():
             shutil.copyfile(model_directory / name, directory / name)
     for variant, file in variants.items():
-        shutil.copyfile(file, directory / VARIANT_FILES[variant])
+        shutil.copyfile(file, directory / candidate_file(variant))
 
 
-def open_variant(directory: Path, parts: BundleParts, variant: str) -> Predictor:
-    """Open an assembled bundle with `variant` as the served model, checksums verified.
+def candidate_file(variant: VariantName) -> str:
+    """Where a variant stands while all of them are compared."""
+    return f"onnx/candidate_{variant}.onnx"
+
+
+def ship_only(directory: Path, chosen: VariantName) -> str:
+    """Keep the chosen variant and fp32 under the names others look for; returns the chosen's.
+
+    Tools that take any file of a known name must not find one that the gate refused.
+    """
+    for variant in dict.fromkeys(("fp32", chosen)):
+        (directory / candidate_file(variant)).replace(directory / SHIPPED_FILES[variant])
+    for left in (directory / "onnx").glob("candidate_*"):
+        left.unlink()
+    return SHIPPED_FILES[chosen]
+
+
+def open_candidate(
+    directory: Path, parts: BundleParts, variant: VariantName, threads: int = 1
+) -> Predictor:
+    """Open an assembled bundle with a candidate as the served model, checksums verified.
 
     This is the served path: tokenizer, truncation, session settings and batching are the
     server's, so a score taken through it is the score that will be served.
     """
-    write_manifest(directory, make_manifest(directory, parts, variant))
-    return Predictor.open(directory)
+    manifest = make_manifest(directory, parts, variant, candidate_file(variant))
+    write_manifest(directory, manifest)
+    return Predictor.open(directory, threads=threads)
 
 
 def make_manifest(
     directory: Path,
     parts: BundleParts,
-    variant: str,
+    variant: VariantName,
+    file: str,
     *,
     scores: Mapping[str, Any] | None = None,
     measurements: Mapping[str, Any] | None = None,
     gate: list[dict[str, Any]] | None = None,
 ) -> Manifest:
-    """The manifest of the assembled files with `variant` as the served model."""
+    """The manifest of the assembled files with `variant`, in `file`, as the served model."""
     files = [
         file.relative_to(directory).as_posix()
         for file in sorted(directory.rglob("*"))
@@ -94,12 +124,12 @@ def make_manifest(
         text_pair=parts.dataset.train.text_pairs is not None,
         max_length=parts.max_length,
         model=ModelFile(
-            file=VARIANT_FILES[variant],
+            file=file,
             variant=variant,
             inputs=list(INPUT_NAMES),
             output=OUTPUT_NAME,
             opset=parts.opset,
-            neighbour_independent=NEIGHBOUR_INDEPENDENT[variant],
+            neighbour_independent=variant in NEIGHBOUR_INDEPENDENT,
         ),
         files=describe_files(directory, files),
         scores=dict(scores or {}),

@@ -20,8 +20,9 @@ class Measured:
     Args:
         value, teacher, baseline, student: the gate's metric on the gate's split.
         class_recalls: recall per label.
+        agreement: share of the split's rows labelled as the fp32 file labels them.
         size_bytes: of the ONNX file.
-        latency_ms: p50 at batch 1 with one thread.
+        latency_ms: p50 at the shape of section [target].
     """
 
     value: float
@@ -29,6 +30,7 @@ class Measured:
     baseline: float | None = None
     student: float | None = None
     class_recalls: Mapping[str, float] | None = None
+    agreement: float | None = None
     size_bytes: int | None = None
     latency_ms: float | None = None
 
@@ -84,13 +86,18 @@ def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list
         drop = measured.student - value
         limit = settings.max_quantization_drop
         results.append(_at_most("max_quantization_drop", label, drop, limit))
+    if measured.agreement is not None:
+        label = "rows labelled as by the fp32 file"
+        results.append(
+            _at_least("min_agreement", label, measured.agreement, settings.min_agreement)
+        )
     if measured.size_bytes is not None:
         size = float(measured.size_bytes)
         results.append(
             _at_most("max_size_bytes", "bytes of the file", size, settings.max_size_bytes)
         )
     if measured.latency_ms is not None:
-        label = "milliseconds at batch 1, p50"
+        label = "milliseconds at the target's shape, p50"
         results.append(
             _at_most("max_latency_ms", label, measured.latency_ms, settings.max_latency_ms)
         )

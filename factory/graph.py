@@ -29,9 +29,9 @@ MULTILABEL_VERSION = 2  # of teachers of this task
 DISTILL_VERSION = 3
 BASELINE_VERSION = 3
 EVALUATE_VERSION = 2
-EXPORT_VERSION = 1
-QUANTIZE_VERSION = 1
-BUNDLE_VERSION = 1
+EXPORT_VERSION = 2
+QUANTIZE_VERSION = 2
+BUNDLE_VERSION = 2
 
 # These decide the unlabelled stage and no other: adding such text must not cost a teacher.
 UNLABELLED_KEYS = ("unlabelled", "unlabelled_split", "unlabelled_limit")
@@ -284,19 +284,22 @@ def _shipping_steps(
     )
     inputs = {**models, "evaluation": evaluate.fingerprint, "onnx": export.fingerprint}
     quantize = None
-    if "int8" in recipe.quantize.variants:
+    forms = recipe.quantize.forms(recipe.target.hardware)
+    if forms:
+        how = _without(sections["quantize"], "variants")
         quantize = Step(
             "quantize",
             QUANTIZE_VERSION,
-            {"quantize": {"per_channel": recipe.quantize.per_channel}},
-            {"onnx": export.fingerprint},
+            {"quantize": {**how, "forms": list(forms)}, "data": export.settings["data"]},
+            {"onnx": export.fingerprint, "data": models["data"]},
         )
-        inputs["int8"] = quantize.fingerprint
+        inputs["variants"] = quantize.fingerprint
     settings = {
         "name": recipe.name,
         "gate": sections["gate"],
         "teacher": {"min_margin": recipe.teacher.min_margin},
         "quantize": {"variants": recipe.quantize.variants},
+        "target": sections["target"],
     }
     return export, quantize, Step("bundle", BUNDLE_VERSION, settings, inputs)
 

@@ -12,6 +12,7 @@ from factory.errors import GateFailedError
 from factory.graph import Graph, make_graph
 from factory.progress import say
 from factory.recipe import Recipe
+from factory.recipe_shipping import VariantName
 from factory.stage_groups import (
     build_augmented,
     build_data,
@@ -72,10 +73,13 @@ def _run_stages(
     onnx = build(
         graph.export, lambda here: stages.export(here, student, evaluation, recipe, dataset())
     )
-    variants = {"fp32": onnx.directory / "model.onnx"}
+    plain = onnx.directory / "model.onnx"
+    variants: dict[VariantName, Path] = {"fp32": plain}
     if graph.quantize is not None:
-        int8 = build(graph.quantize, lambda here: stages.quantize(here, variants["fp32"], recipe))
-        variants["int8"] = int8.directory / "model.onnx"
+        made = build(
+            graph.quantize, lambda here: stages.quantize(here, plain, student, recipe, dataset())
+        )
+        variants |= stages.variant_files(made, recipe)
 
     artifacts = {"data": data, **models, "evaluation": evaluation, "onnx": onnx}
     try:

@@ -17,12 +17,14 @@ from factory.recipe_section import (
     PositiveInt,
     Section,
 )
+from factory.recipe_shipping import ExportSettings as ExportSettings
+from factory.recipe_shipping import QuantizeSettings as QuantizeSettings
+from factory.recipe_shipping import TargetSettings as TargetSettings
 
 ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
 RegressionMetric = Literal["spearman", "pearson"]
 MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 Schedule = Literal["linear", "constant"]
-VariantName = Literal["fp32", "int8"]
 
 # The metrics of each task; the first is the one a gate without gate.metric looks at.
 TASK_METRICS: Mapping[str, tuple[str, ...]] = {
@@ -248,26 +250,14 @@ class GateSettings(Section):
     max_quantization_drop: Fraction = Field(
         default=0.01, description="student in torch minus shipped variant"
     )
+    min_agreement: Fraction | None = Field(
+        default=None,
+        description="share of the split's rows that the shipped variant labels as fp32 does",
+    )
     max_size_bytes: PositiveInt | None = Field(default=None, description="of the shipped ONNX file")
     max_latency_ms: PositiveFloat | None = Field(
-        default=None, description="p50 of the shipped variant, batch 1, one thread, dev texts"
+        default=None, description="p50 of the shipped variant at the shape of section [target]"
     )
-
-
-class ExportSettings(Section):
-    """The ONNX file."""
-
-    opset: Annotated[int, Field(ge=14, le=20)] = 17
-    atol: PositiveFloat = Field(
-        default=1e-4, description="largest difference of a logit from torch"
-    )
-
-
-class QuantizeSettings(Section):
-    """The forms to try; the first that passes gate 2 ships."""
-
-    variants: Annotated[list[VariantName], Field(min_length=1)] = Field(default=["int8"])
-    per_channel: bool = Field(default=True, description="one weight scale per output channel")
 
 
 class Recipe(Section):
@@ -285,6 +275,7 @@ class Recipe(Section):
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
     quantize: QuantizeSettings = QuantizeSettings()
+    target: TargetSettings = TargetSettings()
 
     @property
     def metric(self) -> str:
@@ -321,8 +312,9 @@ class Recipe(Section):
             raise ValueError("teacher.class_weights needs data.task = classification")
         if self.teacher.class_weights != "none" and not self.teacher.fine_tune:
             raise ValueError("teacher.class_weights needs teacher.fine_tune = true")
-        if gate.min_class_recall is not None and self.data.task == "regression":
-            raise ValueError("gate.min_class_recall needs data.task = classification or multilabel")
+        for rule in ("min_class_recall", "min_agreement"):
+            if getattr(gate, rule) is not None and self.data.task == "regression":
+                raise ValueError(f"gate.{rule} needs data.task = classification or multilabel")
         if self.student.start == "general" and self.general is None:
             raise ValueError(
                 'student.start = "general" needs the section [general] with a corpus; '

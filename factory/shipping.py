@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from factory import gate
-from factory.bundle import VARIANT_FILES, BundleParts, copy_files, make_manifest, open_variant
-from factory.classifier import load_torch_classifier
+from factory.bundle import BundleParts, copy_files, make_manifest, ship_only
+from factory.candidates import Candidates, measure_candidates
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
-from factory.evaluate import Evaluation, evaluate, share_alike, thresholds_of
-from factory.latency import Latency, measure_latency
+from factory.evaluate import Evaluation, share_alike, thresholds_of
+from factory.latency import Latency
+from factory.machine import machine_facts
 from factory.progress import say
 from factory.recipe import Recipe
+from factory.recipe_shipping import (
+    AUTO_VARIANTS,
+    NEIGHBOUR_INDEPENDENT,
+    Hardware,
+    TargetSettings,
+    VariantName,
+)
 from factory.report import model_card
 from factory.store import Artifact
 from serving.bundle import write_manifest
@@ -30,7 +38,7 @@ def ship(
     recipe: Recipe,
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
-    variants: Mapping[str, Path],
+    variants: Mapping[VariantName, Path],
 ) -> dict[str, Any]:
     """Assemble the bundle in `directory` and let gate 2 choose the variant it serves.
 
@@ -43,27 +51,29 @@ def ship(
     """
     copy_files(directory, artifacts["student"].directory / "model", variants)
     parts = _parts(fingerprint, recipe, dataset, artifacts)
-    positive = recipe.gate.positive_label
-    evaluations, predictors = _score_variants(directory, parts, variants, positive)
-    latencies = _latencies(artifacts, recipe, dataset, predictors)
+    candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
+    order = choose_order(recipe.quantize.variants, recipe.target.hardware, candidates.latencies)
     verdicts = {
         variant: gate.check_rules(
-            recipe.gate,
-            recipe.metric,
-            _measured(directory, variant, recipe, artifacts, evaluations[variant], latencies),
+            recipe.gate, recipe.metric, _measured(variant, recipe, artifacts, candidates)
         )
-        for variant in map(str, dict.fromkeys(recipe.quantize.variants))
+        for variant in order
     }
     chosen = _choose(verdicts)
     rules = [result.facts() for result in verdicts[chosen]]
-    scores = _scores(artifacts["evaluation"].facts, evaluations)
-    measurements = _measurements(directory, artifacts, evaluations, latencies, variants)
+    scores = _scores(artifacts["evaluation"].facts, candidates.evaluations)
+    measurements = {
+        **_measurements(recipe, artifacts, candidates),
+        "variants": _verdict_facts(verdicts),
+        "choice": _reason(recipe, verdicts, chosen),
+    }
+    file = ship_only(directory, chosen)
     manifest = make_manifest(
-        directory, parts, chosen, scores=scores, measurements=measurements, gate=rules
+        directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules
     )
     (directory / "README.md").write_text(model_card(manifest), encoding="utf-8")
     manifest = make_manifest(
-        directory, parts, chosen, scores=scores, measurements=measurements, gate=rules
+        directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules
     )
     write_manifest(directory, manifest)
     Predictor.open(directory)  # the very bytes that are published, verified once more
@@ -72,6 +82,26 @@ def ship(
         "gate": rules,
         "size_bytes": manifest.files[manifest.model.file].size_bytes,
     }
+
+
+def choose_order(
+    wanted: Sequence[VariantName] | Literal["auto"],
+    hardware: Hardware,
+    latencies: Mapping[str, Latency],
+) -> list[VariantName]:
+    """The variants in the order in which they are tried.
+
+    A recipe's own list is its order. "auto" puts the fastest first, behind them a form whose
+    answers depend on a text's neighbours, and last fp32, which is exact.
+    """
+    if wanted != "auto":
+        return list(dict.fromkeys(wanted))
+
+    def rank(variant: VariantName) -> tuple[bool, bool, float]:
+        dependent = variant not in NEIGHBOUR_INDEPENDENT
+        return variant == "fp32", dependent, latencies[variant].p50_ms
+
+    return sorted(AUTO_VARIANTS[hardware], key=rank)
 
 
 def _parts(
@@ -90,66 +120,29 @@ def _parts(
     )
 
 
-def _score_variants(
-    directory: Path,
-    parts: BundleParts,
-    variants: Mapping[str, Path],
-    positive_label: str | None,
-) -> tuple[dict[str, dict[str, Evaluation]], dict[str, Predictor]]:
-    """Evaluation per variant and split, through the server's tokenizer and session."""
-    evaluations: dict[str, dict[str, Evaluation]] = {}
-    predictors = {}
-    thresholds = parts.thresholds
-    for variant in variants:
-        predictor = open_variant(directory, parts, variant)
-        predictors[variant] = predictor
-        if thresholds is not None and predictor.thresholds is not None:  # as they will be served
-            thresholds = replace(thresholds, values=predictor.thresholds)
-        evaluations[variant] = {
-            split.name: evaluate(predictor, split, parts.dataset.labels, thresholds, positive_label)
-            for split in parts.dataset.splits()[1:]
-        }
-    return evaluations, predictors
-
-
-def _latencies(
-    artifacts: Mapping[str, Artifact],
-    recipe: Recipe,
-    dataset: Dataset,
-    predictors: Mapping[str, Predictor],
-) -> dict[str, Latency]:
-    runners = {
-        name: load_torch_classifier(
-            artifacts[name].directory / "model", recipe.data.max_length
-        ).logits
-        for name in ("teacher", "student")
-    }
-    served = {variant: predictor.logits for variant, predictor in predictors.items()}
-    return measure_latency({**runners, **served}, dataset.dev.inputs())
-
-
 def _measured(
-    directory: Path,
-    variant: str,
+    variant: VariantName,
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
-    evaluation: Mapping[str, Evaluation],
-    latencies: Mapping[str, Latency],
+    candidates: Candidates,
 ) -> gate.Measured:
     """What gate 2 looks at: gate 1's teacher and baseline, this variant's everything else."""
     of_student = gate.measured_student(recipe, artifacts["evaluation"].facts)
-    result = evaluation[recipe.gate.split]
+    split = recipe.gate.split
+    result = candidates.evaluations[variant][split]
+    fp32 = candidates.evaluations["fp32"][split]
     return replace(
         of_student,
         value=result.scores[recipe.metric].value,
         student=of_student.value,
         class_recalls=gate.class_recalls(result.per_class),
-        size_bytes=(directory / VARIANT_FILES[variant]).stat().st_size,
-        latency_ms=latencies[variant].p50_ms,
+        agreement=share_alike(result.predicted, fp32.predicted),
+        size_bytes=candidates.size_bytes[variant],
+        latency_ms=candidates.latencies[variant].p50_ms,
     )
 
 
-def _choose(verdicts: Mapping[str, list[gate.RuleResult]]) -> str:
+def _choose(verdicts: Mapping[VariantName, list[gate.RuleResult]]) -> VariantName:
     """The first variant that passes every rule.
 
     Raises:
@@ -169,7 +162,7 @@ def _choose(verdicts: Mapping[str, list[gate.RuleResult]]) -> str:
 
 
 def _scores(
-    evaluation: Mapping[str, Any], evaluations: Mapping[str, Mapping[str, Evaluation]]
+    evaluation: Mapping[str, Any], evaluations: Mapping[VariantName, Mapping[str, Evaluation]]
 ) -> dict[str, Any]:
     """Every model's scores by split, torch models first."""
     torch_scores = {
@@ -179,7 +172,7 @@ def _scores(
         for model, splits in evaluation.items()
     }
     served_scores = {
-        variant: {
+        str(variant): {
             split: {
                 "rows": result.rows,
                 **{metric: asdict(score) for metric, score in result.scores.items()},
@@ -192,18 +185,15 @@ def _scores(
 
 
 def _measurements(
-    directory: Path,
-    artifacts: Mapping[str, Artifact],
-    evaluations: Mapping[str, Mapping[str, Evaluation]],
-    latencies: Mapping[str, Latency],
-    variants: Mapping[str, Path],
+    recipe: Recipe, artifacts: Mapping[str, Artifact], candidates: Candidates
 ) -> dict[str, Any]:
-    sizes = {
+    sizes: dict[str, int] = {
         name: (artifacts[name].directory / "model" / "model.safetensors").stat().st_size
         for name in ("teacher", "student", "baseline")
         if name in artifacts
     }
-    sizes |= {variant: (directory / VARIANT_FILES[variant]).stat().st_size for variant in variants}
+    sizes.update(candidates.size_bytes.items())
+    evaluations = candidates.evaluations
     agreement = {
         variant: {
             split: share_alike(result.predicted, evaluations["fp32"][split].predicted)
@@ -213,11 +203,46 @@ def _measurements(
     }
     return {
         "size_bytes": sizes,
-        "latency": {name: latency.facts() for name, latency in latencies.items()},
-        "latency_conditions": "text to logits, batch 1, one thread, dev texts, this machine's CPU",
+        "latency": {name: latency.facts() for name, latency in candidates.latencies.items()},
+        "latency_conditions": _conditions(recipe.target),
+        "machine": machine_facts(),
         "label_agreement_with_fp32": agreement,
         "parameters": {
             "teacher": artifacts["teacher"].facts["parameters"],
             "student": artifacts["student"].facts["parameters"],
         },
     }
+
+
+def _conditions(target: TargetSettings) -> str:
+    texts = "dev texts" if target.tokens is None else f"texts of {target.tokens} tokens"
+    threads = "one thread" if target.threads == 1 else f"{target.threads} threads"
+    return f"text to logits, batch {target.batch_size}, {threads}, {texts}, this machine's CPU"
+
+
+def _verdict_facts(
+    verdicts: Mapping[VariantName, list[gate.RuleResult]],
+) -> dict[str, Any]:
+    """What gate 2 said of each variant it looked at, in the order of preference."""
+    return {
+        variant: {
+            "neighbour_independent": variant in NEIGHBOUR_INDEPENDENT,
+            "passed": all(result.passed for result in results),
+            "failed_rules": [result.text for result in results if not result.passed],
+        }
+        for variant, results in verdicts.items()
+    }
+
+
+def _reason(
+    recipe: Recipe, verdicts: Mapping[VariantName, list[gate.RuleResult]], chosen: VariantName
+) -> str:
+    order = list(verdicts)
+    how = (
+        "the fastest first, then what depends on neighbours, then the exact one"
+        if recipe.quantize.variants == "auto"
+        else "the recipe's order"
+    )
+    before = order[: order.index(chosen)]
+    failed = f"; failed before it: {', '.join(before)}" if before else ""
+    return f"{chosen}: the first of {', '.join(order)} ({how}) that passes{failed}"

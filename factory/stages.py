@@ -14,6 +14,7 @@ from factory.graph import Graph
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import Recipe
+from factory.recipe_shipping import VariantName
 from factory.store import Artifact
 
 if TYPE_CHECKING:
@@ -215,11 +216,21 @@ def export(
     }
 
 
-def quantize(here: Path, source: Path, recipe: Recipe) -> Facts:
-    """Write the int8 form."""
-    from factory.export.quantize import quantize_int8
+def quantize(
+    here: Path, source: Path, student: Artifact, recipe: Recipe, dataset: Dataset
+) -> Facts:
+    """Write every form of the fp32 file that the recipe asks for."""
+    from factory.export.variants import write_variants
 
-    return quantize_int8(source, here / "model.onnx", recipe.quantize.per_channel)
+    forms = recipe.quantize.forms(recipe.target.hardware)
+    model = open_model(student, recipe, "cpu")
+    return write_variants(here, source, forms, recipe.quantize, model, dataset.train)
+
+
+def variant_files(quantized: Artifact, recipe: Recipe) -> dict[VariantName, Path]:
+    """The files that `quantize` wrote."""
+    forms = recipe.quantize.forms(recipe.target.hardware)
+    return {name: quantized.directory / f"{name}.onnx" for name in forms}
 
 
 def bundle(
@@ -228,7 +239,7 @@ def bundle(
     recipe: Recipe,
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
-    variants: Mapping[str, Path],
+    variants: Mapping[VariantName, Path],
 ) -> Facts:
     """Assemble the bundle and pass it through gate 2."""
     from factory.shipping import ship

@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 from tiny_line import Line, stage_directory
 
-from factory.bundle import BundleParts, copy_files, make_manifest, open_variant
+from factory.bundle import (
+    BundleParts,
+    candidate_file,
+    copy_files,
+    make_manifest,
+    open_candidate,
+    ship_only,
+)
 from factory.data.dataset import Dataset, read_dataset
+from factory.recipe_shipping import VariantName
 from serving.bundle import read_manifest, verify_files, write_manifest
 from serving.errors import BundleError
 
@@ -24,11 +32,11 @@ def model(line: Line) -> Path:
 
 
 @pytest.fixture
-def variants(line: Line) -> dict[str, Path]:
+def variants(line: Line) -> dict[VariantName, Path]:
     """Both ONNX files."""
     return {
         "fp32": stage_directory(line.store, "export") / "model.onnx",
-        "int8": stage_directory(line.store, "quantize") / "model.onnx",
+        "int8": stage_directory(line.store, "quantize") / "int8.onnx",
     }
 
 
@@ -53,24 +61,45 @@ def files_below(directory: Path) -> set[str]:
     }
 
 
-def test_layout(tmp_path: Path, model: Path, variants: dict[str, Path]) -> None:
+def test_layout(tmp_path: Path, model: Path, variants: dict[VariantName, Path]) -> None:
     copy_files(tmp_path, model, variants)
     assert files_below(tmp_path) == {
         "config.json",
-        "onnx/model.onnx",
-        "onnx/model_quantized.onnx",
+        "onnx/candidate_fp32.onnx",
+        "onnx/candidate_int8.onnx",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "vocab.txt",
     }
-    for name, file in (("model", "fp32"), ("model_quantized", "int8")):
-        copied = (tmp_path / "onnx" / f"{name}.onnx").read_bytes()
-        assert copied == variants[file].read_bytes()
+    for name, file in variants.items():
+        assert (tmp_path / candidate_file(name)).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shipped"),
+    [
+        ("int8", {"model.onnx": "fp32", "model_quantized.onnx": "int8"}),
+        ("fp32", {"model.onnx": "fp32"}),
+    ],
+)
+def test_only_the_chosen_variant_and_fp32_ship(
+    tmp_path: Path,
+    model: Path,
+    variants: dict[VariantName, Path],
+    chosen: VariantName,
+    shipped: dict[str, VariantName],
+) -> None:
+    copy_files(tmp_path, model, variants)
+    file = ship_only(tmp_path, chosen)
+    assert shipped[Path(file).name] == chosen
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} == set(shipped)
+    for name, variant in shipped.items():
+        assert (tmp_path / "onnx" / name).read_bytes() == variants[variant].read_bytes()
 
 
 def test_copying_twice_gives_the_same(
-    tmp_path: Path, model: Path, variants: dict[str, Path]
+    tmp_path: Path, model: Path, variants: dict[VariantName, Path]
 ) -> None:
     copy_files(tmp_path, model, variants)
     once = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
@@ -86,14 +115,15 @@ def test_the_published_tokenizer_pads_and_cuts_nothing(line: Line) -> None:
 
 
 def test_manifest_lists_every_file_with_its_hash(
-    tmp_path: Path, model: Path, variants: dict[str, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
 ) -> None:
     copy_files(tmp_path, model, variants)
+    file = ship_only(tmp_path, "int8")
     (tmp_path / "README.md").write_text("card", encoding="utf-8")
     listed = files_below(tmp_path)
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
     (tmp_path / "artifact.json").write_text("{}", encoding="utf-8")
-    manifest = make_manifest(tmp_path, parts, "int8", gate=[{"rule": "x"}], scores={"a": 1})
+    manifest = make_manifest(tmp_path, parts, "int8", file, gate=[{"rule": "x"}], scores={"a": 1})
     assert set(manifest.files) == listed
     for name, record in manifest.files.items():
         content = (tmp_path / name).read_bytes()
@@ -108,24 +138,20 @@ def test_manifest_lists_every_file_with_its_hash(
     verify_files(tmp_path, manifest)
 
 
-@pytest.mark.parametrize(
-    ("variant", "file", "neighbour_independent"),
-    [("fp32", "onnx/model.onnx", True), ("int8", "onnx/model_quantized.onnx", False)],
-)
+@pytest.mark.parametrize(("variant", "neighbour_independent"), [("fp32", True), ("int8", False)])
 def test_a_variant_opened_is_that_file_through_the_servers_code(
     tmp_path: Path,
     model: Path,
-    variants: dict[str, Path],
+    variants: dict[VariantName, Path],
     parts: BundleParts,
-    variant: str,
-    file: str,
+    variant: VariantName,
     neighbour_independent: bool,
 ) -> None:
     from tiny_models import open_tiny
 
     copy_files(tmp_path, model, variants)
-    predictor = open_variant(tmp_path, parts, variant)
-    assert predictor.manifest.model.file == file
+    predictor = open_candidate(tmp_path, parts, variant)
+    assert predictor.manifest.model.file == candidate_file(variant)
     assert predictor.manifest.model.variant == variant
     assert predictor.manifest.model.neighbour_independent is neighbour_independent
     texts = parts.dataset.dev.texts
@@ -135,32 +161,33 @@ def test_a_variant_opened_is_that_file_through_the_servers_code(
 
 
 def test_pairs_are_marked(
-    tmp_path: Path, model: Path, variants: dict[str, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
 ) -> None:
     from dataclasses import replace
 
     train = replace(parts.dataset.train, text_pairs=["x"] * len(parts.dataset.train))
     dataset: Dataset = replace(parts.dataset, train=train)
     copy_files(tmp_path, model, variants)
-    assert make_manifest(tmp_path, replace(parts, dataset=dataset), "fp32").text_pair
+    file = candidate_file("fp32")
+    assert make_manifest(tmp_path, replace(parts, dataset=dataset), "fp32", file).text_pair
 
 
 def test_what_a_kill_left_of_a_manifest_is_no_part_of_the_bundle(
-    tmp_path: Path, model: Path, variants: dict[str, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
 ) -> None:
     copy_files(tmp_path, model, variants)
     (tmp_path / ".manifest.json.partial").write_text("{", encoding="utf-8")
     (tmp_path / ".artifact.json.tmp").write_text("{", encoding="utf-8")
-    predictor = open_variant(tmp_path, parts, "int8")
+    predictor = open_candidate(tmp_path, parts, "int8")
     assert not [name for name in predictor.manifest.files if name.startswith(".")]
 
 
 def test_wrong_labels_are_found_when_the_variant_is_opened(
-    tmp_path: Path, model: Path, variants: dict[str, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
 ) -> None:
     from dataclasses import replace
 
     copy_files(tmp_path, model, variants)
     dataset: Any = replace(parts.dataset, labels=("a", "b", "c", "d"))
     with pytest.raises(BundleError):
-        open_variant(tmp_path, replace(parts, dataset=dataset), "fp32")
+        open_candidate(tmp_path, replace(parts, dataset=dataset), "fp32")

@@ -30,6 +30,7 @@ ALL_RULES = GateSettings(
     min_gain=0.05,
     min_class_recall=0.5,
     max_quantization_drop=0.01,
+    min_agreement=0.95,
     max_size_bytes=20_000_000,
     max_latency_ms=5.0,
 )
@@ -39,6 +40,7 @@ GOOD = Measured(
     baseline=0.8,
     student=0.9,
     class_recalls={"refund": 0.95, "cancel": 0.7},
+    agreement=0.98,
     size_bytes=14_500_000,
     latency_ms=2.5,
 )
@@ -75,6 +77,7 @@ def only(settings: GateSettings, measured: Measured, rule: str) -> RuleResult:
             {"value": 0.75, "student": 0.875},
             {"value": 0.7499, "student": 0.875},
         ),
+        ("min_agreement", 0.98, {"agreement": 0.98}, {"agreement": 0.9799}),
         ("max_size_bytes", 1000, {"size_bytes": 1000}, {"size_bytes": 1001}),
         ("max_latency_ms", 10.0, {"latency_ms": 10.0}, {"latency_ms": 10.001}),
     ],
@@ -153,6 +156,7 @@ def test_every_rule_is_checked_when_all_is_measured() -> None:
         "min_gain",
         "min_class_recall",
         "max_quantization_drop",
+        "min_agreement",
         "max_size_bytes",
         "max_latency_ms",
     ]
@@ -165,6 +169,7 @@ def test_every_rule_is_checked_when_all_is_measured() -> None:
         ("baseline", "min_gain"),
         ("class_recalls", "min_class_recall"),
         ("student", "max_quantization_drop"),
+        ("agreement", "min_agreement"),
         ("size_bytes", "max_size_bytes"),
         ("latency_ms", "max_latency_ms"),
     ],
@@ -182,12 +187,12 @@ def test_a_rule_left_out_of_the_recipe_is_not_checked() -> None:
 
 def test_a_measurement_of_zero_is_a_measurement() -> None:
     zeros = replace(GOOD, baseline=0.0, student=0.0, size_bytes=0, latency_ms=0.0)
-    assert len(check_rules(ALL_RULES, "accuracy", zeros)) == 8
+    assert len(check_rules(ALL_RULES, "accuracy", zeros)) == 9
 
 
 def test_a_value_that_is_no_number_fails() -> None:
     nothing = float("nan")
-    measured = Measured(nothing, nothing, nothing, nothing, {"a": nothing}, 1, nothing)
+    measured = Measured(nothing, nothing, nothing, nothing, {"a": nothing}, nothing, 1, nothing)
     failed = {r.rule for r in check_rules(ALL_RULES, "accuracy", measured) if not r.passed}
     assert failed == {result.rule for result in check_rules(ALL_RULES, "accuracy", GOOD)} - {
         "max_size_bytes"
@@ -213,7 +218,7 @@ def test_verdict_lines_say_what_was_measured_against_what() -> None:
         "FAIL  min_class_recall: recall of the worst class, cancel is 0.7000 < 0.75",
         "pass  max_quantization_drop: macro_f1 lost to the student in torch is 0.0000 <= 0.01",
         "FAIL  max_size_bytes: bytes of the file is 14500000 > 14000000",
-        "pass  max_latency_ms: milliseconds at batch 1, p50 is 2.5000 <= 5",
+        "pass  max_latency_ms: milliseconds at the target's shape, p50 is 2.5000 <= 5",
     ]
 
 

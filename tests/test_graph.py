@@ -82,6 +82,12 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"export.opset": 18}, {"export", "quantize", "bundle"}),
         ({"quantize.per_channel": False}, {"quantize", "bundle"}),
         ({"quantize.variants": ["int8", "fp32"]}, {"bundle"}),
+        ({"quantize.variants": ["int8", "int8-rows"]}, {"quantize", "bundle"}),
+        ({"quantize.variants": "auto"}, {"quantize", "bundle"}),
+        ({"quantize.calibration_rows": 10}, {"quantize", "bundle"}),
+        ({"target.tokens": 32}, {"bundle"}),
+        ({"gate.min_agreement": 0.9}, {"bundle"}),
+        ({"export.first_token": False}, {"export", "quantize", "bundle"}),
     ],
 )
 def test_a_setting_remakes_what_reads_it_and_all_behind(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from factory import latency
-from factory.latency import Latency, measure_latency
+from factory.latency import Latency, inputs_of_length, measure_latency
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
         """A runner that takes `cost` seconds for its one text."""
 
         def run(inputs: object) -> None:
-            (text,) = inputs  # type: ignore[misc]
+            text = " ".join(inputs)  # type: ignore[call-overload]
             self.calls.append((name, text))
             self.seconds += cost(text)
 
@@ -90,8 +90,36 @@ def test_a_single_input_is_enough(clock: Clock) -> None:
     assert found["one"].p50_ms == pytest.approx(7.0)
 
 
+def test_a_call_holds_as_many_texts_as_asked_for_around_the_end(clock: Clock) -> None:
+    runners = {"one": clock.runner("one", lambda text: 0.001)}
+    found = measure_latency(runners, [str(number) for number in range(5)], batch_size=3)
+    assert {call for _, call in clock.calls} == {"0 1 2", "1 2 3", "2 3 4", "3 4 0", "4 0 1"}
+    assert found["one"].calls == 15
+
+
+def test_texts_are_read_on_through_their_neighbours_to_the_length_asked_for() -> None:
+    def lengths(inputs: object) -> list[int]:  # letters, and two special tokens
+        return [len(text.replace(" ", "")) + 2 for text in inputs]  # type: ignore[attr-defined]
+
+    found = inputs_of_length(["aa b", "ccc", "d ee"], 8, lengths)
+    assert list(found) == ["aa b ccc", "ccc d ee", "d ee aa b"]
+    assert list(inputs_of_length(["aa b", "ccc"], 7, lengths)) == ["aa b", "ccc aa"]
+    assert list(inputs_of_length(["a"], 6, lengths)) == ["a a a a"]
+    assert list(inputs_of_length(["abcdef"], 5, lengths)) == [""]
+
+
+def test_both_sides_of_a_pair_grow_alike() -> None:
+    def lengths(inputs: object) -> list[int]:
+        return [len(f"{one} {two}".split()) + 3 for one, two in inputs]  # type: ignore[attr-defined]
+
+    pairs = [("a b", "c"), ("d", "e f")]
+    found = inputs_of_length(pairs, 8, lengths)
+    assert list(found) == [("a b", "c e"), ("d a", "e f")]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("fails", [False, True])
-def test_torch_is_on_one_thread_meanwhile(fails: bool) -> None:
+def test_torch_is_on_so_many_threads_meanwhile(fails: bool, threads: int) -> None:
     import torch
 
     seen = []
@@ -104,10 +132,10 @@ def test_torch_is_on_one_thread_meanwhile(fails: bool) -> None:
     before = torch.get_num_threads()
     if fails:
         with pytest.raises(ArithmeticError):
-            measure_latency({"one": run}, ["x"])
+            measure_latency({"one": run}, ["x"], threads=threads)
     else:
-        measure_latency({"one": run}, ["x"])
-    assert set(seen) == {1}
+        measure_latency({"one": run}, ["x"], threads=threads)
+    assert set(seen) == {threads}
     assert torch.get_num_threads() == before
 
 

@@ -12,7 +12,7 @@ from tiny_models import FILLERS, save_tiny, tiny_bert
 from tiny_teachers import adopted, make
 
 from factory import gate
-from factory.bundle import BundleParts, copy_files, make_manifest
+from factory.bundle import BundleParts, copy_files, make_manifest, ship_only
 from factory.data import Dataset, load_dataset, read_dataset, write_dataset
 from factory.data.facts import facts_of
 from factory.evaluate import evaluate_logits
@@ -100,8 +100,9 @@ def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
         data_facts={"rows": {"train": 750, "dev": 150}},
     )
     measurements = {"size_bytes": {"teacher": 1}, "latency": {}, "latency_conditions": "none"}
+    file = ship_only(directory, "fp32")
     manifest = make_manifest(
-        directory, parts, "fp32", scores={"teacher": score}, measurements=measurements
+        directory, parts, "fp32", file, scores={"teacher": score}, measurements=measurements
     )
     write_manifest(directory, manifest)
     predictor = Predictor.open(directory)

@@ -216,7 +216,9 @@ def test_the_schema_is_json_and_lists_every_key() -> None:
 def test_the_known_keys_reach_every_level() -> None:
     assert {"name", "data", "data.train", "distill.prediction.temperature"} <= set(KNOWN)
     assert len(KNOWN) == len(set(KNOWN))
-    recipe = parse_recipe(recipe_tree({"general.corpus": "corpus.txt", "augment.mode": "corrected"}))
+    recipe = parse_recipe(
+        recipe_tree({"general.corpus": "corpus.txt", "augment.mode": "corrected"})
+    )
     assert set(_dump_keys(recipe.model_dump())) == set(KNOWN)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from factory.cli import main
 from factory.data.dataset import read_dataset
 from factory.errors import GateFailedError
 from factory.export import quantize
+from factory.latency import Latency
+from factory.shipping import choose_order
 from factory.store import Store
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
@@ -29,7 +32,7 @@ Quantizer = Callable[[Path, Path, bool], dict[str, Any]]
 @pytest.fixture(autouse=True)
 def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latencies are measured, on few texts; the process's allocator stays as it is."""
-    monkeypatch.setattr(latency, "TEXTS", 4)
+    monkeypatch.setattr(latency, "CALLS", 4)
     monkeypatch.setattr(latency, "ROUNDS", 1)
     monkeypatch.setattr("factory.environment.keep_freed_memory", lambda: None)
 
@@ -194,6 +197,51 @@ def test_the_next_variant_ships_when_the_first_fails(line: Line, unquantized: Pa
     )
 
 
+@pytest.mark.usefixtures("wrong_scales")
+def test_labels_that_differ_from_fp32_are_refused(line: Line, unquantized: Path) -> None:
+    """Where the rule on the metric is too generous to see it."""
+    limits = {"gate.min_retention": 0.01, "gate.max_quantization_drop": 1.0}
+    with pytest.raises(GateFailedError, match=r"int8  FAIL  min_agreement: rows labelled as by"):
+        run(line, unquantized, {**limits, "gate.min_agreement": 0.98})
+
+
+def test_the_manifest_says_what_was_tried_and_why_one_ships(line: Line, store: Path) -> None:
+    changes = {"quantize.variants": ["int8", "fp32"], "gate.max_size_bytes": 1_000_000_000}
+    size = read_manifest(line.bundle).measurements["size_bytes"]["int8"]
+    both = read_manifest(run(line, store, changes)).measurements
+    assert both["choice"] == "int8: the first of int8, fp32 (the recipe's order) that passes"
+    assert both["size_bytes"]["int8"] == size
+    assert both["variants"] == {
+        "int8": {"neighbour_independent": False, "passed": True, "failed_rules": []},
+        "fp32": {"neighbour_independent": True, "passed": True, "failed_rules": []},
+    }
+    assert both["machine"]["cores"] == os.cpu_count()
+
+
+def test_latency_is_taken_at_the_targets_shape(line: Line, store: Path) -> None:
+    shape = {"target.batch_size": 3, "target.tokens": 20, "target.threads": 2}
+    measurements = read_manifest(run(line, store, shape)).measurements
+    assert measurements["latency_conditions"].startswith(
+        "text to logits, batch 3, 2 threads, texts of 20 tokens"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hardware", "order"),
+    [
+        (["fp32", "int8", "fp32"], "avx2", ["fp32", "int8"]),
+        ("auto", "avx2", ["int8-rows", "int8-static", "int8", "fp32"]),
+        ("auto", "cuda", ["fp16", "fp32"]),
+    ],
+)
+def test_the_fastest_comes_first_and_the_exact_one_last(
+    wanted: Any, hardware: Any, order: list[str]
+) -> None:
+    times = {"int8-static": 3.0, "int8-rows": 2.0, "int8": 1.0, "fp32": 0.5, "fp16": 9.0}
+    latencies = {name: Latency(value, 99.0, 1) for name, value in times.items()}
+    assert choose_order(wanted, hardware, latencies) == order
+
+
 def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:
     bundle = run(line, store, {"quantize.variants": ["fp32", "int8"]})
     assert read_manifest(bundle).model.variant == "fp32"
@@ -203,7 +251,11 @@ def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:
     ("rule", "limit", "told"),
     [
         ("max_size_bytes", 1000, r"int8  FAIL  max_size_bytes: bytes of the file is \d+ > 1000"),
-        ("max_latency_ms", 1e-6, r"int8  FAIL  max_latency_ms: milliseconds at batch 1, p50 is"),
+        (
+            "max_latency_ms",
+            1e-6,
+            r"int8  FAIL  max_latency_ms: milliseconds at the target's shape, p50 is",
+        ),
     ],
 )
 def test_a_rule_about_cost_refuses(

@@ -13,6 +13,6 @@ from factory import latency
 def few_timings() -> Iterator[None]:
     """For tests in which nobody looks at latencies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "TEXTS", 4)
+        patch.setattr(latency, "CALLS", 4)
         patch.setattr(latency, "ROUNDS", 1)
         yield

@@ -27,7 +27,7 @@ WORK = {
     "baseline": "baseline.checkpoint",
     "evaluate": "*.npy",
     "export": "model.onnx",
-    "quantize": "model.onnx",
+    "quantize": "int8.onnx",
     "bundle": MANIFEST_NAME,
 }
 
@@ -186,7 +186,7 @@ def test_plan_tells_what_would_run_and_why(line: Line) -> None:
         "evaluate": ("run", "new baseline, student"),
         "export": ("run", "new student"),
         "quantize": ("run", "new onnx"),
-        "bundle": ("run", "new baseline, evaluation, int8, onnx, student"),
+        "bundle": ("run", "new baseline, evaluation, onnx, student, variants"),
     }
     lines = factory("plan", line.recipe, "--store", line.store).stdout.splitlines()
     assert [text.split()[1:] for text in lines] == [["cached", "nothing", "changed"]] * 8

@@ -1,0 +1,79 @@
+"""The recipe's tables [export], [quantize] and [target]: a student's forms, and where they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from factory.recipe_section import PositiveFloat, PositiveInt, Section
+
+VariantName = Literal["fp32", "fp16", "int8", "int8-rows", "int8-static"]
+Hardware = Literal["avx2", "avx512-vnni", "arm64", "cuda", "web"]
+
+# What "auto" tries; measured latency orders them, and fp32 is the form that always passes.
+AUTO_VARIANTS: Mapping[Hardware, tuple[VariantName, ...]] = {
+    "avx2": ("int8-static", "int8-rows", "int8", "fp32"),
+    "avx512-vnni": ("int8-static", "int8-rows", "int8", "fp32"),
+    "arm64": ("int8-static", "int8-rows", "int8", "fp32"),
+    "cuda": ("fp16", "fp32"),
+    "web": ("int8-static", "int8-rows", "int8", "fp32"),
+}
+
+# The others scale activations over the whole batch at run time, so that a text's neighbours change
+# its answer; the server runs them one text at a time.
+NEIGHBOUR_INDEPENDENT: tuple[VariantName, ...] = ("fp32", "fp16", "int8-rows", "int8-static")
+
+# A list unless it is the word, so that a mistake is told once and not for both.
+Variants = Annotated[
+    Annotated[list[VariantName], Field(min_length=1), Tag("names")]
+    | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(lambda value: "auto" if value == "auto" else "names"),
+]
+
+
+class ExportSettings(Section):
+    """The ONNX file."""
+
+    opset: Annotated[int, Field(ge=14, le=20)] = 17
+    atol: PositiveFloat = Field(
+        default=1e-4, description="largest difference of a logit from torch"
+    )
+    first_token: bool = Field(
+        default=True,
+        description="compute the last layer for the first token only, which is all the classifier "
+        "reads; exact, and less work",
+    )
+
+
+class QuantizeSettings(Section):
+    """The forms to try; the first that passes gate 2 ships."""
+
+    variants: Variants = Field(
+        default=["int8"],
+        description='in order of preference; "auto": those that suit target.hardware, the fastest '
+        "first, those whose answers depend on a text's neighbours in a batch last",
+    )
+    per_channel: bool = Field(default=True, description="one weight scale per output channel")
+    calibration_rows: PositiveInt = Field(
+        default=256, description="training rows that set the activation scales of int8-static"
+    )
+
+    def forms(self, hardware: Hardware) -> tuple[VariantName, ...]:
+        """Every variant that is made beside fp32, which always is."""
+        wanted = AUTO_VARIANTS[hardware] if self.variants == "auto" else self.variants
+        return tuple(name for name in dict.fromkeys(wanted) if name != "fp32")
+
+
+class TargetSettings(Section):
+    """Where the bundle will run: what "auto" tries, and the shape at which latency is measured."""
+
+    hardware: Hardware = Field(
+        default="avx2", description="the kind of machine; measurements are of this machine"
+    )
+    batch_size: PositiveInt = 1
+    tokens: PositiveInt | None = Field(
+        default=None, description="per text; unset: dev texts as they are"
+    )
+    threads: PositiveInt = 1
