@@ -90,7 +90,9 @@ class IntermediateSettings(Section):
 
     epochs: NonNegativeFloat = 3.0
     batch_size: PositiveInt | None = Field(default=None, description="unset: distill.batch_size")
-    learning_rate: PositiveFloat = 6e-4
+    learning_rate: PositiveFloat = Field(
+        default=2e-4, description="for the derived start; random weights want 6e-4"
+    )
     warmup: Fraction = Field(default=0.1, description="share of the steps")
     schedule: Schedule = Field(default="linear", description="after the warm-up: to 0, or level")
     embedding_weight: NonNegativeFloat = 1.0
@@ -164,8 +166,7 @@ class DistillSettings(Section):
     )
     baseline_learning_rate: PositiveFloat | None = Field(
         default=None,
-        description="unset: that of the intermediate phase from random weights, 1e-4 from the "
-        "student's own start",
+        description="unset: 6e-4 from random weights, 1e-4 from the student's own start",
     )
     intermediate: IntermediateSettings = IntermediateSettings()
     prediction: PredictionSettings = PredictionSettings()
@@ -184,6 +185,7 @@ class EvaluateSettings(Section):
 class GeneralSettings(IntermediateSettings):
     """General distillation: the losses of the first phase, from a base teacher over raw text."""
 
+    learning_rate: PositiveFloat = 6e-4
     corpus: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="text file or files: .txt or .jsonl (.gz too)"
     )

@@ -13,6 +13,7 @@ from factory.recipe import (
     PredictionSettings,
 )
 
+FROM_RANDOM_WEIGHTS = 6e-4
 FROM_A_TRAINED_START = 1e-4
 
 
@@ -46,8 +47,8 @@ def baseline_phase(
 ) -> Phase:
     """One phase with the steps of both distillation phases.
 
-    From random weights at the intermediate phase's rate unless the recipe names another; a start
-    that knows the task already would lose what it began with at that rate (docs/log.md).
+    A start that knows the task already would lose what it began with at the rate that random
+    weights need (docs/log.md).
 
     Args:
         rows: the labelled rows, all that the baseline learns on.
@@ -56,7 +57,7 @@ def baseline_phase(
     first, second = intermediate_phase(settings), prediction_phase(settings)
     counts = phase_rows(settings, rows, augmented, unlabelled)
     steps = sum(map(total_steps, (first, second), counts))
-    usual = first.learning_rate if settings.baseline == "random" else FROM_A_TRAINED_START
+    usual = FROM_RANDOM_WEIGHTS if settings.baseline == "random" else FROM_A_TRAINED_START
     rate = settings.baseline_learning_rate or usual
     phase = replace(second, name="baseline", learning_rate=rate, schedule="linear", ema_decay=0.0)
     return replace(phase, epochs=steps / steps_per_epoch(phase, rows))

@@ -77,7 +77,7 @@ def test_the_baseline_gets_the_same_number_of_steps(rows: int, epochs: tuple[flo
     assert total_steps(baseline_phase(late, rows, rows, 2 * rows), rows) == steps
 
 
-@pytest.mark.parametrize(("start", "rate"), [("random", 3e-4), ("same", 1e-4)])
+@pytest.mark.parametrize(("start", "rate"), [("random", 6e-4), ("same", 1e-4)])
 def test_the_baselines_rate_suits_its_start(start: str, rate: float) -> None:
     tree = {
         "baseline": start,
@@ -92,7 +92,8 @@ def test_the_baselines_rate_suits_its_start(start: str, rate: float) -> None:
 def test_the_baseline_learns_the_annotations_not_the_teacher(
     tmp_path: Path, trained_folder: Path, dataset: Dataset
 ) -> None:
-    settings = SETTINGS.model_copy(update={"baseline": "random"})
+    changes = {"baseline": "random", "baseline_learning_rate": 3e-3}
+    settings = SETTINGS.model_copy(update=changes)
     student = STUDENT.model_copy(update={"start": "teacher"})
     stranger = tiny_classifier(tiny_bert(seed=20))
     train = dataset.train
