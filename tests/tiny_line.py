@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
 from minimal_recipe import set_keys
 
 from factory import pipeline
+from factory.cli import main
 from factory.data.dataset import Dataset, Split
 from factory.recipe import Recipe
 from factory.recipe_file import parse_recipe
@@ -138,6 +140,11 @@ def factory(*arguments: object, timeout: float = 300) -> subprocess.CompletedPro
         timeout=timeout,
         check=False,
     )
+
+
+def factory_here(*arguments: object) -> Result:
+    """The command line in this process, which has the libraries loaded."""
+    return CliRunner().invoke(main, [*map(str, arguments)])
 
 
 def python(program: str, *arguments: object, cwd: Path = ROOT) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.preprocessing import MultiLabelBinarizer
 from tiny_line import ROOT
 
 FOLDER = ROOT / "recipes" / "support"
@@ -101,24 +103,13 @@ def near_duplicates(one: list[str], other: list[str]) -> list[tuple[str, str]]:
 def alike(
     left: list[frozenset[str]], right: list[frozenset[str]], limit: float
 ) -> set[tuple[int, int]]:
-    """Pairs of sets with a Jaccard of at least `limit`.
-
-    A set shares at least that part of itself with such a partner, so at least one member of every
-    larger rest than that; looking up the rarest members leaves few pairs to compare.
-    """
-    index: dict[str, set[int]] = defaultdict(set)
-    for number, members in enumerate(right):
-        for member in members:
-            index[member].add(number)
-    found = set()
-    for row, members in enumerate(left):
-        rare = sorted(members, key=lambda member: len(index.get(member, ())))
-        rare = rare[: int(len(rare) * (1 - limit)) + 1]
-        for number in set().union(*(index.get(member, set()) for member in rare)):
-            sizes = sorted((len(members), len(right[number])))
-            if sizes[0] >= limit * sizes[1] and jaccard(members, right[number]) >= limit:
-                found.add((row, number))
-    return found
+    """Pairs of sets with a Jaccard of at least `limit`: all intersections in one sparse product."""
+    both = MultiLabelBinarizer(sparse_output=True).fit([*left, *right])
+    shared = (both.transform(left).astype(int) @ both.transform(right).astype(int).T).tocoo()
+    sizes = np.array([*map(len, left)]), np.array([*map(len, right)])
+    union = sizes[0][shared.row] + sizes[1][shared.col] - shared.data
+    kept = shared.data >= limit * union
+    return set(zip(shared.row[kept].tolist(), shared.col[kept].tolist(), strict=True))
 
 
 def test_the_search_finds_near_duplicates() -> None:
