@@ -15,11 +15,16 @@ INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT_NAME = "logits"
 
 
-def export_onnx(model_directory: Path, output_file: Path, opset: int) -> None:
+def export_onnx(
+    model_directory: Path, output_file: Path, opset: int, first_token: bool = True
+) -> None:
     """Write the model of a folder as fp32 ONNX through optimum's exporter.
 
     Eager attention exports a smaller graph than the fused one, and the only one ONNX Runtime's
     transformer optimizer recognizes.
+
+    Args:
+        first_token: compute the last layer for the first token only, all the classifier reads.
 
     Raises:
         ParityError: the file does not have the inputs, output and axes a bundle promises.
@@ -27,9 +32,13 @@ def export_onnx(model_directory: Path, output_file: Path, opset: int) -> None:
     from optimum.exporters.onnx import onnx_export_from_model
     from transformers import BertForSequenceClassification
 
+    from factory.export.first_token import shorten_last_layer
+
     model = BertForSequenceClassification.from_pretrained(
         model_directory, attn_implementation="eager"
     ).eval()
+    if first_token:
+        shorten_last_layer(model)
     scratch = output_file.parent / "export.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     with _quiet():
