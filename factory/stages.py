@@ -205,7 +205,7 @@ def export(
     from factory.export.parity import check_agreement, check_parity
 
     file = here / "model.onnx"
-    export_onnx(student.directory / "model", file, recipe.export.opset)
+    export_onnx(student.directory / "model", file, recipe.export.opset, recipe.export.first_token)
     model = open_model(student, recipe, "cpu")
     thresholds = thresholds_of(evaluation.facts, "student", dataset.labels)
     atol = recipe.export.atol
