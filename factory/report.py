@@ -14,7 +14,11 @@ NAMES = {
     "student": "student (torch)",
     "baseline": "student without distillation (torch)",
     "fp32": "student, ONNX fp32",
-    "int8": "student, ONNX int8",
+    "fp16": "student, ONNX fp16",
+    "int8": "student, ONNX int8, dynamic",
+    "int8-static": "student, ONNX int8, static",
+    "int8-mixed": "student, ONNX int8, static and per token",
+    "int8-rows": "student, ONNX int8, per token",
 }
 
 
@@ -77,6 +81,8 @@ Latency: {manifest.measurements["latency_conditions"]}.
 ## Gate
 
 {rules}
+
+Served form: {manifest.measurements["choice"]}.
 
 ## Use
 

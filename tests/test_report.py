@@ -59,6 +59,7 @@ def manifest(**changes: Any) -> Manifest:
                 )
             },
             "latency_conditions": "batch 1, one thread",
+            "choice": "int8: the first of int8, fp32",
         },
         "gate": [
             {"rule": "min_value", "passed": True, "text": "min_value: enough"},
@@ -81,7 +82,7 @@ def test_result_table_to_the_letter() -> None:
         "| - | - |\n"
         "| student, ONNX fp32 | 0.7500 (0.7000 to 0.8000) | 93.8 % | 57.5 MB "
         "| 4.00 ms | 8.00 ms |\n"
-        "| student, ONNX int8 (served) | 0.7200 (0.6700 to 0.7700) | 90.0 % | 14.6 MB "
+        "| student, ONNX int8, dynamic (served) | 0.7200 (0.6700 to 0.7700) | 90.0 % | 14.6 MB "
         "| 2.50 ms | 5.00 ms |"
     )
 
@@ -128,6 +129,7 @@ def test_model_card_holds_what_a_user_needs() -> None:
         "### test (40 rows)\n\n" + result_table(manifest(), "test"),
         "Latency: batch 1, one thread.",
         "- pass  min_value: enough\n- FAIL  max_drop: too much",
+        "Served form: int8: the first of int8, fp32.",
     ):
         assert part in card
 
