@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from factory.recipe_section import PositiveFloat, PositiveInt, Section
 
@@ -25,11 +25,19 @@ AUTO_VARIANTS: Mapping[Hardware, tuple[VariantName, ...]] = {
 # its answer; the server runs them one text at a time.
 NEIGHBOUR_INDEPENDENT: tuple[VariantName, ...] = ("fp32", "fp16", "int8-rows", "int8-static")
 
+
+def _list_or_auto(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError('give a list such as ["int8", "fp32"], or "auto"')
+    return value
+
+
 # A list unless it is the word, so that a mistake is told once and not for both.
 Variants = Annotated[
     Annotated[list[VariantName], Field(min_length=1), Tag("names")]
     | Annotated[Literal["auto"], Tag("auto")],
     Discriminator(lambda value: "auto" if value == "auto" else "names"),
+    BeforeValidator(_list_or_auto),
 ]
 
 

@@ -66,7 +66,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("export.opset", 13, "greater than or equal to 14 (given: 13)"),
         ("export.opset", 21, "less than or equal to 20 (given: 21)"),
         ("quantize.variants", [], "at least 1 item"),
-        ("quantize.variants", "int8", 'valid list (given: "int8")'),
+        ("quantize.variants", "int8", 'or "auto" (given: "int8")'),
         ("quantize.variants", ["int8", "int9"], '(given: "int9")'),
     ],
 )
