@@ -72,6 +72,10 @@ class ParityError(FactoryError):
     """An exported model does not compute what the model it came from computes."""
 
 
+class VocabularyError(FactoryError):
+    """A student's vocabulary cannot be cut down."""
+
+
 class MissingDependencyError(FactoryError):
     """An optional part of the installation is needed and absent."""
 
