@@ -23,8 +23,11 @@ SHIPPED_FILES: Mapping[VariantName, str] = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
-    "int8-rows": "onnx/model_quantized.onnx",
     "int8-static": "onnx/model_quantized.onnx",
+    "int8-mixed": "onnx/model_quantized.onnx",
+    "int8-rows": "onnx/model_quantized.onnx",
+    "int8-careful": "onnx/model_quantized.onnx",
+    "int4": "onnx/model_q4.onnx",
 }
 # Both are written later; with a dot before it, what a killed run left of them.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")

@@ -9,21 +9,28 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from factory.recipe_section import PositiveFloat, PositiveInt, Section
 
-VariantName = Literal["fp32", "fp16", "int8", "int8-rows", "int8-static"]
+VariantName = Literal[
+    "fp32", "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4"
+]
 Hardware = Literal["avx2", "avx512-vnni", "arm64", "cuda", "web"]
 
-# What "auto" tries; measured latency orders them, and fp32 is the form that always passes.
+# What "auto" tries, in an order by measured latency; fp32 loses nothing and comes last.
+CPU_VARIANTS: tuple[VariantName, ...] = (
+    "int8-static", "int8-mixed", "int8-rows", "int8-careful", "fp32",
+)  # fmt: skip
 AUTO_VARIANTS: Mapping[Hardware, tuple[VariantName, ...]] = {
-    "avx2": ("int8-static", "int8-rows", "int8", "fp32"),
-    "avx512-vnni": ("int8-static", "int8-rows", "int8", "fp32"),
-    "arm64": ("int8-static", "int8-rows", "int8", "fp32"),
+    "avx2": CPU_VARIANTS,
+    "avx512-vnni": CPU_VARIANTS,
+    "arm64": CPU_VARIANTS,
     "cuda": ("fp16", "fp32"),
-    "web": ("int8-static", "int8-rows", "int8", "fp32"),
+    "web": CPU_VARIANTS,
 }
 
-# The others scale activations over the whole batch at run time, so that a text's neighbours change
-# its answer; the server runs them one text at a time.
-NEIGHBOUR_INDEPENDENT: tuple[VariantName, ...] = ("fp32", "fp16", "int8-rows", "int8-static")
+# "int8" scales activations over the whole batch at run time, so that a text's neighbours change its
+# answer; the server runs it one text at a time.
+NEIGHBOUR_INDEPENDENT: tuple[VariantName, ...] = (
+    "fp32", "fp16", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4",
+)  # fmt: skip
 
 
 def _list_or_auto(value: object) -> object:
@@ -59,13 +66,13 @@ class QuantizeSettings(Section):
     """The forms to try; the first that passes gate 2 ships."""
 
     variants: Variants = Field(
-        default=["int8"],
+        default="auto",
         description='in order of preference; "auto": those that suit target.hardware, the fastest '
-        "first, those whose answers depend on a text's neighbours in a batch last",
+        "first and fp32 last",
     )
     per_channel: bool = Field(default=True, description="one weight scale per output channel")
     calibration_rows: PositiveInt = Field(
-        default=256, description="training rows that set the activation scales of int8-static"
+        default=256, description="training rows that activations are measured on"
     )
 
     def forms(self, hardware: Hardware) -> tuple[VariantName, ...]:

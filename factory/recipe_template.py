@@ -46,8 +46,9 @@ baseline = "off"       # "random": also train the same student without distillat
 min_retention = 0.968  # of the teacher's metric
 max_quantization_drop = 0.01
 
+{agreement}
 [quantize]
-variants = ["int8", "fp32"]   # the first that passes the second gate is served
+variants = "auto"      # the fastest form that passes the second gate is served
 """
 
 
@@ -57,6 +58,7 @@ TASK_LINES: Mapping[Task, str] = {
     "multilabel": 'task = "multilabel"    # any number of labels per text\n'
     'label_separator = ","  # between the names in a csv or tsv cell\n',
 }
+AGREEMENT_LINE = "min_agreement = 0.98   # of the labels, with those of the fp32 form\n"
 
 
 def write_template(
@@ -88,6 +90,7 @@ def write_template(
         text=_toml(columns),
         label=_toml(label),
         task=TASK_LINES[task],
+        agreement="" if task == "regression" else AGREEMENT_LINE,
         teacher=_toml(teacher),
     )
     try:

@@ -19,6 +19,8 @@ NAMES = {
     "int8-static": "student, ONNX int8, static",
     "int8-mixed": "student, ONNX int8, static and per token",
     "int8-rows": "student, ONNX int8, per token",
+    "int8-careful": "student, ONNX int8, per token, worst products in float",
+    "int4": "student, ONNX 4-bit weights",
 }
 
 

@@ -32,7 +32,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert recipe.data.max_length == 128
     assert recipe.distill.layer_map == "uniform"
     assert recipe.distill.prediction.temperature == 1.0
-    assert recipe.quantize.variants == ["int8"]
+    assert recipe.quantize.variants == "auto"
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,13 @@ def test_a_misspelt_attribute_cannot_be_added() -> None:
         recipe.distill.tempereture = 2.0  # type: ignore[attr-defined]
 
 
-def test_recipes_share_no_mutable_default() -> None:
-    first, second = parse_recipe(recipe_tree()), parse_recipe(recipe_tree())
+def test_recipes_of_one_tree_share_no_list() -> None:
+    tree = recipe_tree({"quantize.variants": ["int8"]})
+    first, second = parse_recipe(tree), parse_recipe(tree)
+    assert isinstance(first.quantize.variants, list)
     first.quantize.variants.append("fp32")
     assert second.quantize.variants == ["int8"]
-    assert parse_recipe(recipe_tree()).quantize.variants == ["int8"]
+    assert parse_recipe(tree).quantize.variants == ["int8"]
 
 
 def test_use_leaves_the_dump_as_it_was() -> None:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
+from factory.encoding import EncodedRows, encode_inputs
+from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
+from factory.export.fuse import write_float16
+from factory.export.integer import write_integer
+from factory.export.integer_form import SMALL_WEIGHT, IntegerForm, find_products
 from factory.export.quantize import quantize_int8
+from factory.export.sensitivity import leave_one_out
 from factory.recipe_shipping import QuantizeSettings, VariantName
+
+# How many products "int8-careful" keeps in float, found on so many of the calibration rows.
+PRODUCTS_KEPT = 3
+ROWS_FOR_SEARCH = 64
 
 
 def write_variants(
@@ -29,7 +42,56 @@ def write_variants(
     Raises:
         ParityError: a file is not what its name says.
     """
+    rows = calibration_rows(student, train, settings.calibration_rows)
+    layers: int = student.model.config.num_hidden_layers
+    ranges: ActivationRanges | None = None
     facts: dict[str, Any] = {}
     for name in names:
-        facts[name] = quantize_int8(source, directory / f"{name}.onnx", settings.per_channel)
+        target = directory / f"{name}.onnx"
+        if name == "int8":
+            facts[name] = quantize_int8(source, target, settings.per_channel)
+        elif name == "fp16":
+            facts[name] = write_float16(source, target, student)
+        else:
+            form = integer_form(name, layers)
+            if form.needs_calibration and ranges is None:
+                ranges = activation_ranges(measure_activations(source, rows))
+            if name == "int8-careful":
+                some = calibration_rows(student, train, ROWS_FOR_SEARCH)
+                form = _careful(source, form, some)
+            facts[name] = write_integer(source, target, form, ranges)
     return facts
+
+
+def integer_form(name: VariantName, layers: int) -> IntegerForm:
+    """What the name of an integer variant stands for."""
+    if name == "int8-static":
+        return IntegerForm("static")
+    if name == "int8-mixed":
+        # what comes out of GELU varies most from token to token
+        outputs = tuple(f"/bert/encoder/layer.{n}/output/dense/MatMul" for n in range(layers))
+        return IntegerForm("static", rows=outputs)
+    if name == "int4":
+        return IntegerForm("rows", embeddings="int4", weight_bits=4)
+    return IntegerForm("rows")
+
+
+def calibration_rows(student: TorchClassifier, train: Split, count: int) -> EncodedRows:
+    """Rows spread evenly over the training split, as the student reads them."""
+    inputs = train.inputs()
+    chosen = np.linspace(0, len(inputs) - 1, min(count, len(inputs))).astype(int)
+    return encode_inputs(student.tokenizer, [inputs[n] for n in chosen], student.max_length)
+
+
+def _careful(source: Path, form: IntegerForm, rows: EncodedRows) -> IntegerForm:
+    """The form with the products in float that cost it most on some calibration rows."""
+    import onnx
+
+    # an embedding table in float would be most of the file
+    names = [
+        product.name
+        for product in find_products(onnx.load(source).graph)
+        if product.weight.size > SMALL_WEIGHT
+    ]
+    worst = leave_one_out(source, form, rows, names=names)[:PRODUCTS_KEPT]
+    return replace(form, keep_float=tuple(hurt.name for hurt in worst))

@@ -1,0 +1,109 @@
+"""The variants by name: what each file holds, how near it is, what it promises of neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
+
+from factory.classifier import TorchClassifier
+from factory.encoding import encode_inputs
+from factory.errors import ParityError
+from factory.export.onnx import export_onnx
+from factory.export.session import open_session, session_logits
+from factory.export.variants import PRODUCTS_KEPT, calibration_rows, integer_form, write_variants
+from factory.recipe import QuantizeSettings
+from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, VariantName
+
+NAMES: tuple[VariantName, ...] = (
+    "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4",
+)  # fmt: skip
+TRAIN = tiny_split("train", 40, seed=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Every variant of one student wide enough to be quantized."""
+
+    folder: Path
+    source: Path
+    student: TorchClassifier
+    facts: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two layers, 112 wide, with the tiny vocabulary."""
+    folder = tmp_path_factory.mktemp("variants")
+    shape = {"hidden_size": 112, "intermediate_size": 160, "num_hidden_layers": 2}
+    save_tiny(tiny_bert(seed=4, **shape), folder / "model")
+    source = folder / "model.onnx"
+    export_onnx(folder / "model", source, opset=17)
+    student = open_tiny(folder / "model")
+    settings = QuantizeSettings(calibration_rows=12)
+    return Made(
+        folder, source, student, write_variants(folder, source, NAMES, settings, student, TRAIN)
+    )
+
+
+def test_every_variant_is_a_file_near_fp32(made: Made) -> None:
+    rows = encode_inputs(made.student.tokenizer, tiny_split("dev", 30, seed=9).inputs(), 24)
+    expected = session_logits(open_session(made.source), rows)
+    spread = expected.std()
+    for name in NAMES:
+        found = session_logits(open_session(made.folder / f"{name}.onnx"), rows)
+        error = np.abs(found - expected).mean()
+        assert 0 < error < (0.5 if name == "int4" else 0.05) * spread, name
+
+
+def test_what_a_variant_promises_of_neighbours_is_what_its_form_does(made: Made) -> None:
+    told = {name: facts.get("neighbour_independent") for name, facts in made.facts.items()}
+    for name in NAMES[2:]:
+        assert told[name] is (name in NEIGHBOUR_INDEPENDENT), name
+    assert "int8" not in NEIGHBOUR_INDEPENDENT
+
+
+def test_activations_and_products_left_in_float(made: Made) -> None:
+    products = {name: made.facts[name]["products"] for name in NAMES[2:]}
+    assert products["int8-static"] == {"static": 13}  # six per layer and the pooler's
+    assert products["int8-mixed"] == {"static": 11, "rows": 2}
+    assert products["int8-rows"] == products["int4"] == {"rows": 13}
+    assert products["int8-careful"] == {"rows": 13 - PRODUCTS_KEPT}
+    sizes = {name: (made.folder / f"{name}.onnx").stat().st_size for name in NAMES}
+    assert sizes["int4"] < sizes["int8-rows"] < sizes["int8-careful"] < made.source.stat().st_size
+
+
+def test_the_careful_form_is_nearer_than_the_one_it_comes_from(made: Made) -> None:
+    rows = calibration_rows(made.student, TRAIN, 40)
+    expected = session_logits(open_session(made.source), rows)
+    errors = {
+        name: np.abs(session_logits(open_session(made.folder / f"{name}.onnx"), rows) - expected)
+        for name in ("int8-rows", "int8-careful")
+    }
+    assert errors["int8-careful"].mean() < errors["int8-rows"].mean()
+
+
+def test_calibration_rows_are_spread_over_train(made: Made) -> None:
+    found = calibration_rows(made.student, TRAIN, 3)
+    texts = [TRAIN.texts[n] for n in (0, 19, 39)]
+    expected = [made.student.tokenizer(text)["input_ids"] for text in texts]
+    assert [row.tolist() for row in found.input_ids] == expected
+    assert len(calibration_rows(made.student, TRAIN, 1000)) == 40
+
+
+def test_a_student_too_small_to_be_quantized_is_told(made: Made, tmp_path: Path) -> None:
+    model = tiny_bert()
+    source = tmp_path / "model.onnx"
+    export_onnx(save_tiny(model, tmp_path / "model"), source, opset=17)
+    student = open_tiny(tmp_path / "model")
+    with pytest.raises(ParityError, match="nothing is quantized"):
+        write_variants(tmp_path, source, ["int8-rows"], QuantizeSettings(), student, TRAIN)
+
+
+def test_the_mixed_form_scales_what_comes_out_of_gelu_per_token() -> None:
+    form = integer_form("int8-mixed", 2)
+    assert form.rows == tuple(f"/bert/encoder/layer.{n}/output/dense/MatMul" for n in (0, 1))
