@@ -34,7 +34,7 @@ def check_parity(file: Path, student: TorchClassifier, atol: float) -> dict[str,
     differences: dict[str, float] = {}
     for batch_size in BATCH_SIZES:
         for length in lengths:
-            batch = _random_batch(batch_size, length, student.model.config)
+            batch = random_batch(batch_size, length, student.model.config)
             expected = _torch_logits(student.model, batch)
             found = run_session(session, batch)
             cell = f"{batch_size}x{length}"
@@ -95,7 +95,7 @@ def check_agreement(
     return agreeing
 
 
-def _random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:
+def random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:
     """Random token ids with ragged masks; the first row is full."""
     random = np.random.default_rng([batch_size, length])
     shape = (batch_size, length)

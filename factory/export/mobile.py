@@ -1,0 +1,125 @@
+"""A file in onnxruntime's own format for phones, with the operators a minimal runtime needs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from factory.errors import ParityError, first_line
+from factory.export.parity import random_batch
+from factory.export.session import open_session, run_session
+
+ORT_FILE = "model.ort"
+OPERATORS_FILE = "required_operators_and_types.config"
+CELLS = ((1, 2), (1, 16), (3, 32))  # batch size and length of the batches compared
+ATOL = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class MobileFacts:
+    """What was written.
+
+    Args:
+        operators: kinds of operator the model needs, of the hundreds of a full runtime.
+        largest_difference: of a logit from the ONNX file's, on random batches.
+    """
+
+    operators: int
+    size_bytes: int
+    largest_difference: float
+
+    def facts(self) -> dict[str, Any]:
+        """The facts as JSON data."""
+        return asdict(self)
+
+
+def write_mobile(
+    source: Path, directory: Path, config: Any, platform: Literal["arm", "amd64"] | None = None
+) -> MobileFacts:
+    """Write `model.ort` and the list of operators for a build of onnxruntime that has no others.
+
+    The optimizations of loading are done and stored; the file depends on onnxruntime's version.
+    `required_operators_and_types.config` goes to its build as `--include_ops_by_config`.
+
+    Args:
+        source: any ONNX file of the student.
+        directory: an existing one that gets both files.
+        config: the student's BERT configuration.
+        platform: where the file will run; None keeps to what runs everywhere.
+
+    Raises:
+        ParityError: the file cannot be converted, or answers otherwise than `source`.
+    """
+    try:
+        _convert(source, directory, platform)
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise ParityError(
+            f"{source}: onnxruntime cannot write it in its own format: {first_line(error)}"
+        ) from error
+    file = directory / ORT_FILE
+    (directory / f"{source.stem}.ort").replace(file)
+    written = directory / f"{source.stem}.{OPERATORS_FILE}"
+    lines = written.read_text(encoding="utf-8").splitlines()
+    written.unlink()
+    needed = [line for line in lines if line and not line.startswith("#")]  # a path of this machine
+    (directory / OPERATORS_FILE).write_text("\n".join(needed) + "\n", encoding="utf-8")
+    difference = _difference(source, file, config)
+    if not difference <= ATOL:
+        raise ParityError(
+            f"{file}: a logit differs by {difference:.3g} from {source.name}, more than {ATOL:g}"
+        )
+    return MobileFacts(sum(map(count_operators, needed)), file.stat().st_size, difference)
+
+
+def _convert(source: Path, directory: Path, platform: str | None) -> None:
+    """Run onnxruntime's converter without its talk: stdout is for data."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    from onnxruntime.tools.convert_onnx_models_to_ort import (
+        OptimizationStyle,
+        convert_onnx_models_to_ort,
+    )
+
+    # the import makes every library's notes appear on the terminal
+    root.handlers[:], root.level = handlers, level
+    notes = logging.getLogger("ort_format_model.utils")
+    notes_level = notes.level
+    notes.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it leaves a file to the collector
+            convert_onnx_models_to_ort(
+                source,
+                output_dir=directory,
+                optimization_styles=[OptimizationStyle.Fixed],
+                target_platform=platform,
+                enable_type_reduction=True,
+            )
+    finally:
+        notes.setLevel(notes_level)
+
+
+def _difference(source: Path, file: Path, config: Any) -> float:
+    sessions = [open_session(path, threads=1) for path in (source, file)]
+    largest = 0.0
+    for batch_size, length in CELLS:
+        batch = random_batch(batch_size, min(length, config.max_position_embeddings), config)
+        first, second = (run_session(session, batch) for session in sessions)
+        largest = float(np.maximum(largest, np.abs(first - second).max()))  # keeps a NaN
+    return largest
+
+
+def count_operators(line: str) -> int:
+    """Operators of a line `domain;opset;Name{types},Name,...`, whose types hold commas too."""
+    depth, count = 0, 1
+    for character in line.split(";", 2)[2]:
+        depth += (character == "{") - (character == "}")
+        count += character == "," and depth == 0
+    return count

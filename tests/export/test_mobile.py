@@ -1,0 +1,101 @@
+"""Files in onnxruntime's own format: the same logits, and a list of the operators they need."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tiny_models import tiny_bert, tiny_split
+
+from factory.encoding import encode_inputs
+from factory.errors import ParityError
+from factory.export import mobile
+from factory.export.mobile import count_operators, write_mobile
+from factory.export.quantize import quantize_int8
+from factory.export.session import open_session, session_logits
+
+
+def dev_logits(file: Path, student: Any) -> Any:
+    rows = encode_inputs(student.tokenizer, tiny_split("dev", 30, seed=8).inputs(), 24)
+    return session_logits(open_session(file), rows, 4)
+
+
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+def test_the_same_logits_and_the_operators(
+    tmp_path: Path, exported: Any, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = exported.file
+    if form == "int8":
+        source = tmp_path / "student.onnx"
+        quantize_int8(exported.file, source, per_channel=True)
+    (tmp_path / "mobile").mkdir()
+    before = source.read_bytes()
+    facts = write_mobile(source, tmp_path / "mobile", exported.student.model.config)
+    assert sorted(path.name for path in (tmp_path / "mobile").iterdir()) == [
+        "model.ort",
+        "required_operators_and_types.config",
+    ]
+    assert source.read_bytes() == before
+    file = tmp_path / "mobile" / "model.ort"
+    assert file.read_bytes()[4:8] == b"ORTM"  # onnxruntime's own format, not ONNX renamed
+    found, expected = (dev_logits(path, exported.student) for path in (file, source))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert facts.size_bytes == file.stat().st_size
+    operators = (tmp_path / "mobile" / "required_operators_and_types.config").read_text()
+    wanted = {"fp32": "MatMul", "int8": "DynamicQuantizeLinear"}[form]
+    assert wanted in operators
+    assert ";Conv" not in operators
+    assert str(tmp_path) not in operators
+    assert 10 < facts.operators < 40
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+def test_loggers_are_left_as_they_were(tmp_path: Path, exported: Any) -> None:
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    write_mobile(exported.file, tmp_path, exported.student.model.config, platform="arm")
+    assert (list(root.handlers), root.level) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("ai.onnx;14;Add", 1),
+        ("ai.onnx;14;Add,Mul,Reshape", 3),
+        ('ai.onnx;13;Cast{"inputs": {"0": ["int64_t", "bool"]}, "outputs": {"0": []}},Shape', 2),
+    ],
+)
+def test_operators_are_counted_and_their_types_are_not(line: str, count: int) -> None:
+    assert count_operators(line) == count
+
+
+def test_another_answer_is_refused(
+    tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the converter wrote is compared with what it was given."""
+
+    def convert_other(source: Path, directory: Path, platform: str | None) -> None:
+        model = onnx.load(exported.file)
+        for tensor in model.graph.initializer:
+            if tensor.name == "classifier.bias":
+                tensor.raw_data = np.full(3, 7, dtype=np.float32).tobytes()
+        (tmp_path / "other").mkdir()
+        onnx.save(model, tmp_path / "other" / source.name)
+        convert(tmp_path / "other" / source.name, directory, platform)
+
+    convert = mobile._convert
+    monkeypatch.setattr(mobile, "_convert", convert_other)
+    with pytest.raises(ParityError, match=r"a logit differs by \S+ from model\.onnx"):
+        write_mobile(exported.file, tmp_path, exported.student.model.config)
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ParityError, match=r"model\.onnx: onnxruntime cannot write it in its own"):
+        write_mobile(tmp_path / "model.onnx", tmp_path / "out", tiny_bert().config)
