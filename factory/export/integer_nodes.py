@@ -21,7 +21,7 @@ from factory.export.integer_form import Activations, IntegerForm, Product, Table
 
 MICROSOFT = "com.microsoft"
 MIDDLE = 128  # the zero point of symmetric unsigned activations
-SMALLEST_SCALE = 1e-6  # a row of zeros is divided by this
+SMALLEST_ROW = 1e-6  # a row of zeros is divided by this
 FLOAT, INT8 = 1, 3  # onnx.TensorProto element types
 
 
@@ -79,7 +79,7 @@ def add_product(
     integers, scale = _weight(rewriting, product, weight, form)
     source, source_scale, zero = _quantized(rewriting, product.source, activations)
     fused = activations != "rows"
-    inputs = [source, integers, source_scale if fused else _one(rewriting), scale, zero]
+    inputs = [source, integers, source_scale if fused else _row_step(rewriting), scale, zero]
     if fused and product.bias is not None:
         inputs += ["", product.bias]
     if fused:
@@ -205,28 +205,26 @@ def _add_static(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, st
 
 
 def _add_rows(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
-    """Each row's scale is its largest magnitude / 127: (..., width) -> (..., 1)."""
-    share = rewriting.constant("rows/share", np.float32(1 / 127))
-    least = rewriting.constant("rows/least", np.float32(SMALLEST_SCALE))
+    """Rows divided by their largest magnitude, (..., width) -> (..., 1), then one scale for all."""
+    least = rewriting.constant("rows/least", np.float32(SMALLEST_ROW))
     middle = rewriting.constant("rows/middle", np.uint8(MIDDLE))
     magnitudes = rewriting.node("Abs", [smooth], f"{source}/rows_abs")
-    name = f"{source}/rows_largest"
+    name = f"{source}/rows_maximum"
     if rewriting.opset < 18:
         largest = rewriting.node("ReduceMax", [magnitudes], name, axes=[-1], keepdims=1)
     else:
         axes = rewriting.constant("rows/axes", np.array([-1]))
         largest = rewriting.node("ReduceMax", [magnitudes, axes], name, keepdims=1)
-    raw = rewriting.node("Mul", [largest, share], f"{source}/rows_share")
-    scale = rewriting.node("Max", [raw, least], f"{source}/rows_scale")
+    scale = rewriting.node("Max", [largest, least], f"{source}/rows_scale")
     divided = rewriting.node("Div", [smooth, scale], f"{source}/rows_divided")
-    integers = rewriting.node(
-        "QuantizeLinear", [divided, _one(rewriting), middle], f"{source}/rows"
-    )
+    step = _row_step(rewriting)
+    integers = rewriting.node("QuantizeLinear", [divided, step, middle], f"{source}/rows")
     return integers, scale, middle
 
 
-def _one(rewriting: Rewriting) -> str:
-    return rewriting.constant("rows/one", np.float32(1))
+def _row_step(rewriting: Rewriting) -> str:
+    """The scale of rows that reach from -1 to 1."""
+    return rewriting.constant("rows/step", np.float32(1 / 127))
 
 
 def _add_block_product(

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
 from factory.encoding import PaddedRows
 from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
 from factory.export.integer import write_integer
-from factory.export.integer_form import IntegerForm
+from factory.export.integer_form import IntegerForm, find_items
 from factory.export.onnx import check_interface, export_onnx
 from factory.export.sensitivity import compare_logits, leave_one_out
 from factory.export.session import open_session, run_session, session_logits
@@ -89,7 +90,6 @@ def beside_neighbours(file: Path) -> list[NDArray[np.float32]]:
 
 def outlier(file: Path, target: Path) -> Path:
     """The same student with one token that is a hundred times as large in one channel."""
-    import onnx
     from onnx import numpy_helper
 
     model = onnx.load(file)
@@ -125,7 +125,7 @@ def test_forms_are_close_and_independent_of_neighbours(
     np.testing.assert_allclose(beside, alone, atol=1e-5, rtol=0)
     # padding lets attention sum in another order, which on some processors moves a number over
     # the edge between two integers; within 1e-5 where none is
-    np.testing.assert_allclose(padded, alone, atol=2e-3, rtol=0)
+    np.testing.assert_allclose(padded, alone, atol=5e-4, rtol=0)
 
 
 def test_one_scale_for_all_depends_on_the_neighbour(wide: Wide, tmp_path: Path) -> None:
@@ -134,14 +134,15 @@ def test_one_scale_for_all_depends_on_the_neighbour(wide: Wide, tmp_path: Path) 
     facts = write_integer(source, file, IntegerForm("dynamic"))
     assert not facts["neighbour_independent"]
     alone, beside, padded = beside_neighbours(file)
-    assert np.abs(beside - alone).max() > 0.01
-    assert np.abs(padded - alone).max() > 0.01
+    assert np.abs(beside - alone).max() > 1e-3
+    assert np.abs(padded - alone).max() > 1e-3
 
 
 def test_the_form_without_the_product_that_hurts_comes_closest(wide: Wide, tmp_path: Path) -> None:
     """With 4 bits in one product only, leaving out that one hurts least."""
     names = [f"/bert/encoder/layer.{n}/output/dense/MatMul" for n in (0, 1)]
-    keep = ("/bert/pooler/*", "*/attention/*", "*/intermediate/*", "*_embeddings/*")
+    every = find_items(onnx.load(wide.file).graph)
+    keep = tuple(item.name for item in every if item.name not in names)
     form = IntegerForm("rows", weight_bits=4, keep_float=keep)
     found = leave_one_out(wide.file, form, wide.rows)
     assert sorted(hurt.name for hurt in found) == names
