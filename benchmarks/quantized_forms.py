@@ -45,17 +45,18 @@ FORMS: dict[str, IntegerForm] = {
     "dynamic": IntegerForm("dynamic"),
     "static": IntegerForm("static"),
     "static, compensated": IntegerForm("static", compensated=True),
-    "static, smoothed": IntegerForm("static", compensated=True, smoothing=0.7),
+    "static, smoothed": IntegerForm("static", compensated=True, smoothing=0.8),
     "static, FFN outputs by rows": IntegerForm("static", compensated=True, rows=(FFN_OUTPUTS,)),
     "static, smoothed, FFN outputs by rows": IntegerForm(
-        "static", compensated=True, smoothing=0.7, rows=(FFN_OUTPUTS,)
+        "static", compensated=True, smoothing=0.8, rows=(FFN_OUTPUTS,)
     ),
     "rows": IntegerForm("rows"),
     "rows, compensated": IntegerForm("rows", compensated=True),
-    "rows, 8/4-bit table": IntegerForm(
-        "rows", "int4", compensated=True, precise_rows=16384, embedding_block=512
-    ),
     "rows, 4-bit table": IntegerForm("rows", "int4", compensated=True),
+    "rows, 8/4-bit table": IntegerForm("rows", "int4", compensated=True, precise_rows=16384),
+    "static, smoothed, 8/4-bit table": IntegerForm(
+        "static", "int4", compensated=True, smoothing=0.8, precise_rows=16384
+    ),
     "edge: 4-bit, rows": IntegerForm(
         "rows", "int4", compensated=True, weight_bits=4, precise_rows=6144, embedding_block=512
     ),
@@ -63,7 +64,7 @@ FORMS: dict[str, IntegerForm] = {
         "static",
         "int4",
         compensated=True,
-        smoothing=0.7,
+        smoothing=0.8,
         weight_bits=4,
         precise_rows=6144,
         embedding_block=512,
@@ -79,17 +80,20 @@ def main() -> None:
     parser.add_argument(
         "--student", nargs=3, action="append", required=True, metavar=("SET", "FOLDER", "SPLIT")
     )
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     data = real_data_folder()
     results = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.is_file() else {}
     for name, folder, split in arguments.student:
-        results[name] = measure_student(data / name, Path(folder), split, arguments.rounds)
+        results[name] = measure_student(data / name, Path(folder), split, arguments)
         print_student(name, results[name])
         RESULT_FILE.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def measure_student(data: Path, model: Path, split: str, rounds: int) -> dict[str, Any]:
+def measure_student(
+    data: Path, model: Path, split: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """All forms of one student on one split."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     label_ids = json.loads((model / "config.json").read_text())["label2id"]
@@ -100,7 +104,7 @@ def measure_student(data: Path, model: Path, split: str, rounds: int) -> dict[st
     chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_ROWS]
     calibration = encode_inputs(tokenizer, [train[row] for row in chosen], MAX_LENGTH)
     with tempfile.TemporaryDirectory() as scratch:
-        files = write_forms(Path(scratch), model, calibration)
+        files = write_forms(Path(scratch), model, calibration, arguments.forms)
         expected = session_logits(open_session(files["fp32"], threads=1), rows, batch_size=8)
         forms = {}
         for name, file in files.items():
@@ -113,7 +117,7 @@ def measure_student(data: Path, model: Path, split: str, rounds: int) -> dict[st
                 "accuracy": float((logits.argmax(axis=1) == targets).mean()),
                 **asdict(compare_logits(logits, expected)),
             }
-        times = cpu_times(files, rounds)
+        times = cpu_times(files, arguments.rounds)
     for name, form in forms.items():
         form["milliseconds"] = {cell: found[name] for cell, found in times.items()}
     return {"split": split, "rows": len(rows), "threads": 1, "forms": forms}
@@ -126,16 +130,18 @@ def read_rows(file: Path) -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
-def write_forms(scratch: Path, model: Path, calibration: EncodedRows) -> dict[str, Path]:
+def write_forms(
+    scratch: Path, model: Path, calibration: EncodedRows, names: list[str]
+) -> dict[str, Path]:
     """fp32, what onnxruntime's own tool makes of it, and our forms."""
-    files = {name: scratch / f"{number}.onnx" for number, name in enumerate(("fp32", *FORMS))}
+    files = {name: scratch / f"{number}.onnx" for number, name in enumerate(["fp32", *names])}
     export_onnx(model, files["fp32"], opset=17, first_token=True)
     for name, per_channel in ((DEFAULT, False), (PER_CHANNEL, True)):
         files[name] = scratch / f"{name}.onnx"
         quantize_int8(files["fp32"], files[name], per_channel)
     ranges = activation_ranges(measure_activations(files["fp32"], calibration))
-    for name, form in FORMS.items():
-        write_integer(files["fp32"], files[name], form, ranges)
+    for name in names:
+        write_integer(files["fp32"], files[name], FORMS[name], ranges)
     return files
 
 

@@ -69,8 +69,8 @@ def compensated_rounding(
     order = np.argsort(-np.diagonal(moments), kind="stable")
     damped = moments[np.ix_(order, order)].astype(np.float64)
     damped[np.diag_indices_from(damped)] += 0.01 * np.diagonal(damped).mean() + 1e-12
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
-    left = weight[order].astype(np.float64)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+    left = weight[order]
     steps = steps[order]
     levels = np.empty_like(left)
     for position in range(len(left)):

@@ -150,13 +150,15 @@ def find_products(graph: Any) -> list[Product]:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    for value in graph.output:
+        readers.setdefault(value.name, []).append(value)  # so that it stays
     found = []
     for node in graph.node:
         weight = values.get(node.input[1]) if len(node.input) > 1 else None
         if weight is None or weight.ndim != 2 or weight.dtype != np.float32:
             continue
         if node.op_type == "MatMul":
-            addition, bias = _added_bias(readers.get(node.output[0], []), node.output[0], values)
+            addition, bias = _added_bias(readers.get(node.output[0], []), weight.shape[1], values)
             found.append(Product(node, node.input[0], weight, bias, addition))
         elif node.op_type == "Gemm" and _is_plain(node):
             oriented = np.ascontiguousarray(weight.T) if _attribute(node, "transB", 0) else weight
@@ -204,14 +206,15 @@ def check_form(form: IntegerForm, names: list[str]) -> None:
 
 
 def _added_bias(
-    readers: list[Any], output: str, values: dict[str, NDArray[Any]]
+    readers: list[Any], outputs: int, values: dict[str, NDArray[Any]]
 ) -> tuple[Any, str | None]:
     """The one node that reads a product and adds a constant vector to it, and the vector."""
-    if len(readers) != 1 or readers[0].op_type != "Add":
+    if len(readers) != 1 or getattr(readers[0], "op_type", None) != "Add":
         return None, None
-    (other,) = (name for name in readers[0].input if name != output)
-    vector = values.get(other)
-    return (readers[0], other) if vector is not None and vector.ndim == 1 else (None, None)
+    for name in readers[0].input:
+        if name in values and values[name].shape == (outputs,):
+            return readers[0], name
+    return None, None
 
 
 def _is_plain(gemm: Any) -> bool:

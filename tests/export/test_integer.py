@@ -61,6 +61,7 @@ def test_static_products_are_those_of_the_rounded_numbers(tmp_path: Path) -> Non
     x = np.clip(np.rint(X / scale) + zero, 0, 255) - zero
     integers, scales = whole_numbers(WEIGHT)
     close(run_graph(tmp_path / "q.onnx", x=X), (x @ integers) * scale * scales + BIAS)
+    assert operations(tmp_path / "q.onnx") == ["QuantizeLinear", "MatMulIntegerToFloat"]
     assert facts["products"] == {"static": 1}
     assert facts["left_in_float"] == {}
     assert facts["neighbour_independent"] is True
@@ -118,6 +119,26 @@ def test_a_gemm_with_factors_of_its_own_is_refused(tmp_path: Path) -> None:
     source = write_graph(tmp_path / "f.onnx", [node, dense], {"x": TensorProto.FLOAT}, weights)
     with pytest.raises(ParityError, match=r"large float weights left: w \[104, 120\]$"):
         write_integer(source, tmp_path / "q.onnx", IntegerForm("rows"))
+
+
+def test_an_addition_that_is_no_bias_stays(tmp_path: Path) -> None:
+    """The product added to itself, and a product that is an output as well."""
+    dense = helper.make_node("MatMul", ["x", "w"], ["p"], name="/dense")
+    weights = {"w": WEIGHT, "b": BIAS}
+    for added, outputs in (("p", ("out",)), ("b", ("out", "p"))):
+        addition = helper.make_node("Add", ["p", added], ["out"], name="/add")
+        source = write_graph(
+            tmp_path / "f.onnx",
+            [dense, addition],
+            {"x": TensorProto.FLOAT},
+            weights,
+            outputs=outputs,
+        )
+        write_integer(source, tmp_path / "q.onnx", IntegerForm("static"), seen(X))
+        expected = run_graph(source, x=X)
+        found = run_graph(tmp_path / "q.onnx", x=X)
+        assert np.abs(found - expected).max() < 0.03 * np.ptp(expected)
+        assert "Add" in operations(tmp_path / "q.onnx")
 
 
 def test_products_of_one_input_share_its_integers(tmp_path: Path) -> None:
