@@ -21,6 +21,7 @@ class Measured:
         value, teacher, baseline, student: the gate's metric on the gate's split.
         class_recalls: recall per label.
         agreement: share of the split's rows labelled as the fp32 file labels them.
+        unknown: share of [UNK] among the split's tokens.
         size_bytes: of the ONNX file.
         latency_ms: p50 at the shape of section [target].
     """
@@ -31,6 +32,7 @@ class Measured:
     student: float | None = None
     class_recalls: Mapping[str, float] | None = None
     agreement: float | None = None
+    unknown: float | None = None
     size_bytes: int | None = None
     latency_ms: float | None = None
 
@@ -91,6 +93,9 @@ def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list
         results.append(
             _at_least("min_agreement", label, measured.agreement, settings.min_agreement)
         )
+    if measured.unknown is not None:
+        label = "[UNK] among the tokens"
+        results.append(_at_most("max_unknown", label, measured.unknown, settings.max_unknown))
     if measured.size_bytes is not None:
         size = float(measured.size_bytes)
         results.append(

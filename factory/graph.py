@@ -19,6 +19,7 @@ from factory.errors import ProblemsError, RecipeError
 from factory.general_steps import GeneralSteps, make_general_steps
 from factory.model_source import ModelSource, find_model
 from factory.recipe import Recipe
+from factory.shipping_steps import ShippingSteps, make_shipping_steps
 from factory.store import Status, Step, Store
 
 # Raised by hand when a stage's code makes something else from the same inputs.
@@ -29,9 +30,6 @@ MULTILABEL_VERSION = 2  # of teachers of this task
 DISTILL_VERSION = 3
 BASELINE_VERSION = 4
 EVALUATE_VERSION = 2
-EXPORT_VERSION = 2
-QUANTIZE_VERSION = 2
-BUNDLE_VERSION = 2
 
 # These decide the unlabelled stage and no other: adding such text must not cost a teacher.
 UNLABELLED_KEYS = ("unlabelled", "unlabelled_split", "unlabelled_limit")
@@ -51,9 +49,7 @@ class Graph:
     distill: Step
     baseline: Step | None
     evaluate: Step
-    export: Step
-    quantize: Step | None
-    bundle: Step
+    shipping: ShippingSteps
     teacher_source: ModelSource
     start_source: ModelSource | None
 
@@ -68,9 +64,7 @@ class Graph:
             self.distill,
             self.baseline,
             self.evaluate,
-            self.export,
-            self.quantize,
-            self.bundle,
+            *self.shipping.steps(),
         )
         return [step for step in stages if step is not None]
 
@@ -125,7 +119,8 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
     if baseline is not None:
         models["baseline"] = baseline.fingerprint
     evaluate = _evaluate_step(recipe, sections, models)
-    export, quantize, bundle = _shipping_steps(recipe, sections, models, evaluate)
+    texts = {name: made for name, made in inputs.items() if name in ("unlabelled", "augmented")}
+    shipping = make_shipping_steps(recipe, models, evaluate, texts)
     return Graph(
         data=data,
         unlabelled=unlabelled,
@@ -135,9 +130,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         distill=distill,
         baseline=baseline,
         evaluate=evaluate,
-        export=export,
-        quantize=quantize,
-        bundle=bundle,
+        shipping=shipping,
         teacher_source=sources.teacher,
         start_source=sources.start,
     )
@@ -267,41 +260,6 @@ def _student_steps(
         "baseline_learning_rate": recipe.distill.baseline_learning_rate,
     }
     return distill, Step("baseline", BASELINE_VERSION, baseline_settings, inputs)
-
-
-def _shipping_steps(
-    recipe: Recipe, sections: Mapping[str, Any], models: Mapping[str, str], evaluate: Step
-) -> tuple[Step, Step | None, Step]:
-    """Export, quantize (when a variant needs it) and bundle."""
-    compared = {"data": models["data"], "student": models["student"]}
-    if recipe.data.task == "multilabel":  # whose labels are compared under its thresholds
-        compared["evaluation"] = evaluate.fingerprint
-    export = Step(
-        "export",
-        EXPORT_VERSION,
-        {"export": sections["export"], "data": {"max_length": recipe.data.max_length}},
-        compared,
-    )
-    inputs = {**models, "evaluation": evaluate.fingerprint, "onnx": export.fingerprint}
-    quantize = None
-    forms = recipe.quantize.forms(recipe.target.hardware)
-    if forms:
-        how = _without(sections["quantize"], "variants")
-        quantize = Step(
-            "quantize",
-            QUANTIZE_VERSION,
-            {"quantize": {**how, "forms": list(forms)}, "data": export.settings["data"]},
-            {"onnx": export.fingerprint, "data": models["data"]},
-        )
-        inputs["variants"] = quantize.fingerprint
-    settings = {
-        "name": recipe.name,
-        "gate": sections["gate"],
-        "teacher": {"min_margin": recipe.teacher.min_margin},
-        "quantize": {"variants": recipe.quantize.variants},
-        "target": sections["target"],
-    }
-    return export, quantize, Step("bundle", BUNDLE_VERSION, settings, inputs)
 
 
 def find_start(recipe: Recipe, base_directory: Path) -> ModelSource | None:

@@ -19,6 +19,7 @@ from factory.stage_groups import (
     build_start,
     build_students,
     build_teacher,
+    build_trimmed,
     build_unlabelled,
 )
 from factory.store import Store
@@ -38,11 +39,11 @@ def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto"
         FactoryError: a stage failed; GateFailedError when a gate said no.
     """
     graph = make_graph(recipe, base_directory)
-    require_same_work(graph.bundle.fingerprint)
+    require_same_work(graph.shipping.bundle.fingerprint)
     with held(store):
-        if processes.from_first(lambda: store.status(graph.bundle)) == "cached":
+        if processes.from_first(lambda: store.status(graph.shipping.bundle)) == "cached":
             say("nothing to do: every stage of this recipe is already made")
-            return store.load(graph.bundle).directory
+            return store.load(graph.shipping.bundle).directory
         return _run_stages(recipe, graph, base_directory, store, device)
 
 
@@ -69,26 +70,32 @@ def _run_stages(
     stages.check_student(evaluation, dataset())
     _gate_1(recipe, evaluation.facts)
 
-    student = models["student"]
+    steps = graph.shipping
+    trimmed = build_trimmed(
+        build, steps.trim, recipe, dataset(), models["student"], augmented, unlabelled
+    )
+    student = models["student"] if trimmed is None else trimmed
     onnx = build(
-        graph.export, lambda here: stages.export(here, student, evaluation, recipe, dataset())
+        steps.export, lambda here: stages.export(here, student, evaluation, recipe, dataset())
     )
     plain = onnx.directory / "model.onnx"
     variants: dict[VariantName, Path] = {"fp32": plain}
-    if graph.quantize is not None:
+    if steps.quantize is not None:
         made = build(
-            graph.quantize, lambda here: stages.quantize(here, plain, student, recipe, dataset())
+            steps.quantize, lambda here: stages.quantize(here, plain, student, recipe, dataset())
         )
         variants |= stages.variant_files(made, recipe)
 
     artifacts = {"data": data, **models, "evaluation": evaluation, "onnx": onnx}
+    if trimmed is not None:
+        artifacts["trimmed"] = trimmed
     try:
         bundle = build(
-            graph.bundle,
+            graph.shipping.bundle,
             lambda here: stages.bundle(here, graph, recipe, dataset(), artifacts, variants),
         )
     except GateFailedError:
-        store.discard(graph.bundle)
+        store.discard(graph.shipping.bundle)
         raise
     return bundle.directory
 

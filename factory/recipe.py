@@ -256,6 +256,10 @@ class GateSettings(Section):
         default=None,
         description="share of the split's rows that the shipped variant labels as fp32 does",
     )
+    max_unknown: Fraction | None = Field(
+        default=None,
+        description="share of [UNK] among the split's tokens, where export cuts the vocabulary",
+    )
     max_size_bytes: PositiveInt | None = Field(default=None, description="of the shipped ONNX file")
     max_latency_ms: PositiveFloat | None = Field(
         default=None, description="p50 of the shipped variant at the shape of section [target]"
@@ -324,6 +328,8 @@ class Recipe(Section):
             )
         if gate.min_gain is not None and self.distill.baseline == "off":
             raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
+        if gate.max_unknown is not None and self.export.general_pieces is None:
+            raise ValueError("gate.max_unknown needs export.general_pieces, which cuts pieces off")
         test = self.data.test if self.data.hub is None else self.data.test_split
         if gate.split == "test" and test is None:
             raise ValueError('gate.split = "test" needs data.test, or data.test_split of a hub set')

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from factory.recipe_section import PositiveFloat, PositiveInt, Section
+from factory.recipe_section import NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 VariantName = Literal[
     "fp32", "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4"
@@ -59,6 +59,11 @@ class ExportSettings(Section):
         default=True,
         description="compute the last layer for the first token only, which is all the classifier "
         "reads; exact, and less work",
+    )
+    general_pieces: NonNegativeInt | None = Field(
+        default=None,
+        description="cut the vocabulary to what the rows learned on need and so many of the most "
+        "frequent other pieces, for a smaller file; unset: the whole vocabulary",
     )
 
 

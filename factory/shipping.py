@@ -49,7 +49,8 @@ def ship(
     Raises:
         GateFailedError: no variant of the recipe's list passes every rule.
     """
-    copy_files(directory, artifacts["student"].directory / "model", variants)
+    shipped = artifacts.get("trimmed", artifacts["student"])
+    copy_files(directory, shipped.directory / "model", variants)
     parts = _parts(fingerprint, recipe, dataset, artifacts)
     candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
     order = choose_order(recipe.quantize.variants, recipe.target.hardware, candidates.latencies)
@@ -137,9 +138,18 @@ def _measured(
         student=of_student.value,
         class_recalls=gate.class_recalls(result.per_class),
         agreement=share_alike(result.predicted, fp32.predicted),
+        unknown=_unknown(artifacts, split),
         size_bytes=candidates.size_bytes[variant],
         latency_ms=candidates.latencies[variant].p50_ms,
     )
+
+
+def _unknown(artifacts: Mapping[str, Artifact], split: str) -> float | None:
+    """The share of tokens that the shipped vocabulary does not know, where it was cut."""
+    if "trimmed" not in artifacts:
+        return None
+    share: float = artifacts["trimmed"].facts[split]["unknown"]
+    return share
 
 
 def _choose(verdicts: Mapping[VariantName, list[gate.RuleResult]]) -> VariantName:
@@ -207,6 +217,7 @@ def _measurements(
         "latency_conditions": _conditions(recipe.target),
         "machine": machine_facts(),
         "label_agreement_with_fp32": agreement,
+        **({"vocabulary": artifacts["trimmed"].facts} if "trimmed" in artifacts else {}),
         "parameters": {
             "teacher": artifacts["teacher"].facts["parameters"],
             "student": artifacts["student"].facts["parameters"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factory import gate, stages
-from factory.building import Build
+from factory.building import Build, Facts
 from factory.corpus.stage import check_corpus
 from factory.data.checks import check_batch
 from factory.data.dataset import Dataset, read_dataset
@@ -168,3 +168,24 @@ def build_students(
 def _largest_batch(recipe: Recipe) -> int:
     fine_tune = recipe.teacher.batch_size if recipe.teacher.fine_tune else 1
     return max(recipe.distill.batch_size, fine_tune)
+
+
+def build_trimmed(
+    build: Build,
+    step: Step | None,
+    recipe: Recipe,
+    dataset: Dataset,
+    student: Artifact,
+    augmented: Artifact | None,
+    unlabelled: Artifact | None,
+) -> Artifact | None:
+    """The student with fewer word pieces, when the recipe asks for it."""
+    if step is None:
+        return None
+
+    def trim(here: Path) -> Facts:
+        others = [] if unlabelled is None else [*read_unlabelled(unlabelled.directory)]
+        others += [] if augmented is None else stages.read_augmented(augmented).inputs
+        return stages.trim(here, student, recipe, dataset, others)
+
+    return build(step, trim)

@@ -19,7 +19,7 @@ from factory.store import Artifact
 
 if TYPE_CHECKING:
     from factory.augment.tools import AugmentTools
-    from factory.distill.transfer import AugmentedRows
+    from factory.distill.transfer import AugmentedRows, Inputs
 
 
 def make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
@@ -196,6 +196,29 @@ def check_student(evaluation: Artifact, dataset: Dataset) -> None:
     check_student(evaluation.facts["student"]["dev"], dataset)
 
 
+def trim(here: Path, student: Artifact, recipe: Recipe, dataset: Dataset, others: Inputs) -> Facts:
+    """A copy of the student that knows fewer word pieces, and how it reads dev and test."""
+    import shutil
+
+    from factory.export.vocabulary import (
+        choose_pieces,
+        measure_trim,
+        needed_pieces,
+        trim_student,
+    )
+
+    source, target = student.directory / "model", here / "model"
+    shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
+    rows = [*dataset.train.inputs(), *others]
+    texts = (text for row in rows for text in ((row,) if isinstance(row, str) else row))
+    assert recipe.export.general_pieces is not None, "the step was made from it"
+    kept = choose_pieces(source, needed_pieces(source, texts), recipe.export.general_pieces)
+    facts = trim_student(source, target, kept)
+    for split in dataset.splits()[1:]:
+        facts[split.name] = measure_trim(source, target, split.inputs(), recipe.data.max_length)
+    return facts
+
+
 def export(
     here: Path, student: Artifact, evaluation: Artifact, recipe: Recipe, dataset: Dataset
 ) -> Facts:
@@ -244,4 +267,4 @@ def bundle(
     """Assemble the bundle and pass it through gate 2."""
     from factory.shipping import ship
 
-    return ship(here, graph.bundle.fingerprint, recipe, dataset, artifacts, variants)
+    return ship(here, graph.shipping.bundle.fingerprint, recipe, dataset, artifacts, variants)

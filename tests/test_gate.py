@@ -31,6 +31,7 @@ ALL_RULES = GateSettings(
     min_class_recall=0.5,
     max_quantization_drop=0.01,
     min_agreement=0.95,
+    max_unknown=0.02,
     max_size_bytes=20_000_000,
     max_latency_ms=5.0,
 )
@@ -41,6 +42,7 @@ GOOD = Measured(
     student=0.9,
     class_recalls={"refund": 0.95, "cancel": 0.7},
     agreement=0.98,
+    unknown=0.01,
     size_bytes=14_500_000,
     latency_ms=2.5,
 )
@@ -78,6 +80,7 @@ def only(settings: GateSettings, measured: Measured, rule: str) -> RuleResult:
             {"value": 0.7499, "student": 0.875},
         ),
         ("min_agreement", 0.98, {"agreement": 0.98}, {"agreement": 0.9799}),
+        ("max_unknown", 0.25, {"unknown": 0.25}, {"unknown": 0.2501}),
         ("max_size_bytes", 1000, {"size_bytes": 1000}, {"size_bytes": 1001}),
         ("max_latency_ms", 10.0, {"latency_ms": 10.0}, {"latency_ms": 10.001}),
     ],
@@ -157,6 +160,7 @@ def test_every_rule_is_checked_when_all_is_measured() -> None:
         "min_class_recall",
         "max_quantization_drop",
         "min_agreement",
+        "max_unknown",
         "max_size_bytes",
         "max_latency_ms",
     ]
@@ -170,6 +174,7 @@ def test_every_rule_is_checked_when_all_is_measured() -> None:
         ("class_recalls", "min_class_recall"),
         ("student", "max_quantization_drop"),
         ("agreement", "min_agreement"),
+        ("unknown", "max_unknown"),
         ("size_bytes", "max_size_bytes"),
         ("latency_ms", "max_latency_ms"),
     ],
@@ -187,12 +192,13 @@ def test_a_rule_left_out_of_the_recipe_is_not_checked() -> None:
 
 def test_a_measurement_of_zero_is_a_measurement() -> None:
     zeros = replace(GOOD, baseline=0.0, student=0.0, size_bytes=0, latency_ms=0.0)
-    assert len(check_rules(ALL_RULES, "accuracy", zeros)) == 9
+    assert len(check_rules(ALL_RULES, "accuracy", zeros)) == 10
 
 
 def test_a_value_that_is_no_number_fails() -> None:
     nothing = float("nan")
-    measured = Measured(nothing, nothing, nothing, nothing, {"a": nothing}, nothing, 1, nothing)
+    others = [nothing] * 4
+    measured = Measured(*others, {"a": nothing}, nothing, nothing, 1, nothing)
     failed = {r.rule for r in check_rules(ALL_RULES, "accuracy", measured) if not r.passed}
     assert failed == {result.rule for result in check_rules(ALL_RULES, "accuracy", GOOD)} - {
         "max_size_bytes"

@@ -11,6 +11,7 @@ import pytest
 from tiny_line import line_recipe
 
 from factory import graph as graph_module
+from factory import shipping_steps
 from factory.errors import DataError, ProblemsError, RecipeError
 from factory.general_steps import find_general_steps
 from factory.graph import Graph, find_start, make_graph, plan
@@ -88,6 +89,7 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"target.tokens": 32}, {"bundle"}),
         ({"gate.min_agreement": 0.9}, {"bundle"}),
         ({"export.first_token": False}, {"export", "quantize", "bundle"}),
+        ({"export.general_pieces": 100}, {"export", "quantize", "bundle"}),
     ],
 )
 def test_a_setting_remakes_what_reads_it_and_all_behind(
@@ -139,7 +141,7 @@ def test_a_changed_start_checkpoint_remakes_the_student(base: Path) -> None:
 def test_stages_a_recipe_does_not_need_are_absent(base: Path) -> None:
     full = graph_of(base)
     lean = graph_of(base, {"distill.baseline": "off", "quantize.variants": ["fp32"]})
-    assert (lean.baseline, lean.quantize) == (None, None)
+    assert (lean.baseline, lean.shipping.quantize) == (None, None)
     assert [step.stage for step in lean.steps()] == [
         stage for stage in ALL if stage not in ("baseline", "quantize")
     ]
@@ -151,7 +153,8 @@ def test_a_raised_stage_version_remakes_it(base: Path, monkeypatch: pytest.Monke
     before = graph_of(base, {"data.unlabelled": "more.txt"})
     for stage, name in ((stage, f"{stage.upper()}_VERSION") for stage in STAGES):
         with monkeypatch.context() as patch:
-            patch.setattr(graph_module, name, getattr(graph_module, name) + 1)
+            module = graph_module if hasattr(graph_module, name) else shipping_steps
+            patch.setattr(module, name, getattr(module, name) + 1)
             after = changed(before, graph_of(base, {"data.unlabelled": "more.txt"}))
         assert stage in after
         assert after <= set(STAGES[STAGES.index(stage) :])
@@ -376,18 +379,18 @@ def test_plan_names_changed_data(base: Path) -> None:
 
 def test_plan_tells_of_changed_code(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_all(base)
-    monkeypatch.setattr(graph_module, "EXPORT_VERSION", 99)
+    monkeypatch.setattr(shipping_steps, "EXPORT_VERSION", 99)
     assert planned(base)["export"] == ("run", "the stage's code changed")
 
 
 def test_plan_tells_of_a_removed_artifact_when_another_of_the_stage_is_like_it(base: Path) -> None:
     publish_all(base)
     store, graph = Store(base / "runs"), graph_of(base)
-    record = store.directory(graph.export) / "artifact.json"
+    record = store.directory(graph.shipping.export) / "artifact.json"
     twin = base / "runs" / "export-000000000000"
     twin.mkdir()
     record.rename(twin / "artifact.json")
-    store.directory(graph.export).rmdir()
+    store.directory(graph.shipping.export).rmdir()
     assert planned(base)["export"] == ("run", "its artifact was removed")
 
 
@@ -432,7 +435,7 @@ def test_settings_of_multilabel_are_no_part_of_the_other_tasks(base: Path) -> No
     graph = graph_of(base)
     assert "label_separator" not in graph.data.settings["data"]
     assert set(graph.evaluate.settings) == {"data"}
-    assert set(graph.export.inputs) == {"data", "student"}
+    assert set(graph.shipping.export.inputs) == {"data", "student"}
 
 
 # augmentation

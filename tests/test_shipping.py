@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +16,14 @@ from onnx import numpy_helper
 from tiny_line import Line, line_recipe, stage_directory
 from tiny_models import open_tiny
 
-from factory import latency, pipeline
+from factory import latency, pipeline, stages
 from factory.cli import main
-from factory.data.dataset import read_dataset
+from factory.data.dataset import Dataset, Split, read_dataset
 from factory.errors import GateFailedError
 from factory.export import quantize
 from factory.latency import Latency
 from factory.shipping import choose_order
-from factory.store import Store
+from factory.store import Store, load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
 
@@ -230,16 +231,58 @@ def test_latency_is_taken_at_the_targets_shape(line: Line, store: Path) -> None:
     ("wanted", "hardware", "order"),
     [
         (["fp32", "int8", "fp32"], "avx2", ["fp32", "int8"]),
-        ("auto", "avx2", ["int8-rows", "int8-static", "int8", "fp32"]),
+        ("auto", "avx2", ["int8-rows", "int8-mixed", "int8-static", "int8-careful", "fp32"]),
         ("auto", "cuda", ["fp16", "fp32"]),
     ],
 )
 def test_the_fastest_comes_first_and_the_exact_one_last(
     wanted: Any, hardware: Any, order: list[str]
 ) -> None:
-    times = {"int8-static": 3.0, "int8-rows": 2.0, "int8": 1.0, "fp32": 0.5, "fp16": 9.0}
+    times = {"int8-static": 3.0, "int8-rows": 1.0, "int8-mixed": 2.0, "int8-careful": 4.0}
+    times |= {"int8": 0.1, "fp32": 0.5, "fp16": 9.0}
     latencies = {name: Latency(value, 99.0, 1) for name, value in times.items()}
     assert choose_order(wanted, hardware, latencies) == order
+
+
+def test_a_cut_vocabulary_ships_with_its_tokenizer_and_the_same_answers(
+    line: Line, tmp_path: Path
+) -> None:
+    """Dev and test use the words of train, so every answer is as before."""
+    store = line.copy_store(tmp_path, "bundle", "quantize", "export")
+    bundle = run(line, store, {"export.general_pieces": 0, "gate.max_unknown": 0.0})
+    manifest, before = read_manifest(bundle), read_manifest(line.bundle)
+    facts = manifest.measurements["vocabulary"]
+    assert "max_unknown" in [rule["rule"] for rule in manifest.gate]
+    pieces = (bundle / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
+    assert len(pieces) == facts["pieces"] == config["vocab_size"]
+    for split in ("dev", "test"):
+        assert facts[split]["changed_rows"] == facts[split]["unknown"] == 0.0
+        assert manifest.scores["fp32"][split] == before.scores["fp32"][split]
+    assert manifest.lineage["trimmed"] != manifest.lineage["student"]
+
+
+def test_pieces_nobody_needs_are_cut_and_what_they_read_is_counted(
+    line: Line, tmp_path: Path
+) -> None:
+    student = load_artifact(stage_directory(line.store, "distill"))
+    recipe = line_recipe({"export.general_pieces": 0})
+    train = Split("train", ["my lamp"], None, [0])
+    dataset = Dataset(
+        "classification",
+        ("a", "b"),
+        train,
+        Split("dev", ["my lamp", "my shop"], None, [0, 1]),
+        None,
+    )
+    alone = stages.trim(tmp_path / "alone", student, recipe, dataset, [])
+    assert alone["pieces"] < alone["pieces_before"]
+    assert alone["dev"]["changed_rows"] == 0.5  # "shop" is read letter by letter, or not at all
+    more = stages.trim(tmp_path / "more", student, recipe, dataset, ["the shop"])
+    assert more["pieces"] > alone["pieces"]
+    assert more["dev"]["changed_rows"] == 0.0
+    known = set((tmp_path / "more" / "model" / "vocab.txt").read_text().split())
+    assert {"my", "lamp", "the", "shop", "[CLS]", "[UNK]"} <= known
 
 
 def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.encoding import EncodedRows, encode_inputs
+from factory.export import quantize
 from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
 from factory.export.fuse import write_float16
 from factory.export.integer import write_integer
 from factory.export.integer_form import SMALL_WEIGHT, IntegerForm, find_products
-from factory.export.quantize import quantize_int8
 from factory.export.sensitivity import leave_one_out
 from factory.recipe_shipping import QuantizeSettings, VariantName
 
@@ -49,7 +49,7 @@ def write_variants(
     for name in names:
         target = directory / f"{name}.onnx"
         if name == "int8":
-            facts[name] = quantize_int8(source, target, settings.per_channel)
+            facts[name] = quantize.quantize_int8(source, target, settings.per_channel)
         elif name == "fp16":
             facts[name] = write_float16(source, target, student)
         else:
