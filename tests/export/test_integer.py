@@ -335,6 +335,18 @@ def test_one_broken_scale_is_found(tmp_path: Path, bits: Any, factor: float) -> 
         check_stored(tmp_path / "q.onnx", products, [], {}, form)
 
 
+def test_one_large_weight_in_a_channel_is_no_broken_scale(tmp_path: Path) -> None:
+    weight = WEIGHT.copy()
+    weight[3, 17] = 40 * np.abs(weight[:, 17]).max()
+    source = one_product(tmp_path / "fp32.onnx", weight)
+    for reduced in (False, True):
+        form = IntegerForm("rows", reduced_range=reduced)
+        write_integer(source, tmp_path / "q.onnx", form)
+        damage(tmp_path / "q.onnx", f"{NAME}/scale", (17,), 2)
+        with pytest.raises(ParityError, match=r"1 of 120 are far .* number 18 "):
+            check_stored(tmp_path / "q.onnx", find_products(onnx.load(source).graph), [], {}, form)
+
+
 @pytest.mark.parametrize(("embeddings", "index"), [("int8", (5, 0)), ("int4", (5, 1))])
 def test_one_broken_row_of_a_table_is_found(
     tmp_path: Path, embeddings: Any, index: tuple[int, int]
