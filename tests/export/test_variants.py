@@ -69,7 +69,7 @@ def test_what_a_variant_promises_of_neighbours_is_what_its_form_does(made: Made)
 
 def test_activations_and_products_left_in_float(made: Made) -> None:
     products = {name: made.facts[name]["products"] for name in NAMES[2:]}
-    assert products["int8-static"] == products["int4"] == {"static": 13}  # six per layer and the pooler's
+    assert products["int8-static"] == products["int4"] == {"static": 13}
     assert products["int8-mixed"] == {"static": 11, "rows": 2}
     assert products["int8-rows"] == {"rows": 13}
     assert products["int8-careful"] == {"rows": 13 - PRODUCTS_KEPT}
