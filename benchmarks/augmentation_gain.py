@@ -5,7 +5,8 @@
 Three small sets: MRPC, banking77 with the first 10 rows of each class, SST-2 with its first 1,000
 whole sentences. The teacher of each is fine-tuned on just these rows, once. Without augmentation
 the student passes over the rows many times, with it over the rows and their variants fewer times:
-equal steps, equal everything else. Scores are those of the students in torch; the spread is the
+equal steps, equal everything else. For SST-2 a third arm learns on as many unlabelled sentences of
+film reviews instead of variants. Scores are those of the students in torch; the spread is the
 standard deviation over the seeds. Prints a table and writes augmentation_gain.json.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillation import ROOT, find
+from distillation import REVIEWS, ROOT, find, sentences
 from real_data import real_data_folder
 
 from factory.building import announcing_build, held
@@ -35,10 +36,12 @@ from factory.stage_groups import (
     build_data,
     build_students,
     build_teacher,
+    build_unlabelled,
 )
 from factory.store import Store
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
+UNLABELLED = "with unlabelled sentences"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="settings of section [augment]; unset: words from the teacher's embeddings",
     )
+    parser.add_argument("--arms", nargs="+", help="only these arms of each set, by name")
     parser.add_argument("--store", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     real_data = real_data_folder()
@@ -106,8 +110,14 @@ def run_trial(
     common += [*trial.settings, "gate.min_retention=0.01"]
     variants = [f"augment.copies={trial.copies}", *settings]
     arms = {"without": [], "with " + (" ".join(settings) or "embeddings"): variants}
+    if name == "sst2-sentences":
+        limit = trial.copies * (trial.rows or 0)
+        text = write_unlabelled(data, arguments.store.absolute())
+        arms[UNLABELLED] = [f"data.unlabelled={text}", f"data.unlabelled_limit={limit}"]
     results = {}
     for arm, more in arms.items():
+        if arguments.arms and arm not in arguments.arms:
+            continue
         scores = [
             run_arm(recipe_file, [*common, *more, f"distill.seed={seed}"], trial, arguments.store)
             for seed in arguments.seeds
@@ -115,6 +125,14 @@ def run_trial(
         results[arm] = {**scores[0], "scores": [one["score"] for one in scores]}
         del results[arm]["score"]
     return results
+
+
+def write_unlabelled(data: Path, store: Path) -> Path:
+    """Sentences of film reviews, one per line."""
+    file = store / "benchmark-data" / "sst2-sentences" / "unlabelled.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(sentences(data / REVIEWS)) + "\n", encoding="utf-8")
+    return file
 
 
 def without_baseline(store: Path, name: str) -> Path:
@@ -137,13 +155,15 @@ def run_arm(recipe_file: Path, settings: list[str], trial: Trial, store: Path) -
         graph = make_graph(recipe, base)
         _, dataset = build_data(build, graph.data, recipe, base)
         teacher = build_teacher(build, graph, recipe, dataset(), "cpu")
-        augmented = build_augmented(build, graph, recipe, dataset(), None, teacher, "cpu")
+        unlabelled = build_unlabelled(build, graph.unlabelled, recipe, base, dataset)
+        augmented = build_augmented(build, graph, recipe, dataset(), unlabelled, teacher, "cpu")
         made = 0 if augmented is None else augmented.facts["variants"]
+        made += 0 if unlabelled is None else unlabelled.facts["rows"]
         rows = len(dataset().train) + made
         recipe = load_recipe(recipe_file, [*settings, *epochs_for(trial.steps, rows, recipe)])
         graph = make_graph(recipe, base)
         students = build_students(
-            build, graph, recipe, dataset(), teacher, None, augmented, None, "cpu"
+            build, graph, recipe, dataset(), teacher, None, augmented, unlabelled, "cpu"
         )
     split = dataset().dev if trial.split == "dev" else dataset().test
     assert split is not None, "the set has this split"
