@@ -92,15 +92,13 @@ def choose_order(
 ) -> list[VariantName]:
     """The variants in the order in which they are tried.
 
-    A recipe's own list is its order. "auto" puts the fastest first, behind them a form whose
-    answers depend on a text's neighbours, and last fp32, which is exact.
+    A recipe's own list is its order. "auto" puts the fastest first and fp32, which is exact, last.
     """
     if wanted != "auto":
         return list(dict.fromkeys(wanted))
 
-    def rank(variant: VariantName) -> tuple[bool, bool, float]:
-        dependent = variant not in NEIGHBOUR_INDEPENDENT
-        return variant == "fp32", dependent, latencies[variant].p50_ms
+    def rank(variant: VariantName) -> tuple[bool, float]:
+        return variant == "fp32", latencies[variant].p50_ms
 
     return sorted(AUTO_VARIANTS[hardware], key=rank)
 
@@ -250,7 +248,7 @@ def _reason(
 ) -> str:
     order = list(verdicts)
     how = (
-        "the fastest first, then what depends on neighbours, then the exact one"
+        "the fastest first, fp32 last"
         if recipe.quantize.variants == "auto"
         else "the recipe's order"
     )

@@ -239,7 +239,7 @@ def test_the_fastest_comes_first_and_the_exact_one_last(
     wanted: Any, hardware: Any, order: list[str]
 ) -> None:
     times = {"int8-static": 3.0, "int8-rows": 1.0, "int8-mixed": 2.0, "int8-careful": 4.0}
-    times |= {"int8": 0.1, "fp32": 0.5, "fp16": 9.0}
+    times |= {"fp32": 0.5, "fp16": 9.0}
     latencies = {name: Latency(value, 99.0, 1) for name, value in times.items()}
     assert choose_order(wanted, hardware, latencies) == order
 
