@@ -28,7 +28,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/python examples/ask_server.py "$$bundle" "$(QUESTION)"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -99,7 +99,12 @@ def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
         lineage={},
         data_facts={"rows": {"train": 750, "dev": 150}},
     )
-    measurements = {"size_bytes": {"teacher": 1}, "latency": {}, "latency_conditions": "none"}
+    measurements = {
+        "size_bytes": {"teacher": 1},
+        "latency": {},
+        "latency_conditions": "none",
+        "choice": "fp32",
+    }
     file = ship_only(directory, "fp32")
     manifest = make_manifest(
         directory, parts, "fp32", file, scores={"teacher": score}, measurements=measurements

@@ -101,7 +101,9 @@ def test_every_stage_runs_once_in_order(stages: Stages, tmp_path: Path) -> None:
     bundle = run(tmp_path)
     assert stages.ran == WITHOUT_BASELINE
     recipe = line_recipe()
-    assert bundle == Store(tmp_path / "runs").directory(make_graph(recipe, tmp_path).bundle)
+    assert bundle == Store(tmp_path / "runs").directory(
+        make_graph(recipe, tmp_path).shipping.bundle
+    )
     assert (bundle / "artifact.json").is_file()
 
 
