@@ -69,6 +69,27 @@ FORMS: dict[str, IntegerForm] = {
         precise_rows=6144,
         embedding_block=512,
     ),
+    "static, smoothed, 8/4-bit table, 7-bit weights": IntegerForm(
+        "static",
+        "int4",
+        compensated=True,
+        smoothing=0.8,
+        precise_rows=16384,
+        reduced_range=True,
+    ),
+    "rows, 8/4-bit table, 7-bit weights": IntegerForm(
+        "rows", "int4", compensated=True, precise_rows=16384, reduced_range=True
+    ),
+    "edge: 4-bit, static, 7-bit products": IntegerForm(
+        "static",
+        "int4",
+        compensated=True,
+        smoothing=0.8,
+        weight_bits=4,
+        precise_rows=6144,
+        embedding_block=512,
+        reduced_range=True,
+    ),
     "MatMulNBits, 8 bits": IntegerForm("blocks"),
     "MatMulNBits, 4 bits": IntegerForm("blocks", "int4", weight_bits=4),
 }

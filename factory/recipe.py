@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,15 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": get_args(ClassificationMetric),
     "regression": get_args(RegressionMetric),
     "multilabel": get_args(MultilabelMetric),
+}
+
+# Shapes of published small BERTs: TinyBERT-4, XtremeDistil (arXiv 2106.04563), the first half of
+# MiniLM-L6, and BERT-tiny (arXiv 1908.08962).
+STUDENT_SHAPES: Mapping[str, Mapping[str, int]] = {
+    "4x312": {"layers": 4, "hidden": 312, "heads": 12, "intermediate": 1200},
+    "6x256": {"layers": 6, "hidden": 256, "heads": 8, "intermediate": 1024},
+    "3x384": {"layers": 3, "hidden": 384, "heads": 12, "intermediate": 1536},
+    "2x128": {"layers": 2, "hidden": 128, "heads": 2, "intermediate": 512},
 }
 
 
@@ -64,6 +73,12 @@ class TeacherSettings(Section):
 class StudentSettings(Section):
     """The small model's shape and where its first weights come from."""
 
+    shape: Literal["4x312", "6x256", "3x384", "2x128"] | None = Field(
+        default=None,
+        exclude=True,  # the four numbers it stands for say all of it
+        description="layers x hidden of a shape whose layers, hidden, heads and intermediate are "
+        "then known; those given beside it count more",
+    )
     layers: PositiveInt = 4
     hidden: PositiveInt = 312
     heads: PositiveInt = 12
@@ -76,6 +91,13 @@ class StudentSettings(Section):
         description='"teacher", "random", "general", or a checkpoint: hub id, folder, bundle',
     )
     revision: str | None = Field(default=None, description="revision of a hub checkpoint")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_shape(cls, given: Any) -> Any:
+        """The numbers of the shape named, below those given one by one."""
+        shape = given.get("shape") if isinstance(given, Mapping) else None
+        return {**STUDENT_SHAPES.get(shape, {}), **given} if isinstance(shape, str) else given
 
     @model_validator(mode="after")
     def heads_divide(self) -> StudentSettings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.recipe import Recipe
+from factory.recipe_shipping import SEVEN_BIT_HARDWARE
 from factory.store import Step
 
 # Raised by hand when a stage's code makes something else from the same inputs.
@@ -79,7 +80,11 @@ def _quantize_step(
     if not forms:
         return None
     settings = {
-        "quantize": {**_without(section, "variants"), "forms": list(forms)},
+        "quantize": {
+            **_without(section, "variants"),
+            "forms": list(forms),
+            "seven_bits": recipe.target.hardware in SEVEN_BIT_HARDWARE,
+        },
         "data": {"max_length": recipe.data.max_length},
     }
     return Step("quantize", QUANTIZE_VERSION, settings, {"onnx": export.fingerprint, "data": data})

@@ -245,9 +245,10 @@ def quantize(
     """Write every form of the fp32 file that the recipe asks for."""
     from factory.export.variants import write_variants
 
-    forms = recipe.quantize.forms(recipe.target.hardware)
+    hardware = recipe.target.hardware
+    forms = recipe.quantize.forms(hardware)
     model = open_model(student, recipe, "cpu")
-    return write_variants(here, source, forms, recipe.quantize, model, dataset.train)
+    return write_variants(here, source, forms, recipe.quantize, hardware, model, dataset.train)
 
 
 def variant_files(quantized: Artifact, recipe: Recipe) -> dict[VariantName, Path]:

@@ -86,6 +86,9 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"quantize.variants": ["int8", "int8-rows"]}, {"quantize", "bundle"}),
         ({"quantize.variants": "auto"}, {"quantize", "bundle"}),
         ({"quantize.calibration_rows": 10}, {"quantize", "bundle"}),
+        ({"target.hardware": "arm64"}, {"quantize", "bundle"}),  # 8 bits instead of 7
+        ({"target.hardware": "web"}, {"bundle"}),
+        ({"student.shape": "4x312"}, set()),
         ({"target.tokens": 32}, {"bundle"}),
         ({"gate.min_agreement": 0.9}, {"bundle"}),
         ({"export.first_token": False}, {"export", "quantize", "bundle"}),

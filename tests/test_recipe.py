@@ -36,6 +36,33 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "numbers"),
+    [
+        ("4x312", (4, 312, 12, 1200)),
+        ("6x256", (6, 256, 8, 1024)),
+        ("3x384", (3, 384, 12, 1536)),
+        ("2x128", (2, 128, 2, 512)),
+    ],
+)
+def test_a_shape_by_name_is_its_four_numbers_and_leaves_no_other_trace(
+    shape: str, numbers: tuple[int, int, int, int]
+) -> None:
+    keys = ("layers", "hidden", "heads", "intermediate")
+    named = parse_recipe(recipe_tree({"student.shape": shape}))
+    spelled = {f"student.{key}": number for key, number in zip(keys, numbers, strict=True)}
+    assert named.model_dump() == parse_recipe(recipe_tree(spelled)).model_dump()
+    wider = parse_recipe(recipe_tree({"student.shape": shape, "student.intermediate": 96}))
+    assert (wider.student.layers, wider.student.intermediate) == (numbers[0], 96)
+
+
+def test_an_unknown_shape_is_told_with_the_known_ones() -> None:
+    problems = problems_of({"student.shape": "5x100"})
+    assert len(problems) == 1
+    assert "student.shape" in problems[0]
+    assert "'3x384'" in problems[0]
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("name", 7, "valid string (given: 7)"),

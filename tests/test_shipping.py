@@ -27,7 +27,7 @@ from factory.store import Store, load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
 
-Quantizer = Callable[[Path, Path, bool], dict[str, Any]]
+Quantizer = Callable[[Path, Path, bool, bool], dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +55,10 @@ def wrong_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quantizer whose file loads and runs, with the classifier's scales negated."""
     real: Quantizer = quantize.quantize_int8
 
-    def quantize_wrongly(source: Path, target: Path, per_channel: bool) -> dict[str, Any]:
-        facts = real(source, target, per_channel)
+    def quantize_wrongly(
+        source: Path, target: Path, per_channel: bool, reduced_range: bool
+    ) -> dict[str, Any]:
+        facts = real(source, target, per_channel, reduced_range)
         model = onnx.load(target)
         changed = 0
         for tensor in model.graph.initializer:

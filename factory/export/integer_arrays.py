@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-MULTIPLIERS = 15  # 4-bit levels, -8..7, times -15..15 still fit in 8 bits
+# 4-bit levels, -8..7, times -15..15 still fit in 8 bits, and times -7..7 in 7.
+MULTIPLIERS = 15
+REDUCED_MULTIPLIERS = 7
 
 
 def quantize_columns(
@@ -28,22 +30,26 @@ def quantize_columns(
 
 
 def quantize_nibbles(
-    weight: Floats, block_size: int, moments: Floats | None = None
+    weight: Floats, block_size: int, moments: Floats | None = None, reduced_range: bool = False
 ) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """4-bit levels whose product with a small whole number per block is an 8-bit weight.
 
     weight = level * multiplier * scale: blocks of inputs differ in size as with one float scale
     per block, yet the product runs with 8-bit integers and one scale per column.
 
+    Args:
+        reduced_range: multipliers up to 7 instead of 15, so that the weight has 7 bits.
+
     Shapes:
         weight: (inputs, outputs)
-        returns: levels -8..7 (inputs, outputs), multipliers -15..15 without 0 (blocks, outputs),
+        returns: levels -8..7 (inputs, outputs), multipliers without 0 (blocks, outputs),
             scales (outputs,)
     """
+    largest = REDUCED_MULTIPLIERS if reduced_range else MULTIPLIERS
     _, wanted = quantize_blocks(np.ascontiguousarray(weight.T), block_size, 4)
     sizes = np.abs(wanted.T)
-    scale = _positive(sizes.max(axis=0) / MULTIPLIERS)
-    multipliers = np.clip(np.rint(sizes / scale), 1, MULTIPLIERS) * np.sign(wanted.T)
+    scale = _positive(sizes.max(axis=0) / largest)
+    multipliers = np.clip(np.rint(sizes / scale), 1, largest) * np.sign(wanted.T)
     steps = np.repeat(multipliers, block_size, axis=0)[: len(weight)] * scale
     if moments is None:
         levels = np.clip(np.rint(weight / steps), -8, 7)

@@ -195,8 +195,6 @@ def check_form(form: IntegerForm, names: list[str]) -> None:
             raise ParityError(f"a block of {size} numbers: use a power of two from 16")
     if form.smoothing is not None and not 0 <= form.smoothing <= 1:
         raise ParityError(f"smoothing is {form.smoothing:g}; it goes from 0 to 1")
-    if form.weight_bits == 4 and form.reduced_range:
-        raise ParityError("4-bit weights are not made in a reduced range; leave one of them out")
     for pattern in (*form.keep_float, *form.rows):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ParityError(

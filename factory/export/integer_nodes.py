@@ -105,7 +105,9 @@ def _weight(
             moments = (moments / np.outer(factors, factors)).astype(np.float32)
     name = product.name
     if form.weight_bits == 4:
-        levels, multipliers, scale = quantize_nibbles(weight, form.block_size, moments)
+        levels, multipliers, scale = quantize_nibbles(
+            weight, form.block_size, moments, form.reduced_range
+        )
         integers = _add_nibbles(rewriting, name, levels, multipliers, form.block_size)
     else:
         values, scale = quantize_columns(weight, 63 if form.reduced_range else 127, moments)

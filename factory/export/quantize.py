@@ -9,11 +9,16 @@ from typing import Any
 from factory.errors import ParityError
 
 
-def quantize_int8(source: Path, target: Path, per_channel: bool) -> dict[str, Any]:
+def quantize_int8(
+    source: Path, target: Path, per_channel: bool, reduced_range: bool = False
+) -> dict[str, Any]:
     """Write a dynamically quantized copy: 8-bit weights, activations scaled at run time.
 
     One scale per output channel keeps 98 % of the labels where one per tensor keeps 95.5 %, for a
     tenth of a megabyte. Embedding tables are quantized too: they are two thirds of a student.
+
+    Args:
+        reduced_range: weights of 7 bits, whose products cannot overflow without VNNI.
 
     Raises:
         ParityError: a weight matrix or embedding table was left in float.
@@ -29,6 +34,7 @@ def quantize_int8(source: Path, target: Path, per_channel: bool) -> dict[str, An
             model_output=target,
             weight_type=QuantType.QInt8,
             per_channel=per_channel,
+            reduce_range=reduced_range,
         )
     finally:
         logger.setLevel(level)

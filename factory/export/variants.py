@@ -18,7 +18,7 @@ from factory.export.fuse import write_float16
 from factory.export.integer import write_integer
 from factory.export.integer_form import SMALL_WEIGHT, IntegerForm, find_products
 from factory.export.sensitivity import leave_one_out
-from factory.recipe_shipping import QuantizeSettings, VariantName
+from factory.recipe_shipping import SEVEN_BIT_HARDWARE, Hardware, QuantizeSettings, VariantName
 
 # How many products "int8-careful" keeps in float, found on so many of the calibration rows.
 PRODUCTS_KEPT = 3
@@ -31,12 +31,14 @@ def write_variants(
     source: Path,
     names: Sequence[VariantName],
     settings: QuantizeSettings,
+    hardware: Hardware,
     student: TorchClassifier,
     train: Split,
 ) -> dict[str, Any]:
     """Write `NAME.onnx` for each variant, from the plain fp32 file.
 
     Args:
+        hardware: that the files are for; it decides how many bits a weight can have.
         student: whose tokenizer reads the calibration rows.
         train: where the calibration rows come from; dev and test measure.
 
@@ -47,14 +49,15 @@ def write_variants(
     layers: int = student.model.config.num_hidden_layers
     ranges: ActivationRanges | None = None
     facts: dict[str, Any] = {}
+    seven_bits = hardware in SEVEN_BIT_HARDWARE
     for name in names:
         target = directory / f"{name}.onnx"
         if name == "int8":
-            facts[name] = quantize.quantize_int8(source, target, settings.per_channel)
+            facts[name] = quantize.quantize_int8(source, target, settings.per_channel, seven_bits)
         elif name == "fp16":
             facts[name] = write_float16(source, target, student)
         else:
-            form = integer_form(name, layers)
+            form = integer_form(name, layers, seven_bits)
             if ranges is None:
                 ranges = activation_ranges(measure_activations(source, rows))
             if name == "int8-careful":
@@ -64,7 +67,7 @@ def write_variants(
     return facts
 
 
-def integer_form(name: VariantName, layers: int) -> IntegerForm:
+def integer_form(name: VariantName, layers: int, seven_bits: bool) -> IntegerForm:
     """What the name of an integer variant stands for; the measurements are in docs/log.md.
 
     The first rows of an embedding table hold the frequent pieces of a published vocabulary: they
@@ -79,8 +82,15 @@ def integer_form(name: VariantName, layers: int) -> IntegerForm:
             embeddings="int4",
             precise_rows=6144,
             embedding_block=512,
+            reduced_range=seven_bits,
         )
-    rows = IntegerForm("rows", compensated=True, embeddings="int4", precise_rows=16_384)
+    rows = IntegerForm(
+        "rows",
+        compensated=True,
+        embeddings="int4",
+        precise_rows=16_384,
+        reduced_range=seven_bits,
+    )
     if name == "int8-static":
         return replace(rows, activations="static", smoothing=SMOOTHING)
     if name == "int8-mixed":

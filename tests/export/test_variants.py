@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 
@@ -17,7 +18,7 @@ from factory.export.onnx import export_onnx
 from factory.export.session import open_session, session_logits
 from factory.export.variants import PRODUCTS_KEPT, calibration_rows, integer_form, write_variants
 from factory.recipe import QuantizeSettings
-from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, VariantName
+from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, Hardware, VariantName
 
 NAMES: tuple[VariantName, ...] = (
     "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4",
@@ -46,7 +47,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     student = open_tiny(folder / "model")
     settings = QuantizeSettings(calibration_rows=12)
     return Made(
-        folder, source, student, write_variants(folder, source, NAMES, settings, student, TRAIN)
+        folder,
+        source,
+        student,
+        write_variants(folder, source, NAMES, settings, "avx512-vnni", student, TRAIN),
     )
 
 
@@ -101,9 +105,34 @@ def test_a_student_too_small_to_be_quantized_is_told(made: Made, tmp_path: Path)
     export_onnx(save_tiny(model, tmp_path / "model"), source, opset=17)
     student = open_tiny(tmp_path / "model")
     with pytest.raises(ParityError, match="nothing is quantized"):
-        write_variants(tmp_path, source, ["int8-rows"], QuantizeSettings(), student, TRAIN)
+        write_variants(tmp_path, source, ["int8-rows"], QuantizeSettings(), "avx2", student, TRAIN)
 
 
 def test_the_mixed_form_scales_what_comes_out_of_gelu_per_token() -> None:
-    form = integer_form("int8-mixed", 2)
+    form = integer_form("int8-mixed", 2, False)
     assert form.rows == tuple(f"/bert/encoder/layer.{n}/output/dense/MatMul" for n in (0, 1))
+
+
+def largest_weight(file: Path) -> int:
+    """Of the 8-bit matrices that products read, as stored."""
+    graph = onnx.load(file).graph
+    products = [node for node in graph.node if node.op_type.startswith("MatMulInteger")]
+    read = {name for node in products for name in node.input}
+    weights = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name in read]
+    return max(
+        int(np.abs(weight.astype(int)).max()) for weight in weights if weight.dtype == np.int8
+    )
+
+
+@pytest.mark.parametrize(
+    ("hardware", "largest"), [("avx2", 63), ("web", 63), ("avx512-vnni", 127), ("arm64", 127)]
+)
+def test_weights_have_as_many_bits_as_the_hardware_can_add(
+    made: Made, tmp_path: Path, hardware: Hardware, largest: int
+) -> None:
+    """Two products of 8 bits overflow 16; 255 * 63 * 2 does not."""
+    settings = QuantizeSettings(calibration_rows=4)
+    names: tuple[VariantName, ...] = ("int8", "int8-static", "int8-mixed", "int8-rows")
+    write_variants(tmp_path, made.source, names, settings, hardware, made.student, TRAIN)
+    found = {name: largest_weight(tmp_path / f"{name}.onnx") for name in names}
+    assert {largest - 1, largest, largest + 1} >= set(found.values())
