@@ -9,6 +9,7 @@ from factory.recipe import TASK_METRICS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30
+TORCH_MODELS = ("teacher", "student", "baseline")
 NAMES = {
     "teacher": "teacher (torch)",
     "student": "student (torch)",
@@ -25,11 +26,13 @@ NAMES = {
 
 
 def result_table(manifest: Manifest, split: str | None = None) -> str:
-    """Markdown table of every model: metric with interval, retention, size, latency."""
+    """Markdown table of every model: metric with interval, retention, size, latency, front."""
     metric = _metric(manifest)
     chosen_split = split or manifest.recipe["gate"]["split"]
-    head = f"| model | {metric} on {chosen_split} (95 %) | kept of teacher | size | p50 | p95 |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    column = f"{metric} on {chosen_split} (95 %)"
+    head = f"| model | {column} | kept of teacher | size | p50 | p95 | front |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    front = pareto_front(manifest, chosen_split)
     teacher = manifest.scores["teacher"][chosen_split][metric]["value"]
     for model in (name for name in NAMES if name in manifest.scores):
         score = manifest.scores[model][chosen_split][metric]
@@ -38,9 +41,30 @@ def result_table(manifest: Manifest, split: str | None = None) -> str:
         lines.append(
             f"| {NAMES[model]}{shipped} | {score['value']:.4f} "
             f"({score['low']:.4f} to {score['high']:.4f}) | {kept} | "
-            f"{_size(manifest, model)} | {_latency(manifest, model)} |"
+            f"{_size(manifest, model)} | {_latency(manifest, model)} | "
+            f"{'yes' if model in front else ''} |"
         )
     return "\n".join(lines)
+
+
+def pareto_front(manifest: Manifest, split: str) -> list[str]:
+    """The exported forms that no other one matches in metric, size and p50 while it beats one."""
+    measured = manifest.measurements
+    metric = _metric(manifest)
+    costs = {
+        form: (
+            -manifest.scores[form][split][metric]["value"],
+            measured["size_bytes"][form],
+            measured["latency"][form]["p50_ms"],
+        )
+        for form in NAMES
+        if form in manifest.scores and form not in TORCH_MODELS
+    }
+    return [form for form, own in costs.items() if not any(_beats(o, own) for o in costs.values())]
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
 
 
 def label_list(manifest: Manifest) -> str:
@@ -78,7 +102,8 @@ A {manifest.task} model for {kind}, distilled into a small BERT and exported to 
 
 {tables}
 {_threshold_note(manifest)}
-Latency: {manifest.measurements["latency_conditions"]}.
+Latency: {manifest.measurements["latency_conditions"]}. Front: no other exported form is at least as
+good in score, size and p50 and better in one of them.
 
 ## Gate
 

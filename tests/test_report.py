@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from factory.report import gate_lines, model_card, result_table
+from factory.report import gate_lines, model_card, pareto_front, result_table
 from serving.bundle import Manifest, ModelFile
 
 
@@ -73,17 +73,18 @@ def manifest(**changes: Any) -> Manifest:
 
 def test_result_table_to_the_letter() -> None:
     assert result_table(manifest()) == (
-        "| model | accuracy on dev (95 %) | kept of teacher | size | p50 | p95 |\n"
-        "|---|---|---|---|---|---|\n"
+        "| model | accuracy on dev (95 %) | kept of teacher | size | p50 | p95 | front |\n"
+        "|---|---|---|---|---|---|---|\n"
         "| teacher (torch) | 0.8000 (0.7500 to 0.8500) | 100.0 % | 90.8 MB "
-        "| 30.00 ms | 60.00 ms |\n"
-        "| student (torch) | 0.7600 (0.7100 to 0.8100) | 95.0 % | 57.4 MB | 10.13 ms | 20.25 ms |\n"
+        "| 30.00 ms | 60.00 ms |  |\n"
+        "| student (torch) | 0.7600 (0.7100 to 0.8100) | 95.0 % | 57.4 MB "
+        "| 10.13 ms | 20.25 ms |  |\n"
         "| student without distillation (torch) | 0.5000 (0.4500 to 0.5500) | 62.5 % | 57.4 MB "
-        "| - | - |\n"
+        "| - | - |  |\n"
         "| student, ONNX fp32 | 0.7500 (0.7000 to 0.8000) | 93.8 % | 57.5 MB "
-        "| 4.00 ms | 8.00 ms |\n"
+        "| 4.00 ms | 8.00 ms | yes |\n"
         "| student, ONNX int8, dynamic (served) | 0.7200 (0.6700 to 0.7700) | 90.0 % | 14.6 MB "
-        "| 2.50 ms | 5.00 ms |"
+        "| 2.50 ms | 5.00 ms | yes |"
     )
 
 
@@ -110,6 +111,26 @@ def test_regression_shows_spearman() -> None:
 def test_a_teacher_without_a_positive_score_keeps_no_share(value: float) -> None:
     scores = {"teacher": {"dev": {"rows": 9, "accuracy": score(value)}}}
     assert result_table(manifest(scores=scores)).splitlines()[2].split(" | ")[2] == "-"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "size_bytes", "p50_ms", "front"),
+    [
+        (0.75, 57_500_000, 4.0, ["fp32", "int8", "int4"]),  # two alike, none better
+        (0.71, 14_700_000, 2.6, ["fp32", "int8"]),  # int8 beats it in everything
+        (0.71, 14_600_000, 2.6, ["fp32", "int8", "int4"]),  # the smallest
+        (0.75, 14_000_000, 2.4, ["int4"]),  # beats both
+        (0.74, 57_500_000, 4.0, ["fp32", "int8"]),  # fp32 is as small and fast, and better
+    ],
+)
+def test_the_front_holds_what_nothing_beats(
+    accuracy: float, size_bytes: int, p50_ms: float, front: list[str]
+) -> None:
+    given = manifest()
+    given.scores["int4"] = {"dev": {"rows": 50, "accuracy": score(accuracy)}}
+    given.measurements["size_bytes"]["int4"] = size_bytes
+    given.measurements["latency"]["int4"] = {"p50_ms": p50_ms, "p95_ms": 9.0, "calls": 9}
+    assert pareto_front(given, "dev") == front
 
 
 def test_gate_lines() -> None:
