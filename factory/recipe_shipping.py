@@ -7,21 +7,32 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from factory.recipe_section import NonNegativeInt, PositiveFloat, PositiveInt, Section
+from factory.recipe_section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 VariantName = Literal[
-    "fp32", "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4"
+    "fp32",
+    "fp32-fused",
+    "fp16",
+    "int8",
+    "int8-static",
+    "int8-mixed",
+    "int8-rows",
+    "int8-careful",
+    "int8-embeddings",
+    "int4",
 ]
 Hardware = Literal["avx2", "avx512-vnni", "arm64", "cuda", "web"]
 
 # What "auto" tries, in an order by measured latency; fp32 loses nothing and comes last. The search
 # behind "int8-careful" takes longer than all of these together, so it has to be asked for.
-CPU_VARIANTS: tuple[VariantName, ...] = ("int8-static", "int8-mixed", "int8-rows", "fp32")
+CPU_VARIANTS: tuple[VariantName, ...] = (
+    "int8-static", "int8-mixed", "int8-rows", "int8-embeddings", "fp32",
+)  # fmt: skip
 AUTO_VARIANTS: Mapping[Hardware, tuple[VariantName, ...]] = {
     "avx2": CPU_VARIANTS,
     "avx512-vnni": CPU_VARIANTS,
     "arm64": CPU_VARIANTS,
-    "cuda": ("fp16", "fp32"),
+    "cuda": ("fp16", "fp32-fused", "fp32"),
     "web": CPU_VARIANTS,
 }
 
@@ -32,7 +43,8 @@ SEVEN_BIT_HARDWARE: tuple[Hardware, ...] = ("avx2", "web")
 # "int8" scales activations over the whole batch at run time, so that a text's neighbours change its
 # answer; the server runs it one text at a time.
 NEIGHBOUR_INDEPENDENT: tuple[VariantName, ...] = (
-    "fp32", "fp16", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4",
+    "fp32", "fp32-fused", "fp16", "int8-static", "int8-mixed", "int8-rows", "int8-careful",
+    "int8-embeddings", "int4",
 )  # fmt: skip
 
 
@@ -81,6 +93,16 @@ class QuantizeSettings(Section):
     per_channel: bool = Field(default=True, description="one weight scale per output channel")
     calibration_rows: PositiveInt = Field(
         default=256, description="training rows that activations are measured on"
+    )
+    calibration: Literal["minimum-maximum", "percentile", "entropy"] = Field(
+        default="minimum-maximum",
+        description="which range of an activation the static forms spread their levels over: all "
+        "of it, all but the outermost 0.01 %, or the most telling part",
+    )
+    smoothing: Fraction = Field(
+        default=0.8,
+        description="how much of the outliers of activations the static forms move into the "
+        "weights (SmoothQuant); 0: nothing",
     )
 
     def forms(self, hardware: Hardware) -> tuple[VariantName, ...]:

@@ -15,12 +15,14 @@ NAMES = {
     "student": "student (torch)",
     "baseline": "student without distillation (torch)",
     "fp32": "student, ONNX fp32",
+    "fp32-fused": "student, ONNX fp32, fused operators",
     "fp16": "student, ONNX fp16",
     "int8": "student, ONNX int8, dynamic",
     "int8-static": "student, ONNX int8, static",
     "int8-mixed": "student, ONNX int8, static and per token",
     "int8-rows": "student, ONNX int8, per token",
     "int8-careful": "student, ONNX int8, per token, worst products in float",
+    "int8-embeddings": "student, ONNX int8 tables, products in float",
     "int4": "student, ONNX 4-bit weights",
 }
 

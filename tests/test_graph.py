@@ -86,6 +86,8 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"quantize.variants": ["int8", "int8-rows"]}, {"quantize", "bundle"}),
         ({"quantize.variants": "auto"}, {"quantize", "bundle"}),
         ({"quantize.calibration_rows": 10}, {"quantize", "bundle"}),
+        ({"quantize.calibration": "entropy"}, {"quantize", "bundle"}),
+        ({"quantize.smoothing": 0.5}, {"quantize", "bundle"}),
         ({"target.hardware": "arm64"}, {"quantize", "bundle"}),  # 8 bits instead of 7
         ({"target.hardware": "web"}, {"bundle"}),
         ({"student.shape": "4x312"}, set()),

@@ -233,15 +233,15 @@ def test_latency_is_taken_at_the_targets_shape(line: Line, store: Path) -> None:
     ("wanted", "hardware", "order"),
     [
         (["fp32", "int8", "fp32"], "avx2", ["fp32", "int8"]),
-        ("auto", "avx2", ["int8-rows", "int8-mixed", "int8-static", "fp32"]),
-        ("auto", "cuda", ["fp16", "fp32"]),
+        ("auto", "avx2", ["int8-rows", "int8-mixed", "int8-static", "int8-embeddings", "fp32"]),
+        ("auto", "cuda", ["fp32-fused", "fp16", "fp32"]),
     ],
 )
 def test_the_fastest_comes_first_and_the_exact_one_last(
     wanted: Any, hardware: Any, order: list[str]
 ) -> None:
     times = {"int8-static": 3.0, "int8-rows": 1.0, "int8-mixed": 2.0}
-    times |= {"fp32": 0.5, "fp16": 9.0}
+    times |= {"fp32": 0.5, "fp16": 9.0, "fp32-fused": 1.0, "int8-embeddings": 4.0}
     latencies = {name: Latency(value, 99.0, 1) for name, value in times.items()}
     assert choose_order(wanted, hardware, latencies) == order
 

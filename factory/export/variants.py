@@ -14,7 +14,7 @@ from factory.data.dataset import Split
 from factory.encoding import EncodedRows, encode_inputs
 from factory.export import quantize
 from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
-from factory.export.fuse import write_float16
+from factory.export.fuse import write_float16, write_fused
 from factory.export.integer import write_integer
 from factory.export.integer_form import SMALL_WEIGHT, IntegerForm, find_products
 from factory.export.sensitivity import leave_one_out
@@ -23,7 +23,6 @@ from factory.recipe_shipping import SEVEN_BIT_HARDWARE, Hardware, QuantizeSettin
 # How many products "int8-careful" keeps in float, found on so many of the calibration rows.
 PRODUCTS_KEPT = 3
 ROWS_FOR_SEARCH = 64
-SMOOTHING = 0.8
 
 
 def write_variants(
@@ -54,12 +53,14 @@ def write_variants(
         target = directory / f"{name}.onnx"
         if name == "int8":
             facts[name] = quantize.quantize_int8(source, target, settings.per_channel, seven_bits)
+        elif name == "fp32-fused":
+            facts[name] = write_fused(source, target, student)
         elif name == "fp16":
             facts[name] = write_float16(source, target, student)
         else:
-            form = integer_form(name, layers, seven_bits)
+            form = integer_form(name, layers, seven_bits, settings.smoothing)
             if ranges is None:
-                ranges = activation_ranges(measure_activations(source, rows))
+                ranges = activation_ranges(measure_activations(source, rows), settings.calibration)
             if name == "int8-careful":
                 some = calibration_rows(student, train, ROWS_FOR_SEARCH)
                 form = _careful(source, form, some)
@@ -67,17 +68,20 @@ def write_variants(
     return facts
 
 
-def integer_form(name: VariantName, layers: int, seven_bits: bool) -> IntegerForm:
+def integer_form(name: VariantName, layers: int, seven_bits: bool, smoothing: float) -> IntegerForm:
     """What the name of an integer variant stands for; the measurements are in docs/log.md.
 
     The first rows of an embedding table hold the frequent pieces of a published vocabulary: they
     keep 8 bits where the rest has 4.
     """
+    smoothed = smoothing or None
+    if name == "int8-embeddings":
+        return IntegerForm("rows", keep_float=("*MatMul", "*Gemm"))
     if name == "int4":
         return IntegerForm(
             "static",
             compensated=True,
-            smoothing=SMOOTHING,
+            smoothing=smoothed,
             weight_bits=4,
             embeddings="int4",
             precise_rows=6144,
@@ -92,7 +96,7 @@ def integer_form(name: VariantName, layers: int, seven_bits: bool) -> IntegerFor
         reduced_range=seven_bits,
     )
     if name == "int8-static":
-        return replace(rows, activations="static", smoothing=SMOOTHING)
+        return replace(rows, activations="static", smoothing=smoothed)
     if name == "int8-mixed":
         # what comes out of GELU varies most from token to token
         outputs = tuple(f"/bert/encoder/layer.{n}/output/dense/MatMul" for n in range(layers))

@@ -21,8 +21,10 @@ from factory.recipe import QuantizeSettings
 from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, Hardware, VariantName
 
 NAMES: tuple[VariantName, ...] = (
-    "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful", "int4",
+    "fp32-fused", "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful",
+    "int8-embeddings", "int4",
 )  # fmt: skip
+INTEGER_NAMES = NAMES[3:]  # by write_integer, which tells what it did
 TRAIN = tiny_split("train", 40, seed=3)
 
 
@@ -66,19 +68,21 @@ def test_every_variant_is_a_file_near_fp32(made: Made) -> None:
 
 def test_what_a_variant_promises_of_neighbours_is_what_its_form_does(made: Made) -> None:
     told = {name: facts.get("neighbour_independent") for name, facts in made.facts.items()}
-    for name in NAMES[2:]:
+    for name in INTEGER_NAMES:
         assert told[name] is (name in NEIGHBOUR_INDEPENDENT), name
     assert "int8" not in NEIGHBOUR_INDEPENDENT
 
 
 def test_activations_and_products_left_in_float(made: Made) -> None:
-    products = {name: made.facts[name]["products"] for name in NAMES[2:]}
+    products = {name: made.facts[name]["products"] for name in INTEGER_NAMES}
     assert products["int8-static"] == products["int4"] == {"static": 13}
     assert products["int8-mixed"] == {"static": 11, "rows": 2}
     assert products["int8-rows"] == {"rows": 13}
+    assert products["int8-embeddings"] == {}
     assert products["int8-careful"] == {"rows": 13 - PRODUCTS_KEPT}
     sizes = {name: (made.folder / f"{name}.onnx").stat().st_size for name in NAMES}
-    assert sizes["int4"] < sizes["int8-rows"] < sizes["int8-careful"] < made.source.stat().st_size
+    assert sizes["int4"] < sizes["int8-rows"] < sizes["int8-careful"] < sizes["int8-embeddings"]
+    assert sizes["int8-embeddings"] < made.source.stat().st_size
 
 
 def test_the_careful_form_is_nearer_than_the_one_it_comes_from(made: Made) -> None:
@@ -109,7 +113,7 @@ def test_a_student_too_small_to_be_quantized_is_told(made: Made, tmp_path: Path)
 
 
 def test_the_mixed_form_scales_what_comes_out_of_gelu_per_token() -> None:
-    form = integer_form("int8-mixed", 2, False)
+    form = integer_form("int8-mixed", 2, False, 0.8)
     assert form.rows == tuple(f"/bert/encoder/layer.{n}/output/dense/MatMul" for n in (0, 1))
 
 
@@ -136,3 +140,29 @@ def test_weights_have_as_many_bits_as_the_hardware_can_add(
     write_variants(tmp_path, made.source, names, settings, hardware, made.student, TRAIN)
     found = {name: largest_weight(tmp_path / f"{name}.onnx") for name in names}
     assert {largest - 1, largest, largest + 1} >= set(found.values())
+
+
+def static_scales(made: Made, folder: Path, settings: QuantizeSettings) -> dict[str, float]:
+    """Of the activations of "int8-static", by name."""
+    folder.mkdir()
+    names: tuple[VariantName, ...] = ("int8-static",)
+    write_variants(folder, made.source, names, settings, "avx2", made.student, TRAIN)
+    tensors = onnx.load(folder / "int8-static.onnx").graph.initializer
+    return {
+        tensor.name: float(onnx.numpy_helper.to_array(tensor))
+        for tensor in tensors
+        if tensor.name.endswith("static_scale")
+    }
+
+
+def test_the_recipe_says_how_activations_are_scaled(made: Made, tmp_path: Path) -> None:
+    plain = QuantizeSettings(calibration_rows=12, smoothing=0.0)
+    whole = static_scales(made, tmp_path / "whole", plain)
+    cut = static_scales(
+        made, tmp_path / "cut", plain.model_copy(update={"calibration": "percentile"})
+    )
+    smooth = static_scales(made, tmp_path / "smooth", QuantizeSettings(calibration_rows=12))
+    assert whole.keys() == cut.keys() == smooth.keys()
+    assert all(cut[name] <= whole[name] for name in whole)
+    assert sum(cut.values()) < sum(whole.values())
+    assert all(smooth[name] != whole[name] for name in whole)
