@@ -227,13 +227,14 @@ def print_table(results: dict[str, Any]) -> None:
     for name, arms in results.items():
         without = statistics.mean(arms["without"]["scores"])
         for arm, found in arms.items():
-            mean, spread = statistics.mean(found["scores"]), statistics.stdev(found["scores"])
+            mean = statistics.mean(found["scores"])
+            spread = f" ± {statistics.stdev(found['scores']):.4f}" if found["scores"][1:] else ""
             gain = "" if arm == "without" else f"{100 * (mean - without):+.1f}"
             steps = " + ".join(map(str, found["steps"]))
             print(
                 f"| {name}, {found['split']}, {found['metric']}, {arm} | {found['rows']} "
                 f"| {found['variants']} | {steps} | {found['teacher']:.4f} "
-                f"| {mean:.4f} ± {spread:.4f} ({len(found['scores'])} seeds) | {gain} |"
+                f"| {mean:.4f}{spread} ({len(found['scores'])} seeds) | {gain} |"
             )
 
 
