@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
+from serving.batching import batch_around
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 from serving.errors import (
     BundleError,
@@ -62,7 +63,7 @@ class Predictor:
         self.text_pair = manifest.text_pair
         self._tokenizer = tokenizer
         self._session = session
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
 
     @classmethod
     def open(
@@ -132,7 +133,19 @@ class Predictor:
             InferenceError: the model failed or answered something that is not finite.
         """
         encoded = self.tokenize(inputs)
-        logits = self._encoded_logits(encoded)
+        return self._predictions(encoded, self._encoded_logits(encoded))
+
+    def answer(self, batch: Sequence[Encoded]) -> list[Prediction]:
+        """As `predict`, for inputs already tokenized, in one run of the model.
+
+        Raises:
+            InferenceError: the model failed or answered something that is not finite.
+        """
+        return self._predictions(batch, self._run(batch))
+
+    def _predictions(
+        self, encoded: Sequence[Encoded], logits: NDArray[np.float32]
+    ) -> list[Prediction]:
         if not np.isfinite(logits).all():
             raise InferenceError("the model answered a value that is not finite")
         if self.thresholds is None:
@@ -179,15 +192,13 @@ class Predictor:
         if not self.manifest.model.neighbour_independent:
             yield from ([position] for position in range(len(lengths)))
             return
-        batch: list[int] = []
-        for position in sorted(range(len(lengths)), key=lengths.__getitem__):
-            # sorted, so the newcomer is the longest and sets the padded width
-            if batch and (len(batch) + 1) * lengths[position] > self._batch_tokens:
-                yield batch
-                batch = []
-            batch.append(position)
-        if batch:
-            yield batch
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        while order:
+            # a run holds no more texts than tokens
+            shortest = [lengths[position] for position in order[: self.batch_tokens]]
+            chosen = batch_around(shortest, 0, self.batch_tokens)
+            yield order[chosen]
+            del order[chosen]
 
     def _run(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
         """One run of the model on a padded batch: (batch, labels)."""

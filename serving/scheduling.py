@@ -1,15 +1,26 @@
-"""Inference threads beside the event loop, and the bound on what waits for them."""
+"""Inference threads beside the event loop: what waits is run in small batches of like length."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from serving.batching import batch_around
 from serving.predictor import Prediction, Predictor
-from serving.tokenization import Inputs
+from serving.tokenization import Encoded, Inputs
 
 START_SECONDS = 60.0
+# A run that takes longer hangs: the server stops calling itself ready.
+RUN_SECONDS = 30.0
+# Short texts go first; every so many runs, whoever waits longest does, whatever its length.
+TURNS_BEFORE_OLDEST = 4
 
 
 class QueueFullError(Exception):
@@ -17,29 +28,62 @@ class QueueFullError(Exception):
 
 
 class NotReadyError(Exception):
-    """No inference threads: not started, stopped, or died."""
+    """No inference threads: not started, stopped, died or hanging."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One request: its answers, filled in by whichever threads run its texts."""
+
+    inputs: Inputs
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Prediction]]
+    answers: dict[int, Prediction] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Text:
+    """One text of a request, tokenized, in the order of arrival."""
+
+    job: _Job
+    position: int
+    encoded: Encoded
+    arrival: int
 
 
 class Scheduler:
-    """Runs requests on a fixed set of threads; a request that fails leaves the others alone."""
+    """Runs whatever waits on a fixed set of threads; a text that fails fails alone."""
 
     def __init__(self, predictor: Predictor, threads: int, queue_limit: int) -> None:
         self._predictor = predictor
-        self._thread_count = threads
         self._queue_limit = queue_limit
-        self._lock = threading.Lock()
-        self._waiting = 0
-        self._workers: list[threading.Thread] = []
-        self._executor: ThreadPoolExecutor | None = None
+        self._thread_count = threads
+        self._threads: list[threading.Thread] = []
+        self._running_since: list[float | None] = [None] * threads
+        self._changed = threading.Condition()
+        # All below is guarded by the condition's lock.
+        self._accepted = 0
+        self._arrivals = 0
+        self._turns = 0
+        self._jobs: deque[_Job] = deque()
+        self._texts: list[_Text] = []  # by length, shortest first
+        self._closed = True
+        self._warm = 0
+        self._failure: BaseException | None = None
 
     @property
     def ready(self) -> bool:
-        """Every inference thread has warmed up and is alive."""
-        return (
-            self._executor is not None
-            and len(self._workers) == self._thread_count
-            and all(worker.is_alive() for worker in self._workers)
-        )
+        """Every inference thread has warmed up, is alive, and is not stuck in a run."""
+        if self._closed or self._warm < self._thread_count:
+            return False
+        now = time.monotonic()
+        stuck = any(since and now - since > RUN_SECONDS for since in list(self._running_since))
+        return not stuck and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Texts accepted and not yet answered."""
+        return self._accepted
 
     async def start(self) -> None:
         """Start the threads and warm the model up on each.
@@ -47,60 +91,169 @@ class Scheduler:
         Raises:
             InferenceError: the model fails on its warm-up inputs.
         """
-        # One task per thread, all waiting for each other, so the pool starts every thread.
-        barrier = threading.Barrier(self._thread_count)
+        self._closed, self._warm, self._failure = False, 0, None
+        self._threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"inference-{number}")
+            for number in range(self._thread_count)
+        ]
+        for thread in self._threads:
+            thread.start()
+        await asyncio.to_thread(self._wait_until_warm)
+        if self._failure is not None:
+            self.close()
+            raise self._failure
 
-        def warm_up() -> threading.Thread:
-            barrier.wait(START_SECONDS)
-            self._predictor.warm_up()
-            return threading.current_thread()
-
-        executor = ThreadPoolExecutor(self._thread_count, thread_name_prefix="inference")
-        tasks = [asyncio.wrap_future(executor.submit(warm_up)) for _ in range(self._thread_count)]
-        try:
-            self._workers = list(await asyncio.gather(*tasks))
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-        self._executor = executor
+    def _wait_until_warm(self) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._failure is not None or self._warm == self._thread_count,
+                START_SECONDS,
+            )
 
     async def predict(self, inputs: Inputs) -> list[Prediction]:
-        """Answer a request on an inference thread.
+        """Answer a request on the inference threads.
 
         Raises:
             QueueFullError: the texts do not fit beside those waiting.
             NotReadyError: there are no inference threads.
             ServingError: what the predictor raises.
         """
-        executor = self._executor
-        if executor is None or not self.ready:
+        if not self.ready:
             raise NotReadyError
-        texts = len(inputs)
-        self._admit(texts)
-        try:
-            future = executor.submit(self._predictor.predict, inputs)
-        except RuntimeError as error:  # the pool is broken or shutting down
-            self._release(texts)
-            raise NotReadyError from error
-        # On the thread's future, not in a finally here: a caller that goes away must not make
-        # room for others while its texts still run.
-        future.add_done_callback(lambda _: self._release(texts))
-        return await asyncio.wrap_future(future)
-
-    def _admit(self, texts: int) -> None:
-        """Count texts in, or refuse them."""
-        with self._lock:
-            if self._waiting + texts > self._queue_limit:
+        loop = asyncio.get_running_loop()
+        job = _Job(inputs, loop, loop.create_future())
+        with self._changed:
+            if self._accepted + len(inputs) > self._queue_limit:
                 raise QueueFullError
-            self._waiting += texts
-
-    def _release(self, texts: int) -> None:
-        """Count texts out; runs on the inference threads too."""
-        with self._lock:
-            self._waiting -= texts
+            self._accepted += len(inputs)
+            self._jobs.append(job)
+            self._changed.notify()
+        return await job.future
 
     def close(self) -> None:
         """Finish what runs, drop what waits, end the threads."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=True, cancel_futures=True)
+        with self._changed:
+            self._closed = True
+            left = {*self._jobs, *(text.job for text in self._texts)}
+            self._jobs.clear()
+            self._texts.clear()
+            self._changed.notify_all()
+        for job in left:
+            _on_loop(job.loop, _fail, job, NotReadyError())
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        """One inference thread: warm up, then tokenize and run until closed."""
+        try:
+            self._predictor.warm_up()
+        except BaseException as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+            return
+        with self._changed:
+            self._warm += 1
+            self._changed.notify_all()
+        while (turn := self._next_turn()) is not None:
+            jobs, texts = turn
+            self._running_since[number] = time.monotonic()
+            if jobs:
+                self._tokenize(jobs)
+            else:
+                self._run(texts)
+            self._running_since[number] = None
+
+    def _next_turn(self) -> tuple[list[_Job], list[_Text]] | None:
+        """Requests to tokenize, or texts to run, as soon as there are any; None when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._jobs or self._texts)
+            if self._closed:
+                return None
+            # New requests first, so that the texts to choose from are all that wait; a share,
+            # so that the other threads have something to do.
+            share = -(-len(self._jobs) // self._thread_count)
+            jobs = [self._jobs.popleft() for _ in range(share)]
+            return jobs, [] if jobs else self._take_texts()
+
+    def _take_texts(self) -> list[_Text]:
+        """The next micro-batch: around the shortest text, at times around the oldest."""
+        waiting = self._texts
+        self._turns += 1
+        start = 0
+        if self._turns % TURNS_BEFORE_OLDEST == 0:
+            start = min(range(len(waiting)), key=lambda index: waiting[index].arrival)
+        chosen = slice(start, start + 1)
+        if self._predictor.manifest.model.neighbour_independent:
+            lengths = [len(text.encoded) for text in waiting]
+            chosen = batch_around(lengths, start, self._predictor.batch_tokens)
+        taken = waiting[chosen]
+        del waiting[chosen]
+        return taken
+
+    def _tokenize(self, jobs: Sequence[_Job]) -> None:
+        """Turn requests into texts that wait to be run; a request that cannot be fails alone."""
+        for job in jobs:
+            try:
+                encoded = [] if job.future.done() else self._predictor.tokenize(job.inputs)
+            except Exception as error:
+                self._release(len(job.inputs))
+                _on_loop(job.loop, _fail, job, error)
+                continue
+            if not encoded:  # the client went away, or asked for nothing
+                self._release(len(job.inputs))
+                _on_loop(job.loop, _finish, job)
+                continue
+            with self._changed:
+                for position, item in enumerate(encoded):
+                    text = _Text(job, position, item, self._arrivals)
+                    self._arrivals += 1
+                    insort(self._texts, text, key=lambda waiting: len(waiting.encoded))
+                self._changed.notify(len(encoded))
+
+    def _run(self, texts: Sequence[_Text]) -> None:
+        """Run texts together, and one by one when that fails, so that only the culprit fails."""
+        wanted = [text for text in texts if not text.job.future.done()]
+        self._release(len(texts) - len(wanted))
+        if not wanted:
+            return
+        try:
+            predictions = self._predictor.answer([text.encoded for text in wanted])
+        except Exception as error:
+            if len(wanted) > 1:
+                for text in wanted:
+                    self._run([text])
+                return
+            self._release(1)
+            _on_loop(wanted[0].job.loop, _fail, wanted[0].job, error)
+            return
+        self._release(len(wanted))
+        _on_loop(wanted[0].job.loop, _deliver, wanted, predictions)
+
+    def _release(self, texts: int) -> None:
+        """Count texts out, which makes room for others."""
+        with self._changed:
+            self._accepted -= texts
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given: Any) -> None:
+    """Call a function where futures may be touched; nobody waits once the loop is closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *given)
+
+
+def _deliver(texts: Sequence[_Text], predictions: Sequence[Prediction]) -> None:
+    """Hand over the answers of one run, and finish the requests that have all of theirs."""
+    for text, prediction in zip(texts, predictions, strict=True):
+        text.job.answers[text.position] = prediction
+        _finish(text.job)
+
+
+def _finish(job: _Job) -> None:
+    if len(job.answers) == len(job.inputs) and not job.future.done():
+        job.future.set_result([job.answers[position] for position in range(len(job.inputs))])
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)

@@ -41,14 +41,14 @@ class HeldPredictor:
     def __init__(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
         self.release = threading.Event()
         self.started = threading.Semaphore(0)
-        original = predictor.predict
+        original = predictor.answer
 
-        def held(inputs: Any) -> list[Prediction]:
+        def held(batch: Any) -> list[Prediction]:
             self.started.release()
             assert self.release.wait(10)
-            return original(inputs)
+            return original(batch)
 
-        monkeypatch.setattr(predictor, "predict", held)
+        monkeypatch.setattr(predictor, "answer", held)
 
 
 def assert_error(response: Any, status: int, error_type: str) -> dict[str, str]:
@@ -237,11 +237,13 @@ def test_unexpected_failure_is_logged_without_its_message(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(inputs: Any) -> list[Prediction]:
-        raise KeyError(inputs[0])
+    text = "my secret"
 
-    monkeypatch.setattr(predictor, "predict", fail)
-    response = client.post("/predict", json={"text": "my secret"})
+    def fail(batch: Any) -> list[Prediction]:
+        raise KeyError(text)
+
+    monkeypatch.setattr(predictor, "answer", fail)
+    response = client.post("/predict", json={"text": text})
     assert "secret" not in assert_error(response, 500, "backend")["error"]
     (record,) = [item for item in caplog.records if item.levelno == logging.ERROR]
     assert "KeyError" in record.getMessage()
@@ -290,9 +292,11 @@ def test_threads_run_side_by_side(predictor: Predictor, monkeypatch: pytest.Monk
         TestClient(create_app(predictor, Settings(threads=2))) as client,
         ThreadPoolExecutor(3) as pool,
     ):
-        waiting = [pool.submit(client.post, "/predict", json={"text": "a"}) for _ in range(3)]
-        assert held.started.acquire(timeout=10)
-        assert held.started.acquire(timeout=10)
+        waiting = []
+        for _ in range(2):
+            waiting.append(pool.submit(client.post, "/predict", json={"text": "a"}))
+            assert held.started.acquire(timeout=10)
+        waiting.append(pool.submit(client.post, "/predict", json={"text": "a"}))
         assert not held.started.acquire(timeout=0.1)  # the third waits for a thread
         held.release.set()
         assert [item.result().status_code for item in waiting] == [200, 200, 200]
