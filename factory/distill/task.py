@@ -6,22 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import nn
-
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import describe_map, map_layers
+from factory.distill.lesson import Lesson, learn_logits, make_lesson
 from factory.distill.loss_log import LossPoint, summary
 from factory.distill.phase import total_steps
 from factory.distill.phases import intermediate_phase, prediction_phase
-from factory.distill.prediction import cached_logits, teacher_loss, train_prediction
 from factory.distill.relations import choose_relation_heads, describe_attention
 from factory.distill.saving import save_student
-from factory.distill.selection import held_out_loss, hold_out
-from factory.distill.student import StudentStart, start_student, student_config
+from factory.distill.student import start_student, student_config
 from factory.distill.student_vocabulary import (
     StudentVocabulary,
     student_vocabulary,
@@ -30,12 +25,10 @@ from factory.distill.student_vocabulary import (
 from factory.distill.transfer import (
     AugmentedRows,
     Inputs,
-    TransferSet,
     intermediate_rows,
-    transfer_set,
 )
 from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import EncodedRows, select_rows
+from factory.encoding import select_rows
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import DistillSettings, StudentSettings
@@ -43,20 +36,11 @@ from factory.recipe import DistillSettings, StudentSettings
 
 @dataclass(frozen=True, slots=True)
 class _Lesson:
-    """What every student of a recipe is taught with.
+    """What every student of a recipe is taught with."""
 
-    Shapes:
-        teacher_logits: (rows, labels)
-        learned, held_out: positions of rows
-    """
-
-    teacher: TorchClassifier
+    logits: Lesson
     vocabulary: StudentVocabulary
     layer_map: tuple[int, ...]
-    transfer: TransferSet
-    teacher_logits: NDArray[np.float32]
-    learned: NDArray[np.int64]
-    held_out: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +84,15 @@ def distill(
     else:
         settings = without_intermediate(settings, vocabulary.logits_only)
         layer_map, facts = _skip_layers(vocabulary.logits_only)
-    transfer = transfer_set(
-        train.inputs(), augmented, unlabelled, settings, vocabulary.tokenizer, teacher.max_length
+    logits = make_lesson(
+        directory, teacher, vocabulary.tokenizer, train, settings, augmented, unlabelled
     )
-    learned, held_out = hold_out(
-        transfer.source_rows, len(train), settings.holdout_fraction, settings.seed
-    )
-    _freeze(teacher.model)
-    logits = cached_logits(directory, teacher, transfer)
-    lesson = _Lesson(teacher, vocabulary, layer_map, transfer, logits, learned, held_out)
+    lesson = _Lesson(logits, vocabulary, layer_map)
 
     best, losses = _best_of_seeds(directory, lesson, student, source, settings)
     save_student(directory, best.model, vocabulary.tokenizer, best.points)
-    first = len(intermediate_rows(transfer, learned, settings))
+    learned, held_out = logits.learned, logits.held_out
+    first = len(intermediate_rows(logits.transfer, learned, settings))
     phases = ((intermediate_phase(settings), first), (prediction_phase(settings), len(learned)))
     return {
         **facts,
@@ -153,7 +133,7 @@ def _train(
     settings: DistillSettings,
 ) -> _Trained:
     """One student through both phases; finished phases are taken from their checkpoints."""
-    teacher, transfer = lesson.teacher, lesson.transfer
+    teacher, transfer = lesson.logits.teacher, lesson.logits.transfer
     shape = lesson.vocabulary.config
     start = start_student(
         student, source, teacher, lesson.layer_map, transfer.rows, settings.seed, shape
@@ -163,7 +143,7 @@ def _train(
     berts = [start.model.bert, *([teacher.model.bert] if compares_layers else [])]
     with used_vocabulary(transfer.rows, *berts) as rows:
         if compares_layers:
-            seen = intermediate_rows(transfer, lesson.learned, settings)
+            seen = intermediate_rows(transfer, lesson.logits.learned, settings)
             points = train_intermediate(
                 intermediate_phase(settings),
                 teacher.model.bert,
@@ -175,49 +155,19 @@ def _train(
                 directory / "intermediate.checkpoint",
                 teacher.device,
             )
-        more, loss = _predict(directory, lesson, start, rows, settings)
-    return _Trained(start.model, points + more, loss)
-
-
-def _predict(
-    directory: Path,
-    lesson: _Lesson,
-    start: StudentStart,
-    rows: EncodedRows,
-    settings: DistillSettings,
-) -> tuple[list[LossPoint], float | None]:
-    """The prediction phase, and the student's loss on the held-out rows after it."""
-    device = lesson.teacher.device
-    loss = teacher_loss(lesson.teacher.model.config.problem_type, settings.prediction.temperature)
-
-    def on_held_out() -> float:
-        return held_out_loss(
-            start.model, rows, lesson.held_out, lesson.teacher_logits, loss, device
+        more, loss = learn_logits(
+            prediction_phase(settings),
+            start.model,
+            lesson.logits,
+            rows,
+            settings.prediction.temperature,
+            directory / "prediction.checkpoint",
         )
-
-    points = train_prediction(
-        prediction_phase(settings),
-        start.model,
-        lesson.teacher_logits[lesson.learned],
-        loss,
-        select_rows(rows, lesson.learned),
-        lesson.transfer.weights[lesson.learned],
-        directory / "prediction.checkpoint",
-        device,
-        (lambda: -on_held_out()) if len(lesson.held_out) else None,
-    )
-    start.model.eval()
-    return points, on_held_out() if len(lesson.held_out) else None
+    return _Trained(start.model, points + more, loss)
 
 
 def _less(first: float | None, second: float | None) -> bool:
     return first is not None and second is not None and first < second
-
-
-def _freeze(teacher: nn.Module) -> None:
-    """Eval mode turns the teacher's dropout off: what it teaches must not be noise."""
-    teacher.eval()
-    teacher.requires_grad_(False)
 
 
 def _compare_layers(
