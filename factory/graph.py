@@ -28,6 +28,7 @@ UNLABELLED_VERSION = 1
 TEACHER_VERSION = 1
 MULTILABEL_VERSION = 2  # of teachers of this task
 DISTILL_VERSION = 3
+PRUNE_VERSION = 1
 BASELINE_VERSION = 4
 EVALUATE_VERSION = 2
 
@@ -47,6 +48,7 @@ class Graph:
     augmentation: AugmentSteps | None
     general: GeneralSteps | None
     distill: Step
+    prune: Step | None
     baseline: Step | None
     evaluate: Step
     shipping: ShippingSteps
@@ -62,6 +64,7 @@ class Graph:
             *(self.augmentation.steps() if self.augmentation is not None else ()),
             *(self.general.steps() if self.general is not None else ()),
             self.distill,
+            self.prune,
             self.baseline,
             self.evaluate,
             *self.shipping.steps(),
@@ -111,11 +114,14 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         general = make_general_steps(recipe, sources.teacher, sources.corpus)
         inputs["general"] = general.general.fingerprint
     distill, baseline = _student_steps(recipe, sections, sources, inputs)
+    prune = _prune_step(sections["prune"], distill, inputs)
     models = {
         "data": data.fingerprint,
         "teacher": teacher.fingerprint,
-        "student": distill.fingerprint,
+        "student": (prune or distill).fingerprint,
     }
+    if prune is not None:
+        models["unpruned"] = distill.fingerprint
     if baseline is not None:
         models["baseline"] = baseline.fingerprint
     evaluate = _evaluate_step(recipe, sections, models)
@@ -128,6 +134,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         augmentation=augmentation,
         general=general,
         distill=distill,
+        prune=prune,
         baseline=baseline,
         evaluate=evaluate,
         shipping=shipping,
@@ -260,6 +267,17 @@ def _student_steps(
         "baseline_learning_rate": recipe.distill.baseline_learning_rate,
     }
     return distill, Step("baseline", BASELINE_VERSION, baseline_settings, inputs)
+
+
+def _prune_step(
+    section: Mapping[str, Any] | None, distill: Step, inputs: Mapping[str, str]
+) -> Step | None:
+    """The student with fewer neurons, when the recipe asks for it; `distill` says how it learns."""
+    if section is None:
+        return None
+    of_lesson = {name: made for name, made in inputs.items() if name != "general"}
+    made_from = {**of_lesson, "distilled": distill.fingerprint}
+    return Step("prune", PRUNE_VERSION, {"prune": section}, made_from)
 
 
 def find_start(recipe: Recipe, base_directory: Path) -> ModelSource | None:

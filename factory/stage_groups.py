@@ -136,7 +136,10 @@ def build_students(
     unlabelled: Artifact | None,
     device: str,
 ) -> dict[str, Artifact]:
-    """The distilled student and, when the recipe wants it, the undistilled one."""
+    """The distilled student and, when the recipe wants them, the undistilled and a pruned one.
+
+    What is pruned is the student from then on, and stands beside the unpruned one.
+    """
 
     def shared_arguments() -> tuple[Any, ...]:
         open_teacher = stages.open_model(teacher, recipe, device)
@@ -153,6 +156,14 @@ def build_students(
             graph.distill, lambda here: stages.distill(here, *shared_arguments(), *more_rows())
         )
     }
+    if graph.prune is not None:
+        students["unpruned"] = distilled = students["student"]
+        students["student"] = build(
+            graph.prune,
+            lambda here: stages.prune(
+                here, distilled, teacher, recipe, dataset.train, *more_rows(), device
+            ),
+        )
     if graph.baseline is not None:
         counts = (
             0 if augmented is None else augmented.facts["variants"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.building import Facts
-from factory.data.dataset import Dataset, write_dataset
+from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.stage import load_dataset
 from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
 from factory.graph import Graph
@@ -155,6 +155,33 @@ def distill(here: Path, *arguments: Any) -> Facts:
     from factory.distill.task import distill
 
     return distill(here, *arguments)
+
+
+def prune(
+    here: Path,
+    distilled: Artifact,
+    teacher: Artifact,
+    recipe: Recipe,
+    train: Split,
+    augmented: AugmentedRows | None,
+    unlabelled: Inputs | None,
+    device: str,
+) -> Facts:
+    """The distilled student with fewer neurons; see `factory.distill.prune.prune`."""
+    from factory.distill.prune import prune
+
+    assert recipe.prune is not None, "the step was made from it"
+    return prune(
+        here,
+        distilled.directory,
+        open_model(distilled, recipe, device),
+        open_model(teacher, recipe, device),
+        train,
+        recipe.prune,
+        recipe.distill,
+        augmented,
+        unlabelled,
+    )
 
 
 def baseline(here: Path, *arguments: Any) -> Facts:

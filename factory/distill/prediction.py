@@ -19,6 +19,7 @@ from factory.distill.phase import Phase, train_phase
 from factory.distill.transfer import TransferSet
 from factory.encoding import Batch, EncodedRows, Share
 
+LOGITS_FILE = "teacher_logits.npy"
 TeacherLoss = Callable[[Tensor, Tensor, Share | None], Tensor]
 
 
@@ -75,7 +76,7 @@ def cached_logits(
 
     Of several processes each computes a share of the rows.
     """
-    file = directory / "teacher_logits.npy"
+    file = directory / LOGITS_FILE
     if not processes.from_first(file.is_file):
         group = processes.current()
         bounds = [len(transfer.inputs) * rank // group.count for rank in range(group.count + 1)]

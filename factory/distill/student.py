@@ -101,11 +101,11 @@ def start_student(
     if source is not None and not load_projections(projections, source):
         take_projections(projections, source)
     if settings.start == "teacher":
-        derive_student(model, projections, teacher, layer_map, _first_tokens(calibration))
+        derive_student(model, projections, teacher, layer_map, first_tokens(calibration))
     return StudentStart(model.to(teacher.device), projections.to(teacher.device))
 
 
-def _first_tokens(rows: EncodedRows) -> EncodedRows:
+def first_tokens(rows: EncodedRows) -> EncodedRows:
     """The first rows with at most `CALIBRATION_TOKENS` tokens together, and at least one."""
     count = max(1, int((np.cumsum(rows.lengths) <= CALIBRATION_TOKENS).sum()))
     return select_rows(rows, np.arange(count))

@@ -1,0 +1,92 @@
+"""The whole line in this process with neurons removed between distillation and the first gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tiny_line import line_recipe, published, run_here, stage_directory
+from tiny_models import open_tiny
+from transformers import AutoModelForSequenceClassification
+
+from factory import pipeline
+from factory.data.dataset import Dataset
+from factory.errors import GateFailedError
+from factory.model_source import find_model
+from factory.store import Store, load_artifact
+from serving.bundle import read_manifest
+from serving.predictor import Predictor
+
+# Checkpoints of tiny epochs come within one second of each other.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning"),
+    pytest.mark.usefixtures("few_timings"),
+]
+CHANGES: dict[str, Any] = {
+    "data.test": ...,
+    "teacher.fine_tune": False,
+    "distill.intermediate.epochs": 4.0,
+    "distill.prediction.epochs": 4.0,
+    "gate": {"min_retention": 0.6, "max_quantization_drop": 0.2},
+    "prune": {"neurons": 8, "epochs": 1.0, "learning_rate": 1e-3},
+}
+
+
+def test_from_teacher_to_a_bundle_with_fewer_neurons(
+    tmp_path: Path, trained_folder: Path, dataset: Dataset
+) -> None:
+    (tmp_path / "teacher").symlink_to(trained_folder)
+    store = tmp_path / "runs"
+    bundle = run_here(tmp_path, dataset, CHANGES)
+    pruned, distilled = stage_directory(store, "prune"), stage_directory(store, "distill")
+    facts = load_artifact(pruned).facts
+    assert facts["before"]["neurons"] == 32
+    assert facts["neurons"] == 8
+
+    # transformers alone opens it, and what ships computes the same
+    plain = AutoModelForSequenceClassification.from_pretrained(pruned / "model")
+    assert plain.config.intermediate_size == 8
+    assert plain.num_parameters() == facts["parameters"]
+    weights = onnx.load(stage_directory(store, "export") / "model.onnx").graph.initializer
+    shapes = {tuple(tensor.dims) for tensor in weights}
+    assert {(24, 8), (8, 24)} <= shapes
+    assert (24, 32) not in shapes
+    texts = dataset.dev.inputs()
+    served, torch_logits = (
+        Predictor.open(bundle).logits(texts),
+        open_tiny(pruned / "model").logits(texts),
+    )
+    assert (served.argmax(axis=1) == torch_logits.argmax(axis=1)).mean() > 0.9
+
+    # the manifest tells of both students, and the gate looked at the pruned one
+    manifest = read_manifest(bundle)
+    assert manifest.lineage["student"] == load_artifact(pruned).fingerprint
+    assert manifest.lineage["unpruned"] == load_artifact(distilled).fingerprint
+    assert manifest.measurements["parameters"]["student"] == facts["parameters"]
+    before = open_tiny(distilled / "model").logits(texts)
+    for name, logits in (("student", torch_logits), ("unpruned", before)):
+        accuracy = (logits.argmax(axis=1) == np.array(dataset.dev.targets)).mean()
+        assert manifest.scores[name]["dev"]["accuracy"]["value"] == pytest.approx(accuracy)
+
+    # the bundle can start another student, which is then the pruned one
+    source = find_model(str(bundle), tmp_path, "student.start")
+    assert source.location == str(pruned / "model")
+
+    _fails_the_gate(tmp_path, dataset)
+
+
+def _fails_the_gate(base: Path, dataset: Dataset) -> None:
+    """One neuron is not enough for what the student with all of them reached; nothing ships."""
+    before = published(base / "runs")
+    strict = {
+        **CHANGES,
+        "prune": {"neurons": 1, "epochs": 0.0},
+        "gate": {"min_retention": 1.5, "max_quantization_drop": 0.2},
+    }
+    with pytest.raises(GateFailedError, match="gate 1"):
+        pipeline.run(line_recipe(strict), base, Store(base / "runs"), "cpu")
+    made = {name.partition("-")[0] for name in published(base / "runs").keys() - before.keys()}
+    assert made == {"prune", "evaluate"}
