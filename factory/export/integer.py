@@ -56,16 +56,16 @@ def write_integer(
     check_form(form, [item.name for item in items])
     if form.needs_calibration and ranges is None:
         raise ParityError(f"{form} needs the ranges of activations; calibrate on train rows first")
-    left = {item.name: reason for item in items if (reason := _float(item, form))}
+    left = {item.name: reason for item in items if (reason := why_float(item, form))}
     products = [product for product in find_products(graph) if product.name not in left]
     tables = [table for table in find_tables(graph) if table.name not in left]
-    rewriting = Rewriting(ranges, _factors(products, form, ranges), _opset(model))
+    rewriting = Rewriting(ranges, smoothing_of(products, form, ranges), _opset(model))
     replacements: dict[str, list[Any]] = {}
     for product in products:
         rewriting.nodes = replacements[product.node.output[0]] = []
         if product.addition is not None:
             replacements[product.output] = []
-        add_product(rewriting, product, _activations(product, form), form)
+        add_product(rewriting, product, activations_of(product, form), form)
     for table in tables:
         rewriting.nodes = replacements[table.node.output[0]] = []
         add_table(rewriting, table, form)
@@ -75,7 +75,7 @@ def write_integer(
     check_integer(target, meant | rewriting.constants.keys())
     check_stored(target, products, tables, rewriting.factors, form)
     return {
-        "products": dict(Counter(_activations(product, form) for product in products)),
+        "products": dict(Counter(activations_of(product, form) for product in products)),
         "tables": len(tables),
         "left_in_float": left,
         "neighbour_independent": form.neighbour_independent,
@@ -108,7 +108,7 @@ def check_integer(file: Path, expected: Collection[str]) -> None:
         raise ParityError(f"{file}: nothing is quantized")
 
 
-def _float(item: Product | Table, form: IntegerForm) -> str | None:
+def why_float(item: Product | Table, form: IntegerForm) -> str | None:
     """Why a product or table stays in float; None where it does not."""
     if chosen(item.name, form.keep_float):
         return "named by the form"
@@ -119,11 +119,12 @@ def _float(item: Product | Table, form: IntegerForm) -> str | None:
     return None
 
 
-def _activations(product: Product, form: IntegerForm) -> Activations:
+def activations_of(product: Product, form: IntegerForm) -> Activations:
+    """How the input of a product is scaled."""
     return "rows" if chosen(product.name, form.rows) else form.activations
 
 
-def _factors(
+def smoothing_of(
     products: list[Product], form: IntegerForm, ranges: ActivationRanges | None
 ) -> dict[str, NDArray[np.float32]]:
     """Smoothing factors per activation that enters quantized products."""
