@@ -35,7 +35,8 @@ from factory.export.onnx import export_onnx
 from factory.export.sensitivity import compare_logits
 from factory.export.session import open_session, session_logits
 from factory.export.variants import write_variants
-from factory.recipe import DistillSettings, PruneSettings, QuantizeSettings
+from factory.recipe import DistillSettings, QuantizeSettings
+from factory.recipe_prune import PruneSettings
 from factory.store import ARTIFACT_FILE, directory_name, read_json
 
 RESULT_FILE = Path(__file__).with_suffix(".json")

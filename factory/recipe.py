@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from factory.recipe_augment import AugmentSettings as AugmentSettings
 from factory.recipe_augment import MlmSettings as MlmSettings
 from factory.recipe_data import DataSettings as DataSettings
-from factory.recipe_prune import PruneSettings as PruneSettings
+from factory.recipe_prune import Pruning
 from factory.recipe_section import (
     Fraction,
     NonNegativeFloat,
@@ -299,7 +299,7 @@ class Recipe(Section):
     augment: AugmentSettings | None = Field(default=None, description="left out: no augmentation")
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
-    prune: PruneSettings | None = Field(default=None, description="left out: nothing is pruned")
+    prune: Pruning = Field(default=None, description="left out: nothing is pruned")
     evaluate: EvaluateSettings = EvaluateSettings()
     general: GeneralSettings | None = Field(default=None, description='for start = "general"')
     gate: GateSettings = GateSettings()
@@ -361,17 +361,6 @@ class Recipe(Section):
             raise ValueError(
                 "distill.seeds above 1 needs distill.holdout_fraction, the rows to choose on "
                 "(0.1, say): dev only reports"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def neurons_fit(self) -> Recipe:
-        """Pruning removes something."""
-        if self.prune is not None and self.prune.neurons >= self.student.intermediate:
-            raise ValueError(
-                f"prune.neurons {self.prune.neurons} removes nothing from the student's "
-                f"{self.student.intermediate} (student.intermediate); set it lower, or leave out "
-                "the section [prune]"
             )
         return self
 

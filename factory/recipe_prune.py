@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from factory.recipe_section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
 
@@ -23,3 +25,17 @@ class PruneSettings(Section):
         default=5e-5,
         description="of it; batch size, schedule and temperature are those of distill.prediction",
     )
+
+
+def _removes_something(prune: PruneSettings | None, info: ValidationInfo) -> PruneSettings | None:
+    student = info.data.get("student")  # not there when it has problems of its own
+    if prune is not None and student is not None and prune.neurons >= student.intermediate:
+        raise ValueError(
+            f"neurons {prune.neurons} removes nothing from the student's {student.intermediate} "
+            "(student.intermediate); set it lower, or leave out the section"
+        )
+    return prune
+
+
+# A field of the recipe, behind its field `student`.
+Pruning = Annotated[PruneSettings | None, AfterValidator(_removes_something)]

@@ -167,10 +167,11 @@ def write_bundle(store: Path, student: str) -> Path:
     return folder
 
 
-def test_a_bundle_stands_for_its_student(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["distill", "prune"])
+def test_a_bundle_stands_for_its_student(tmp_path: Path, stage: str) -> None:
     bundle = write_bundle(tmp_path, "0123456789abcdef" * 4)
     write_model(tmp_path / "distill-aaaaaaaaaaaa" / "model", "pytorch_model.bin")
-    model = write_model(tmp_path / "distill-0123456789ab" / "model")
+    model = write_model(tmp_path / f"{stage}-0123456789ab" / "model")
     source = find_model(str(bundle), tmp_path, "student.start")
     assert source == ModelSource(str(model), None, f"sha256:{sha256_of_directory(model)}")
 

@@ -42,17 +42,24 @@ def test_more_neurons_than_there_are_name_the_students_own(neurons: int) -> None
     with pytest.raises(RecipeError) as caught:
         line_recipe({"prune.neurons": neurons})
     (problem,) = caught.value.problems
-    assert f"prune.neurons {neurons} removes nothing from the student's 32" in problem
+    assert problem.startswith(f"prune: neurons {neurons} removes nothing from the student's 32")
     assert "student.intermediate" in problem
     assert line_recipe({"prune.neurons": 31}).prune is not None
-    with pytest.raises(RecipeError, match="the student's 1200"):  # the default's number
+    with pytest.raises(RecipeError, match="the student's 1200"):  # the default
         line_recipe({"student": {}, "prune.neurons": 1200})
+
+
+def test_a_student_with_problems_of_its_own_is_told_alone() -> None:
+    with pytest.raises(RecipeError) as caught:
+        line_recipe({"student.heads": 5, "prune.neurons": 1000})
+    assert len(caught.value.problems) == 1
+    assert "heads" in caught.value.problems[0]
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"prune": {}}, "prune.neurons"),
+        ({"prune": {}}, "prune.neurons: required"),
         ({"prune.neurons": 0}, "prune.neurons"),
         ({"prune": {"neurons": 8, "epochs": -1.0}}, "prune.epochs"),
         ({"prune": {"neurons": 8, "learning_rate": 0.0}}, "prune.learning_rate"),

@@ -20,7 +20,8 @@ from factory.distill import phase as phase_module
 from factory.distill import prediction
 from factory.distill import prune as prune_module
 from factory.distill.prune import prune, recovery_phase
-from factory.recipe import DistillSettings, PruneSettings
+from factory.recipe import DistillSettings
+from factory.recipe_prune import PruneSettings
 
 TRAIN = tiny_dataset(100, 30).train
 SETTINGS = PruneSettings(neurons=5, calibration_rows=60, epochs=2.0, learning_rate=3e-3)

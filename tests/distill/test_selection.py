@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import QUICK, SMALL, STUDENT, run, same, weights
 
 from factory.classifier import TorchClassifier, forward_logits
-from factory.distill import task
+from factory.distill import lesson
 from factory.distill.prediction import teacher_loss
 from factory.distill.selection import held_out_loss, hold_out
 from factory.distill.transfer import NO_SOURCE
@@ -69,7 +69,7 @@ def test_the_seed_with_the_lowest_loss_is_kept(
     # the same student as that seed alone on the same rows
     best = min(losses, key=lambda seed: losses[seed])
     split = hold_out(np.arange(50), 50, 0.2, seed=3)
-    monkeypatch.setattr(task, "hold_out", lambda *_: split)
+    monkeypatch.setattr(lesson, "hold_out", lambda *_: split)
     alone = QUICK.model_copy(update={"seed": best, "holdout_fraction": 0.2})
     run(tmp_path / "alone", teacher, settings=alone)
     assert same(weights(tmp_path / "alone"), weights(tmp_path / "several"))
