@@ -271,7 +271,8 @@ def test_text_columns_are_one_or_two_names() -> None:
 
 @pytest.mark.parametrize("path", sorted(known_keys()))
 def test_nothing_can_be_assigned(path: str) -> None:
-    node: Any = parse_recipe(recipe_tree({"general.corpus": "corpus.txt", "augment": {}}))
+    sections = {"general.corpus": "corpus.txt", "augment": {}, "prune.neurons": 8}
+    node: Any = parse_recipe(recipe_tree(sections))
     *sections, key = path.split(".")
     for section in sections:
         node = getattr(node, section)
