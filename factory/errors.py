@@ -76,6 +76,10 @@ class VocabularyError(FactoryError):
     """A student's vocabulary cannot be cut down."""
 
 
+class TextModelError(FactoryError):
+    """A bundle's tokenizer cannot be put into its graph."""
+
+
 class MissingDependencyError(FactoryError):
     """An optional part of the installation is needed and absent."""
 

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from factory.encoding import EncodedRows, PaddedRows, pad_rows, sorted_batches
 
 
-def open_session(file: Path, threads: int = 0) -> Any:
-    """A CPU session; 0 threads means one per core."""
+def open_session(file: Path | bytes, threads: int = 0) -> Any:
+    """A CPU session of a file or of its bytes; 0 threads means one per core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        str(file), sess_options=options, providers=["CPUExecutionProvider"]
+        str(file) if isinstance(file, Path) else file,
+        sess_options=options,
+        providers=["CPUExecutionProvider"],
     )
 
 
