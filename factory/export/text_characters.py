@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from factory.errors import TextModelError
 
-CHUNK = 256  # code points asked at once; most chunks are removed or kept as a whole
 SURROGATES = range(0xD800, 0xE000)
+BLOCK, SMALLER = 4096, 16  # characters asked about at once, and how much fewer then
 
 
 class Kind(IntEnum):
@@ -27,23 +30,41 @@ Expansion = tuple[tuple[str, Kind], ...]
 BLANK: Expansion = ((" ", Kind.BLANK),)
 
 
+class Fate(IntEnum):
+    """What becomes of a raw character."""
+
+    LETTER = 0  # itself, a letter
+    REMOVED = 1
+    ALONE = 2  # itself, a word of its own
+    OTHER = 3  # something else, or more than one
+
+
 @dataclass(frozen=True, slots=True)
 class Characters:
-    """The characters that do not stay the letter they are.
+    """What becomes of every code point.
 
     Args:
-        expansions: of each such character; () where it is removed.
-        moving: characters that normalization may put into another order when two stand together.
-            BERT's normalizer works character by character but for that: NFD sorts combining marks
-            by their class. Those of Unicode category Mn are removed afterwards, the rest is here.
+        others: of each character whose fate is OTHER, what it becomes.
+        sorts_marks: whether combining marks that stand together are put into an order. BERT's
+            normalizer works character by character but for that: to strip accents it applies
+            Unicode's NFD, then removes marks of category Mn, but a few others have an order too.
+
+    Shapes:
+        fates: (0x110000,) a Fate per code point
     """
 
-    expansions: dict[str, Expansion]
-    moving: tuple[str, ...]
+    fates: NDArray[np.uint8]
+    others: dict[str, Expansion]
+    sorts_marks: bool
 
     def expansion(self, character: str) -> Expansion:
         """What a character becomes."""
-        return self.expansions.get(character, ((character, Kind.LETTER),))
+        fate = self.fates[ord(character)]
+        if fate == Fate.OTHER:
+            return self.others[character]
+        if fate == Fate.REMOVED:
+            return ()
+        return ((character, Kind.ALONE if fate == Fate.ALONE else Kind.LETTER),)
 
 
 def read_characters(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Characters:
@@ -71,33 +92,54 @@ def _read(settings: tuple[tuple[str, bool | None], ...]) -> Characters:
     from tokenizers import normalizers
 
     normalizer = normalizers.BertNormalizer(**dict(settings))
-    kinds = _Kinds()
-    expansions: dict[str, Expansion] = {}
-    for chunk in _chunks():
-        whole = normalizer.normalize_str(chunk)
-        if whole == "":
-            expansions.update(dict.fromkeys(chunk, ()))
-            continue
-        if whole == chunk and kinds.all_letters(chunk):
-            continue
-        if whole == "".join(f" {character} " for character in chunk) and kinds.all_letters(chunk):
-            expansions.update({character: ((character, Kind.ALONE),) for character in chunk})
-            continue
-        for character in chunk:
-            normalized = character if whole == chunk else normalizer.normalize_str(character)
-            expansion = _simplified(tuple(kinds.of(part) for part in normalized))
-            if expansion != ((character, Kind.LETTER),):
-                expansions[character] = expansion
     stripped = normalizer.strip_accents
     if stripped is None:
         stripped = normalizer.lowercase
-    return Characters(expansions, _moving(expansions) if stripped else ())
+    characters = Characters(np.zeros(0x110000, dtype=np.uint8), {}, bool(stripped))
+    kinds = _Kinds()
+    for block in _blocks(every_point()):
+        _read_block(characters, block, normalizer.normalize_str, kinds)
+    return characters
 
 
-def _chunks() -> list[str]:
-    points = [point for point in range(0x110000) if point not in SURROGATES]
-    starts = [*range(0, len(points), CHUNK), len(points)]
-    return ["".join(map(chr, points[first:last])) for first, last in pairwise(starts)]
+def every_point() -> str:
+    """All characters of Unicode, assigned or not; surrogates are none."""
+    return "".join(chr(point) for point in range(0x110000) if point not in SURROGATES)
+
+
+def _read_block(
+    characters: Characters, block: str, normalize: Callable[[str], str], kinds: _Kinds
+) -> None:
+    """Ask about many characters at once, and about fewer where they are not all alike."""
+    whole = normalize(block)
+    if whole == "":
+        _set(characters, block, Fate.REMOVED)
+    elif whole == block and kinds.all_letters(block):
+        return
+    elif whole == "".join(f" {character} " for character in block) and kinds.all_letters(block):
+        _set(characters, block, Fate.ALONE)
+    elif len(block) > 1:
+        for part in _blocks(block):
+            _read_block(characters, part, normalize, kinds)
+    else:
+        expansion = _simplified(tuple(kinds.of(part) for part in whole))
+        if expansion == ((block, Kind.ALONE),):
+            _set(characters, block, Fate.ALONE)
+        elif expansion != ((block, Kind.LETTER),):
+            _set(characters, block, Fate.OTHER)
+            characters.others[block] = expansion
+
+
+def _set(characters: Characters, block: str, fate: Fate) -> None:
+    characters.fates[[ord(character) for character in block]] = fate
+
+
+def _blocks(text: str) -> list[str]:
+    """The text in parts of 4096, 256, 16 or 1 characters, whichever is the first to part it."""
+    size = BLOCK
+    while size >= len(text):
+        size //= SMALLER
+    return [text[first : first + size] for first in range(0, len(text), size)]
 
 
 def _simplified(parts: Expansion) -> Expansion:
@@ -134,28 +176,3 @@ class _Kinds:
 
     def _words(self, text: str) -> list[str]:
         return [word for word, _ in self._pre_tokenizer.pre_tokenize_str(text)]
-
-
-def _moving(expansions: dict[str, Expansion]) -> tuple[str, ...]:
-    """Characters with a combining class that are left after accents are stripped."""
-    from tokenizers import normalizers
-
-    decompose = normalizers.NFD().normalize_str
-
-    def between(character: str) -> str:
-        # U+302A is of class 218 and U+0334 of class 1: a mark of another class than both changes
-        # places with one of them, one of either class with the other, a plain character stays
-        return f"\u302a{character}\u0334"
-
-    found = []
-    for chunk in _chunks():
-        text = "".join(map(between, chunk))
-        if decompose(text) != text:
-            found += [
-                character
-                for character in chunk
-                if decompose(character) == character
-                and decompose(between(character)) != between(character)
-                and expansions.get(character) != ()
-            ]
-    return tuple(found)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.errors import TextModelError
-from factory.export.text_characters import Characters, Expansion
+from factory.export.text_characters import Characters, Expansion, Fate
 from factory.export.text_pieces import NOTHING, ROW_START, UNKNOWN_ALONE, Symbols
 
 UNKNOWN, EMPTY, ROW, ALONE = range(4)  # the classes every tokenizer has
@@ -65,15 +64,17 @@ def find_classes(
         written[character] = len(rows)
         rows.append(_symbols_of(characters.expansion(character), symbols))
     numbers = {row: number for number, row in enumerate(rows[:FIRST_CLASS])}
-    classes: dict[str, int] = {}
-    known = {letter: characters.expansion(letter) for letter in symbols.letters}
-    for character, expansion in (known | characters.expansions).items():
-        row = _symbols_of(expansion, symbols)
+    classes = np.full(len(characters.fates), UNKNOWN)
+    classes[characters.fates == Fate.REMOVED] = EMPTY
+    classes[characters.fates == Fate.ALONE] = ALONE
+    for character in {**symbols.letters, **symbols.alone, **characters.others}:
+        row = _symbols_of(characters.expansion(character), symbols)
         if row not in numbers:
             numbers[row] = len(rows)
             rows.append(row)
-        classes[character] = numbers[row]
-    classes |= written
+        classes[ord(character)] = numbers[row]
+    for character, number in written.items():
+        classes[ord(character)] = number
     keys, ranges = _split_ranges(classes)
     matrix = np.full((len(rows), max(map(len, rows))), NOTHING, dtype=np.int64)
     for number, row in enumerate(rows):
@@ -116,10 +117,13 @@ def _check_order(characters: Characters, symbols: Symbols) -> None:
     from tokenizers import normalizers
 
     decompose = normalizers.NFD().normalize_str
-    known = [mark for mark in characters.moving if mark in symbols.letters]
-    for first in known:
-        for second in known:
-            if decompose(first + second) != first + second:
+    # U+302A is of combining class 218 and U+0334 of class 1: of three in a row a mark of any class
+    # changes places with at least one of them
+    surrounded = (f"\u302a{letter}\u0334" for letter in symbols.letters)
+    marks = [text[1] for text in surrounded if decompose(text) != text]
+    for first in marks if characters.sorts_marks else ():
+        for second in marks:
+            if decompose(first + second) == second + first != first + second:
                 raise TextModelError(
                     f"tokenizer.json: the vocabulary has the marks U+{ord(first):04X} and "
                     f"U+{ord(second):04X}, which normalization puts into another order when they "
@@ -128,33 +132,23 @@ def _check_order(characters: Characters, symbols: Symbols) -> None:
 
 
 def _split_ranges(
-    classes: Mapping[str, int],
+    classes: NDArray[np.int64],
 ) -> tuple[dict[str, int], dict[int, list[tuple[int, int]]]]:
-    """Long ranges of removed and of unknown CJK characters, and all other characters by name."""
-    keys = {character: number for character, number in classes.items() if number != UNKNOWN}
+    """Long ranges of removed and of unknown CJK characters, and all other characters by name.
+
+    Shapes:
+        classes: (0x110000,)
+    """
     ranges: dict[int, list[tuple[int, int]]] = {}
+    named = classes != UNKNOWN
     for number in (EMPTY, ALONE):
-        points = sorted(ord(character) for character, found in keys.items() if found == number)
-        for first, last in _runs(points, classes, {UNKNOWN, EMPTY, ALONE} - {number}):
-            inside = [p for p in map(chr, range(first, last + 1)) if keys.get(p) == number]
-            if len(inside) >= LONG_RANGE:
-                ranges.setdefault(number, []).append((first, last))
-                for character in inside:
-                    del keys[character]
-    return keys, ranges
-
-
-def _runs(
-    points: Sequence[int], classes: Mapping[str, int], foreign: set[int]
-) -> list[tuple[int, int]]:
-    """First and last of points that follow each other; characters with a key may stand between."""
-    if not points:
-        return []
-    breaks = []
-    for position, (point, following) in enumerate(pairwise(points)):
-        between = range(point + 1, following) if following - point <= LONG_RANGE else None
-        if between is None or any(classes.get(chr(p), UNKNOWN) in foreign for p in between):
-            breaks.append(position)
-    firsts = [points[0], *(points[position + 1] for position in breaks)]
-    lasts = [*(points[position] for position in breaks), points[-1]]
-    return list(zip(firsts, lasts, strict=True))
+        own = classes == number
+        # a character with a class of its own may stand within a range, it is found by its name
+        within = np.isin(classes, [UNKNOWN, *{EMPTY, ALONE} - {number}], invert=True)
+        edges = np.flatnonzero(np.diff(within.astype(np.int8), prepend=0, append=0))
+        for first, end in edges.reshape(-1, 2).tolist():
+            points = first + np.flatnonzero(own[first:end])
+            if len(points) >= LONG_RANGE:
+                ranges.setdefault(number, []).append((int(points[0]), int(points[-1])))
+                named[points] = False
+    return {chr(point): int(classes[point]) for point in np.flatnonzero(named)}, ranges
