@@ -16,7 +16,7 @@ VOCABULARIES = st.lists(st.tuples(WORDS, st.booleans()), max_size=60).map(
 
 
 def plain_characters() -> Characters:
-    """Letters stay letters, "!" and others are words of their own, "-" vanishes, "K" becomes two letters."""
+    """Marks as "!" are words of their own, "-" vanishes, "K" becomes two letters."""
     fates = np.zeros(0x110000, dtype=np.uint8)
     fates[[ord(mark) for mark in "!#[]"]], fates[ord("-")] = Fate.ALONE, Fate.REMOVED
     fates[[ord(" "), ord("K")]] = Fate.OTHER
