@@ -94,7 +94,7 @@ def largest_score_difference(
     Both run the same batches, since a network quantized dynamically depends on them.
 
     Raises:
-        ParityError: a label that the scores do not give.
+        ParityError: a label that the scores do not give, or another number of labels.
     """
     worst = 0.0
     wanted = [value.name for value in network.get_inputs()]
@@ -103,6 +103,10 @@ def largest_score_difference(
         batch: Inputs = inputs[first : first + SCORE_TEXTS]
         rows = expected_rows(tokenizer, batch)
         (logits,) = _run(network, ["logits"], {name: rows[name] for name in wanted})
+        if logits.shape[1] != len(form.labels):
+            raise ParityError(
+                f"the network has {logits.shape[1]} outputs for {len(form.labels)} labels"
+            )
         expected = _scores(logits, form)
         found = dict(zip(names, _run(session, names, feed_of(batch)), strict=True))
         difference = np.abs(found["scores"] - expected)

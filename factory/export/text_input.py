@@ -107,7 +107,7 @@ def write_text_model(
     Args:
         model_file: any ONNX form of the student, opset 14 or later.
         tokenizer_directory: a bundle or a student's folder, for its tokenizer.json.
-        target: the file to write; it is removed again where a check fails.
+        target: the file to write; it is removed again where a check fails or is stopped.
         strings: difficult strings to compare.
         code_points: to compare one by one.
 
@@ -128,7 +128,7 @@ def write_text_model(
             tokenizer_directory, tables, rows, strings, code_points
         )
         difference = _check_scores(model_file, tokenizer_directory, target, form, inputs)
-    except ParityError:
+    except BaseException:
         target.unlink()
         raise
     size = target.stat().st_size

@@ -44,11 +44,16 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
             output `logits`; it is not changed.
 
     Raises:
-        TextModelError: an opset before 14, or other inputs or outputs.
+        TextModelError: an opset before 14, other inputs or outputs, a wrong number of thresholds.
     """
     from onnx import compose
 
     opset = _check_model(model)
+    if len(form.thresholds or ()) != (len(form.labels) if form.task == "multilabel" else 0):
+        raise TextModelError(
+            f"{form.task} with {len(form.labels)} labels and {len(form.thresholds or ())} "
+            "thresholds; only multilabel has thresholds, one per label"
+        )
     inner = compose.add_prefix(model, PREFIX).graph
     nodes = Nodes("text/")
     _add_tokenizer(nodes, tables, rows, PREFIX)

@@ -149,7 +149,7 @@ def add_answers(
         return [("label", STRING, rows[:1]), ("scores", FLOAT, rows)]
     # in double precision, as the server decides
     probabilities = nodes.add("Sigmoid", nodes.cast(logits, DOUBLE))
-    limits = nodes.double(list(thresholds or [0.5] * len(labels)))
+    limits = nodes.double(list(thresholds or ()))
     applies = nodes.add("GreaterOrEqual", probabilities, limits)
     nodes.add("Where", applies, names, nodes.strings([""]), name="label")
     nodes.cast(probabilities, FLOAT, name="scores")

@@ -64,10 +64,10 @@ def test_a_student_answers_strings(tmp_path: Path, exported: Any, form: str) -> 
     assert set(facts.tokenizing_ms) == {16, 128} == set(facts.tokenizers_ms)
 
 
-def write(folder: Path, form: TextForm, **changes: Any) -> Path:
+def write(folder: Path, form: TextForm, outputs: int | None = None, **changes: Any) -> Path:
     """A text model of a small tokenizer and a network without layers."""
     save_tokenizer(folder)
-    network = save_network(folder / "network.onnx", len(form.labels), **changes)
+    network = save_network(folder / "network.onnx", outputs or len(form.labels), **changes)
     target = folder / "text.onnx"
     write_text_model(network, folder, target, form, strings=90, code_points=POINTS)
     return target
@@ -181,6 +181,21 @@ def test_a_wrong_score_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_other_networks_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TextModelError, match=message):
         write(tmp_path, SINGLE, **changes)
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_another_number_of_labels_is_refused(tmp_path: Path, outputs: int) -> None:
+    with pytest.raises(ParityError):
+        write(tmp_path, SINGLE, outputs)
+    assert not (tmp_path / "text.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "form", [replace(MULTILABEL, thresholds=None), replace(SINGLE, thresholds=[0.5] * 3)]
+)
+def test_thresholds_belong_to_multilabel(tmp_path: Path, form: TextForm) -> None:
+    with pytest.raises(TextModelError, match="only multilabel has thresholds"):
+        write(tmp_path, form)
 
 
 @pytest.mark.slow

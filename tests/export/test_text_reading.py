@@ -95,6 +95,17 @@ def test_a_difference_is_found(folder: Path, tmp_path: Path) -> None:
     assert different_rows(session, tokenizer, ["ab", "abab", "b"]) == [1]
 
 
+@pytest.mark.parametrize("opset", [14, 18, 21])
+def test_other_opsets_read_alike(folder: Path, opset: int) -> None:
+    specials = read_specials(folder)
+    rows = RowFormat(specials.cls_id, specials.sep_id, specials.pad_id, 9, True)
+    model = build_row_model(tables_of(folder), rows, opset)
+    _, tokenizer = graph_of(folder, 9, True)
+    session = open_session(model.SerializeToString(), threads=1)
+    pairs = [("ab [SEP] 中", "x\u0301 \U0001f600é"), ("a " * 9, "b " * 5), ("", "\ue000a")]
+    assert different_rows(session, tokenizer, pairs) == []
+
+
 def test_words_up_to_the_tokenizer_s_own_limit(tmp_path: Path) -> None:
     folder = save_tokenizer(tmp_path / "short", max_input_chars_per_word=5)
     texts = [f"a {letters * count} b" for letters in ("a", "ab", "ba") for count in range(1, 8)]
