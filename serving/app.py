@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -21,11 +22,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.asking import Asked, ProtocolError, check_not_cut, decode, write_error
 from serving.errors import InputError, ServingError
-from serving.predictor import Predictor
-from serving.protocol import ProtocolError, read_request, write_error, write_response
+from serving.hugging_face import read_hugging_face, write_hugging_face
+from serving.open_inference import (
+    EXTENSIONS,
+    LENGTH_HEADER,
+    describe_model,
+    read_infer,
+    write_infer,
+)
+from serving.predictor import Prediction, Predictor
+from serving.protocol import read_request, write_response
 from serving.scheduling import NotReadyError, QueueFullError, Scheduler
 from serving.settings import Settings
+from serving.tei import read_tei, write_tei
+from serving.tokenization import Encoded
 
 logger = logging.getLogger("serving")
 
@@ -37,6 +49,13 @@ REFUSAL_DELAY_SECONDS = 0.25
 # A body over the limit is read on, unkept, this many times the limit, so that the client
 # finishes sending and sees the answer instead of a reset connection.
 DISCARD_FACTOR = 8
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """What tells the protocols of one path apart."""
+
+    inputs: msgspec.Raw | UnsetType = UNSET
+    parameters: msgspec.Raw | UnsetType = UNSET
 
 
 def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
@@ -59,11 +78,9 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
         finally:
             scheduler.close()
 
-    async def predict(request: Request) -> Response:
-        body = await _read_body(request, settings.max_body_bytes)
-        wanted = read_request(body, predictor, settings)
+    async def answer(asked: Asked, encoded: list[Encoded] | None = None) -> list[Prediction]:
         try:
-            predictions = await scheduler.predict(wanted.inputs)
+            predictions = await scheduler.predict(asked.inputs, encoded)
         except InputError as error:
             raise ProtocolError(422, str(error)) from error
         except QueueFullError as error:
@@ -71,7 +88,47 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
             raise ProtocolError(429, "too many texts are waiting; try again later") from error
         except NotReadyError as error:
             raise ProtocolError(503, "the model is not ready") from error
-        return _json(200, write_response(predictor, predictions, wanted.top_k))
+        if not asked.truncate:
+            check_not_cut(predictor, predictions)
+        return predictions
+
+    async def predict(request: Request) -> Response:
+        body = await _read_body(request, settings.max_body_bytes)
+        keys = decode(body, Keys)
+        if keys.parameters is not UNSET:
+            return await _hugging_face(body)
+        if keys.inputs is not UNSET:
+            wanted = read_tei(body, predictor, settings)
+            return _json(200, write_tei(predictor, await answer(wanted.asked), wanted))
+        asked = read_request(body, predictor, settings)
+        return _json(200, write_response(predictor, await answer(asked), asked))
+
+    async def _hugging_face(body: bytes) -> Response:
+        asked = read_hugging_face(body, predictor, settings)
+        return _json(200, write_hugging_face(predictor, await answer(asked), asked))
+
+    async def root(request: Request) -> Response:
+        return await _hugging_face(await _read_body(request, settings.max_body_bytes))
+
+    async def infer(request: Request) -> Response:
+        _known_model(request, predictor)
+        body = await _read_body(request, settings.max_body_bytes)
+        wanted = read_infer(body, request.headers.get(LENGTH_HEADER), predictor, settings)
+        predictions = await answer(wanted.asked, wanted.encoded)
+        content, headers = write_infer(predictor, predictions, wanted.body)
+        return Response(content, headers=headers)
+
+    async def model_metadata(request: Request) -> Response:
+        _known_model(request, predictor)
+        return _json(200, msgspec.json.encode(describe_model(predictor)))
+
+    async def model_ready(request: Request) -> Response:
+        _known_model(request, predictor)
+        return await ready(request)
+
+    async def server_metadata(_: Request) -> Response:
+        about = {"name": "serving", "version": predictor.version, "extensions": EXTENSIONS}
+        return _json(200, msgspec.json.encode(about))
 
     async def health(_: Request) -> Response:
         return _json(200, b'{"live":true}')
@@ -87,6 +144,19 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
             Route("/predict", predict, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
+            Route("/", root, methods=["POST"]),
+            Route("/v2", server_metadata, methods=["GET"]),
+            Route("/v2/health/live", health, methods=["GET"]),
+            Route("/v2/health/ready", ready, methods=["GET"]),
+            *(
+                Route(f"/v2/models/{{name}}{version}{path}", endpoint, methods=[method])
+                for version in ("", "/versions/{version}")
+                for path, endpoint, method in (
+                    ("", model_metadata, "GET"),
+                    ("/ready", model_ready, "GET"),
+                    ("/infer", infer, "POST"),
+                )
+            ),
         ],
         middleware=[Middleware(_Edge)],
         exception_handlers={
@@ -98,6 +168,17 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _known_model(request: Request, predictor: Predictor) -> None:
+    """Refuse a model, or a version of it, that is not the one served."""
+    asked = request.path_params
+    if asked["name"] != predictor.name:
+        raise ProtocolError(404, f"no model {asked['name']!r}; this server has {predictor.name!r}")
+    if asked.get("version", predictor.version) != predictor.version:
+        raise ProtocolError(
+            404, f"no version {asked['version']!r}; this server has {predictor.version!r}"
+        )
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
@@ -187,7 +268,7 @@ def _routing_error(request: Request, error: Exception) -> Response:
     """The answer to an unknown path or a method the path does not have."""
     assert isinstance(error, HTTPException)
     messages = {
-        404: "there is nothing here; try POST /predict, GET /health, GET /ready",
+        404: "there is nothing here; try POST /predict, GET /ready, GET /v2",
         405: f"{request.method} is not possible here",
     }
     message = messages.get(error.status_code, error.detail)

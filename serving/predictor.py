@@ -35,12 +35,14 @@ _REBUILD = "build the bundle again"
 class Prediction:
     """One answer: scores aligned with the labels; tokens read, and whether some were cut off.
 
-    `applies`, aligned too, says which labels a multilabel model decided for; else it is None.
+    `logits` are what the scores come from. `applies`, aligned too, says which labels a multilabel
+    model decided for; else it is None.
     """
 
     scores: tuple[float, ...]
     tokens: int
     truncated: bool
+    logits: tuple[float, ...]
     applies: tuple[bool, ...] | None = None
 
 
@@ -61,6 +63,7 @@ class Predictor:
         self.labels = tuple(manifest.labels)
         self.thresholds = None if manifest.thresholds is UNSET else tuple(manifest.thresholds)
         self.text_pair = manifest.text_pair
+        self.pieces = tokenizer.pieces
         self._tokenizer = tokenizer
         self._session = session
         self.batch_tokens = batch_tokens
@@ -155,8 +158,10 @@ class Predictor:
             scores = sigmoid(logits)
             decided = [tuple(row) for row in (scores >= np.array(self.thresholds)).tolist()]
         return [
-            Prediction(tuple(row), len(item), item.truncated, applies)
-            for row, item, applies in zip(scores.tolist(), encoded, decided, strict=True)
+            Prediction(tuple(row), len(item), item.truncated, tuple(raw), applies)
+            for row, item, raw, applies in zip(
+                scores.tolist(), encoded, logits.tolist(), decided, strict=True
+            )
         ]
 
     def warm_up(self) -> None:

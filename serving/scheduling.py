@@ -36,6 +36,7 @@ class _Job:
     """One request: its answers, filled in by whichever threads run its texts."""
 
     inputs: Inputs
+    encoded: Sequence[Encoded] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Prediction]]
     answers: dict[int, Prediction] = field(default_factory=dict)
@@ -93,7 +94,9 @@ class Scheduler:
         """
         self._closed, self._warm, self._failure = False, 0, None
         self._threads = [
-            threading.Thread(target=self._work, args=(number,), name=f"inference-{number}")
+            threading.Thread(
+                target=self._work, args=(number,), name=f"inference-{number}", daemon=True
+            )
             for number in range(self._thread_count)
         ]
         for thread in self._threads:
@@ -110,8 +113,13 @@ class Scheduler:
                 START_SECONDS,
             )
 
-    async def predict(self, inputs: Inputs) -> list[Prediction]:
+    async def predict(
+        self, inputs: Inputs, encoded: Sequence[Encoded] | None = None
+    ) -> list[Prediction]:
         """Answer a request on the inference threads.
+
+        Args:
+            encoded: the inputs as tokens, when they came so.
 
         Raises:
             QueueFullError: the texts do not fit beside those waiting.
@@ -121,7 +129,7 @@ class Scheduler:
         if not self.ready:
             raise NotReadyError
         loop = asyncio.get_running_loop()
-        job = _Job(inputs, loop, loop.create_future())
+        job = _Job(inputs, encoded, loop, loop.create_future())
         with self._changed:
             if self._accepted + len(inputs) > self._queue_limit:
                 raise QueueFullError
@@ -194,14 +202,16 @@ class Scheduler:
     def _tokenize(self, jobs: Sequence[_Job]) -> None:
         """Turn requests into texts that wait to be run; a request that cannot be fails alone."""
         for job in jobs:
+            if job.future.done():  # the client went away
+                self._release(len(job.inputs))
+                continue
             try:
-                encoded = [] if job.future.done() else self._predictor.tokenize(job.inputs)
+                encoded = job.encoded or self._predictor.tokenize(job.inputs)
             except Exception as error:
                 self._release(len(job.inputs))
                 _on_loop(job.loop, _fail, job, error)
                 continue
-            if not encoded:  # the client went away, or asked for nothing
-                self._release(len(job.inputs))
+            if not encoded:
                 _on_loop(job.loop, _finish, job)
                 continue
             with self._changed:

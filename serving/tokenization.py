@@ -35,6 +35,7 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self.pad_id = _pad_id(tokenizer)
+        self.pieces = tokenizer.get_vocab_size()
         self.max_length = max_length
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first")

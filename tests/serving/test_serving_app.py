@@ -158,7 +158,7 @@ def test_limits_are_inclusive(client: TestClient) -> None:
     assert client.post("/predict", json={"text": "a" * 20_000}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/predict/", "/nothing"])
+@pytest.mark.parametrize("path", ["/v1", "/predict/", "/nothing"])
 def test_404(client: TestClient, path: str) -> None:
     assert_error(client.post(path, json={"text": "good"}), 404, "not_found")
 

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from serving.asking import Asked
 from serving.bundle import MANIFEST_NAME, read_manifest
 from serving.errors import BundleError
 from serving.predictor import Prediction, Predictor, sigmoid
@@ -91,10 +92,10 @@ def test_sigmoid_of_any_size() -> None:
 def test_the_answer_names_the_labels_that_apply_best_first(directory: Path) -> None:
     predictor = Predictor.open(directory)
     predictions = [
-        Prediction((0.4, 0.1, 0.9), 4, False, (True, False, True)),
-        Prediction((0.2, 0.4, 0.6), 3, True, (False, False, False)),
+        Prediction((0.4, 0.1, 0.9), 4, False, (0.0,), (True, False, True)),
+        Prediction((0.2, 0.4, 0.6), 3, True, (0.0,), (False, False, False)),
     ]
-    both, none = json.loads(write_response(predictor, predictions, None))["predictions"]
+    both, none = json.loads(write_response(predictor, predictions, Asked([])))["predictions"]
     assert both == {
         "labels": ["positive", "negative"],
         "scores": [
@@ -107,7 +108,7 @@ def test_the_answer_names_the_labels_that_apply_best_first(directory: Path) -> N
     }
     assert none["labels"] == []
     # top_k cuts the scores, never the decision
-    (few, _) = json.loads(write_response(predictor, predictions, 1))["predictions"]
+    (few, _) = json.loads(write_response(predictor, predictions, Asked([], 1)))["predictions"]
     assert [item["label"] for item in few["scores"]] == ["positive"]
     assert few["labels"] == ["positive", "negative"]
 

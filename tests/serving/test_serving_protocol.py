@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from serving.asking import Asked, ProtocolError, write_error
 from serving.predictor import Prediction, Predictor
-from serving.protocol import ProtocolError, read_request, write_error, write_response
+from serving.protocol import read_request, write_response
 from serving.settings import Settings
 
 MakeBundle = Callable[..., Path]
@@ -130,7 +131,7 @@ def test_any_body_is_read_or_refused(opened: Predictor, body: bytes) -> None:
 
 
 def test_scores_run_from_high_to_low_and_ties_keep_label_order(opened: Predictor) -> None:
-    body = write_response(opened, [Prediction((0.25, 0.5, 0.25), 4, True)], None)
+    body = write_response(opened, [Prediction((0.25, 0.5, 0.25), 4, True, (0.0,))], Asked([]))
     assert json.loads(body) == {
         "model": {"name": "tiny", "version": "0123456789ab"},
         "predictions": [
@@ -151,7 +152,7 @@ def test_scores_run_from_high_to_low_and_ties_keep_label_order(opened: Predictor
 
 @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (9, 3)])
 def test_top_k_cuts_the_scores(opened: Predictor, top_k: int, count: int) -> None:
-    body = write_response(opened, [Prediction((0.1, 0.2, 0.7), 4, False)], top_k)
+    body = write_response(opened, [Prediction((0.1, 0.2, 0.7), 4, False, (0.0,))], Asked([], top_k))
     (prediction,) = json.loads(body)["predictions"]
     assert [item["label"] for item in prediction["scores"]] == (
         ["positive", "neutral", "negative"][:count]
@@ -160,7 +161,7 @@ def test_top_k_cuts_the_scores(opened: Predictor, top_k: int, count: int) -> Non
 
 def test_regression_has_a_value(make_bundle: MakeBundle) -> None:
     predictor = Predictor.open(make_bundle(task="regression"))
-    body = write_response(predictor, [Prediction((-1.5,), 3, False)], None)
+    body = write_response(predictor, [Prediction((-1.5,), 3, False, (0.0,))], Asked([]))
     assert json.loads(body)["predictions"] == [{"value": -1.5, "tokens": 3, "truncated": False}]
 
 
