@@ -21,12 +21,14 @@ from serving.predictor import Predictor
 # Names that transformers.js, optimum and text-embeddings-inference look for.
 SHIPPED_FILES: Mapping[VariantName, str] = {
     "fp32": "onnx/model.onnx",
+    "fp32-fused": "onnx/model_optimized.onnx",
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
     "int8-static": "onnx/model_quantized.onnx",
     "int8-mixed": "onnx/model_quantized.onnx",
     "int8-rows": "onnx/model_quantized.onnx",
     "int8-careful": "onnx/model_quantized.onnx",
+    "int8-embeddings": "onnx/model_quantized.onnx",
     "int4": "onnx/model_q4.onnx",
 }
 # Both are written later; with a dot before it, what a killed run left of them.

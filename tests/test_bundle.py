@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from tiny_line import Line, stage_directory
 
 from factory.bundle import (
+    SHIPPED_FILES,
     BundleParts,
     candidate_file,
     copy_files,
@@ -20,7 +21,8 @@ from factory.bundle import (
     ship_only,
 )
 from factory.data.dataset import Dataset, read_dataset
-from factory.recipe_shipping import VariantName
+from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, VariantName
+from factory.report import NAMES, TORCH_MODELS
 from serving.bundle import read_manifest, verify_files, write_manifest
 from serving.errors import BundleError
 
@@ -53,6 +55,13 @@ def parts(line: Line) -> BundleParts:
         lineage={"student": "ab"},
         data_facts={"rows": {"dev": 90}},
     )
+
+
+def test_every_form_has_a_file_a_name_and_a_promise() -> None:
+    forms = set(get_args(VariantName))
+    assert set(SHIPPED_FILES) == forms
+    assert set(NAMES) - set(TORCH_MODELS) == forms
+    assert {*NEIGHBOUR_INDEPENDENT, "int8"} == forms
 
 
 def files_below(directory: Path) -> set[str]:
