@@ -18,6 +18,7 @@ from factory.version import VERSION
 
 if TYPE_CHECKING:
     from factory.data.dataset import Task
+    from factory.packaging import PackageFormat
     from factory.recipe import Recipe
     from factory.store import Store
 
@@ -311,6 +312,34 @@ def verify(bundle: Path) -> None:
 
     predictor = Predictor.open(bundle)
     click.echo(f"{bundle}: {len(predictor.manifest.files)} files match, the model answers")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["ort"]),
+    required=True,
+    help="ort: onnxruntime's own format, for phones.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Directory to make; must not exist.",
+)
+def package(bundle: Path, form: PackageFormat, output: Path) -> None:
+    """Write the model of BUNDLE in another form; prints the directory.
+
+    The form's answers are compared with the bundle's before the directory appears.
+    """
+    from factory.environment import prepare_libraries
+    from factory.packaging import package_bundle
+
+    prepare_libraries()
+    package_bundle(bundle, output, form)
+    click.echo(output)
 
 
 @main.command()

@@ -80,6 +80,10 @@ class TextModelError(FactoryError):
     """A bundle's tokenizer cannot be put into its graph."""
 
 
+class PackageError(FactoryError):
+    """A bundle cannot be put into another form."""
+
+
 class MissingDependencyError(FactoryError):
     """An optional part of the installation is needed and absent."""
 

@@ -1,0 +1,96 @@
+"""A finished bundle in another form: a folder for phones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from factory.errors import PackageError
+from factory.progress import say
+from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
+
+PackageFormat = Literal["ort"]
+LABELS_FILE = "labels.json"
+# What a phone's own tokenizer may read instead of tokenizer.json.
+VOCABULARY_FILE = "vocab.txt"
+
+
+def package_bundle(bundle: Path, output: Path, form: PackageFormat) -> None:
+    """Write a bundle's model in another form into a new directory.
+
+    `ort`: `model.ort`, `required_operators_and_types.config`, `tokenizer.json`, `vocab.txt` where
+    the bundle has one, and `labels.json`, which says how to use them.
+
+    Args:
+        output: a directory that does not exist; it appears whole or not at all.
+
+    Raises:
+        PackageError: `output` exists.
+        BundleError: the bundle is not whole.
+        FactoryError: the model has no such form, or answers otherwise in it.
+    """
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    with _new_directory(output) as directory:
+        usage = _write_ort(bundle, manifest, directory)
+        (directory / LABELS_FILE).write_text(
+            json.dumps(_answers(manifest) | usage, indent=2, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+def _write_ort(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, Any]:
+    """The files of a phone; returns how to call the model."""
+    from transformers import BertConfig
+
+    from factory.export.mobile import ORT_FILE, write_mobile
+
+    config = BertConfig.from_pretrained(bundle)
+    facts = write_mobile(bundle / manifest.model.file, directory, config)
+    say(
+        f"{ORT_FILE}: {facts.size_bytes / 1e6:.1f} MB, {facts.operators} kinds of operator, "
+        f"logits within {facts.largest_difference:.1g} of {manifest.model.file}"
+    )
+    for name in (TOKENIZER_NAME, VOCABULARY_FILE):
+        if name in manifest.files:
+            shutil.copyfile(bundle / name, directory / name)
+    return {"inputs": manifest.model.inputs, "output": manifest.model.output}
+
+
+def _answers(manifest: Manifest) -> dict[str, Any]:
+    """What a program must know beside the model, whatever its form."""
+    facts: dict[str, Any] = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "variant": manifest.model.variant,
+        "task": manifest.task,
+        "labels": manifest.labels,
+        "text_pair": manifest.text_pair,
+        "max_length": manifest.max_length,
+    }
+    if isinstance(manifest.thresholds, list):
+        facts["thresholds"] = manifest.thresholds
+    return facts
+
+
+@contextlib.contextmanager
+def _new_directory(output: Path) -> Iterator[Path]:
+    """A directory that gets the name `output` when the work is done, and is gone if it fails.
+
+    Raises:
+        PackageError: there is something of that name.
+    """
+    if output.exists() or output.is_symlink():
+        raise PackageError(f"{output}: exists already; give another directory or remove it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # beside it, so that a rename publishes it
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        directory = Path(scratch) / "package"  # with the permissions a new directory should have
+        directory.mkdir()
+        yield directory
+        directory.rename(output)
