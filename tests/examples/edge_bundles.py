@@ -113,11 +113,18 @@ def write_edge_bundle(directory: Path, kind: str, exported: Path, student: Path)
     quantize_int8(exported, int8, per_channel=True, reduced_range=True)
     copy_files(directory, student, {"fp32": exported, "int8": int8})
     file = ship_only(directory, "int8")
-    dataset = _dataset(kind)
-    parts = BundleParts(
+    parts = edge_parts(kind)
+    write_manifest(directory, make_manifest(directory, parts, "int8", file))
+    paired = parts.dataset.train.text_pairs is not None
+    return Edge(directory, PAIRS if paired else TEXTS)
+
+
+def edge_parts(kind: str) -> BundleParts:
+    """What the manifest of a bundle of this kind says."""
+    return BundleParts(
         name=f"edge-{kind}",
         version="0123456789ab",
-        dataset=dataset,
+        dataset=_dataset(kind),
         max_length=MAX_LENGTH,
         opset=17,
         recipe={},
@@ -125,9 +132,6 @@ def write_edge_bundle(directory: Path, kind: str, exported: Path, student: Path)
         data_facts={},
         thresholds=Thresholds((0.4, 0.5, 0.6), "set by hand") if kind == "multilabel" else None,
     )
-    write_manifest(directory, make_manifest(directory, parts, "int8", file))
-    paired = dataset.train.text_pairs is not None
-    return Edge(directory, PAIRS if paired else TEXTS)
 
 
 def _dataset(kind: str) -> Dataset:

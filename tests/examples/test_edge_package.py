@@ -1,0 +1,133 @@
+"""`factory package`: the model in another form, whole and right, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from edge_bundles import MAX_LENGTH, TEXTS, Edge
+from tiny_line import factory_here
+from tiny_models import LABELS
+from tokenizers import Tokenizer
+
+from factory.errors import ParityError
+from factory.export import mobile
+from factory.export.session import open_session
+from serving.predictor import Predictor
+
+
+def package(bundle: Path, output: Path, form: str = "ort") -> Result:
+    return factory_here("package", bundle, "--format", form, "--output", output)
+
+
+def refused(result: Result) -> str:
+    """The message of a command that made nothing."""
+    assert (result.exit_code, result.stdout) == (1, "")
+    return str(result.stderr)
+
+
+def test_a_phones_files_answer_as_the_bundle(edge: Callable[[str], Edge], tmp_path: Path) -> None:
+    """With no other file than those of the new directory."""
+    bundle = edge("single").bundle
+    output = tmp_path / "for" / "phones"
+    result = package(bundle, output)
+    assert (result.exit_code, result.stdout) == (0, f"{output}\n")
+    assert sorted(path.name for path in output.iterdir()) == [
+        "labels.json",
+        "model.ort",
+        "required_operators_and_types.config",
+        "tokenizer.json",
+        "vocab.txt",
+    ]
+    assert [path.name for path in output.parent.iterdir()] == ["phones"]
+    usage = json.loads((output / "labels.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    tokenizer.enable_truncation(usage["max_length"])
+    session = open_session(output / "model.ort", threads=1)
+    for text, expected in zip(TEXTS, Predictor.open(bundle).logits(TEXTS), strict=True):
+        encoded = tokenizer.encode(text)
+        columns = (encoded.ids, encoded.attention_mask, encoded.type_ids)
+        inputs = {name: np.array([row]) for name, row in zip(usage["inputs"], columns, strict=True)}
+        (found,) = session.run([usage["output"]], inputs)
+        # int8 answers depend on the batch, and the server runs such a model text by text too
+        np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
+def test_labels_say_how_to_read_the_answers(edge: Callable[[str], Edge], tmp_path: Path) -> None:
+    package(edge("multilabel").bundle, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "labels.json").read_text(encoding="utf-8")) == {
+        "name": "edge-multilabel",
+        "version": "0123456789ab",
+        "variant": "int8",
+        "task": "multilabel",
+        "labels": list(LABELS),
+        "text_pair": False,
+        "max_length": MAX_LENGTH,
+        "thresholds": [0.4, 0.5, 0.6],
+        "inputs": ["input_ids", "attention_mask", "token_type_ids"],
+        "output": "logits",
+    }
+    package(edge("pair").bundle, tmp_path / "pairs")
+    usage = json.loads((tmp_path / "pairs" / "labels.json").read_text(encoding="utf-8"))
+    assert usage["text_pair"] is True
+    assert "thresholds" not in usage
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link to nothing"])
+def test_nothing_is_overwritten(edge: Callable[[str], Edge], tmp_path: Path, kind: str) -> None:
+    output = tmp_path / "out"
+    if kind == "folder":
+        output.mkdir()
+    elif kind == "file":
+        output.write_bytes(b"mine")
+    else:
+        output.symlink_to(tmp_path / "nowhere")
+    said = refused(package(edge("single").bundle, output))
+    assert said == f"error: {output}: exists already; give another directory or remove it\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not output.is_dir() or not list(output.iterdir())
+
+
+@pytest.mark.parametrize("failure", [ParityError("a logit differs"), KeyboardInterrupt()])
+def test_a_failure_leaves_nothing(
+    edge: Callable[[str], Edge],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+) -> None:
+    def fail(source: Path, directory: Path, config: Any) -> None:
+        (directory / "model.ort").write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(mobile, "write_mobile", fail)
+    result = package(edge("single").bundle, tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_bundle_is_refused(edge: Callable[[str], Edge], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(edge("single").bundle, tmp_path / "bundle"))
+    (bundle / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
+    said = refused(package(bundle, tmp_path / "out"))
+    assert "vocab.txt has 6 bytes, the manifest says" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "give the directory of a bundle" in refused(package(tmp_path / "empty", tmp_path / "o"))
+
+
+def test_a_format_nobody_writes_is_a_usage_error(
+    edge: Callable[[str], Edge], tmp_path: Path
+) -> None:
+    result = package(edge("single").bundle, tmp_path / "out", "zip")
+    assert result.exit_code == 2
+    assert "'zip' is not" in result.stderr
