@@ -319,9 +319,9 @@ def verify(bundle: Path) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["ort"]),
+    type=click.Choice(["ort", "text"]),
     required=True,
-    help="ort: onnxruntime's own format, for phones.",
+    help="ort: onnxruntime's own format, for phones; text: one file that reads strings.",
 )
 @click.option(
     "--output",

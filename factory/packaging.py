@@ -1,4 +1,4 @@
-"""A finished bundle in another form: a folder for phones."""
+"""A finished bundle in another form: files for phones, or one file that reads strings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from factory.errors import PackageError
 from factory.progress import say
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 
-PackageFormat = Literal["ort"]
+PackageFormat = Literal["ort", "text"]
 LABELS_FILE = "labels.json"
+TEXT_FILE = "model.onnx"
 # What a phone's own tokenizer may read instead of tokenizer.json.
 VOCABULARY_FILE = "vocab.txt"
 
@@ -25,6 +26,7 @@ def package_bundle(bundle: Path, output: Path, form: PackageFormat) -> None:
 
     `ort`: `model.ort`, `required_operators_and_types.config`, `tokenizer.json`, `vocab.txt` where
     the bundle has one, and `labels.json`, which says how to use them.
+    `text`: `model.onnx`, which reads strings, and `labels.json`.
 
     Args:
         output: a directory that does not exist; it appears whole or not at all.
@@ -37,7 +39,8 @@ def package_bundle(bundle: Path, output: Path, form: PackageFormat) -> None:
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     with _new_directory(output) as directory:
-        usage = _write_ort(bundle, manifest, directory)
+        write = _write_ort if form == "ort" else _write_text
+        usage = write(bundle, manifest, directory)
         (directory / LABELS_FILE).write_text(
             json.dumps(_answers(manifest) | usage, indent=2, ensure_ascii=False) + "\n",
             encoding="utf-8",
@@ -59,7 +62,21 @@ def _write_ort(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, A
     for name in (TOKENIZER_NAME, VOCABULARY_FILE):
         if name in manifest.files:
             shutil.copyfile(bundle / name, directory / name)
-    return {"inputs": manifest.model.inputs, "output": manifest.model.output}
+    return {"inputs": manifest.model.inputs, "outputs": [manifest.model.output]}
+
+
+def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, Any]:
+    """The file that reads strings; returns how to call it."""
+    from factory.export.text_input import write_bundle_text_model
+
+    facts = write_bundle_text_model(bundle, directory / TEXT_FILE)
+    say(
+        f"{TEXT_FILE}: {facts.size_bytes / 1e6:.1f} MB, reads {facts.code_points} characters and "
+        f"{facts.strings} strings as tokenizer.json does, scores within "
+        f"{facts.largest_difference:.1g} of {manifest.model.file}"
+    )
+    outputs = ["scores"] if manifest.task == "regression" else ["label", "scores"]
+    return {"inputs": ["text", "text_pair"][: 1 + manifest.text_pair], "outputs": outputs}
 
 
 def _answers(manifest: Manifest) -> dict[str, Any]:

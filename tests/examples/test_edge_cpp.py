@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from edge_bundles import EXAMPLES, Edge, json_lines, run_example
+from edge_bundles import EXAMPLES, Edge, check_answers, json_lines, run_example
 from onnx import TensorProto, helper, numpy_helper
+
+from factory.export.text_input import write_text_model
+from factory.export.text_model import TextForm
+from serving.bundle import read_manifest
 
 FOLDER = EXAMPLES / "cpp"
 HEADERS = next(
@@ -80,6 +84,42 @@ def save_echo(
     helper.set_model_props(model, {"labels": '["a", "é"]'})
     onnx.save(model, file)
     return file
+
+
+@pytest.fixture(scope="module")
+def text_model(
+    edge: Callable[[str], Edge], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The file that reads strings of a bundle; its own tests compare every character."""
+
+    def make(kind: str) -> Path:
+        file = tmp_path_factory.mktemp("text") / "model.onnx"
+        manifest = read_manifest(edge(kind).bundle)
+        thresholds = manifest.thresholds if isinstance(manifest.thresholds, list) else None
+        form = TextForm(
+            manifest.task, manifest.labels, manifest.text_pair, manifest.max_length, thresholds
+        )
+        source = edge(kind).bundle / manifest.model.file
+        points = range(1000)
+        write_text_model(source, edge(kind).bundle, file, form, strings=200, code_points=points)
+        return file
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["single", "pair", "multilabel", "regression"])
+def test_the_answers_are_the_servers(
+    edge: Callable[[str], Edge], text_model: Callable[[str], Path], program: Path, kind: str
+) -> None:
+    given = edge(kind)
+    expected = given.expected()
+    found = json_lines(run_example(program, text_model(kind), *given.arguments()))
+    for answer in found:
+        answer["scores"] = dict(zip(answer.pop("labels"), answer["scores"], strict=True))
+        if kind == "regression":  # a value has no label
+            assert answer["label"] is None
+            answer["label"] = "value"
+    check_answers(found, expected)
 
 
 def test_strings_go_in_and_come_out_unharmed(program: Path, tmp_path: Path) -> None:

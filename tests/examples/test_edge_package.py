@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tiny_models import LABELS
 from tokenizers import Tokenizer
 
 from factory.errors import ParityError
-from factory.export import mobile
+from factory.export import mobile, text_input
 from factory.export.session import open_session
 from serving.predictor import Predictor
 
@@ -54,9 +55,51 @@ def test_a_phones_files_answer_as_the_bundle(edge: Callable[[str], Edge], tmp_pa
         encoded = tokenizer.encode(text)
         columns = (encoded.ids, encoded.attention_mask, encoded.type_ids)
         inputs = {name: np.array([row]) for name, row in zip(usage["inputs"], columns, strict=True)}
-        (found,) = session.run([usage["output"]], inputs)
+        (found,) = session.run(usage["outputs"], inputs)
         # int8 answers depend on the batch, and the server runs such a model text by text too
         np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
+@pytest.fixture
+def quick_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own tests compare every character; here the first few are enough."""
+    few = functools.partial(text_input.write_text_model, strings=60, code_points=range(600))
+    monkeypatch.setattr(text_input, "write_text_model", few)
+
+
+@pytest.mark.usefixtures("quick_check")
+@pytest.mark.parametrize("kind", ["single", "pair"])
+def test_a_file_that_reads_strings_answers_as_the_bundle(
+    edge: Callable[[str], Edge], tmp_path: Path, kind: str
+) -> None:
+    given = edge(kind)
+    result = package(given.bundle, tmp_path / "out", "text")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}\n"), result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "labels.json",
+        "model.onnx",
+    ]
+    usage = json.loads((tmp_path / "out" / "labels.json").read_text(encoding="utf-8"))
+    assert usage["inputs"] == (["text"] if kind == "single" else ["text", "text_pair"])
+    assert usage["outputs"] == ["label", "scores"]
+    session = open_session(tmp_path / "out" / "model.onnx", threads=1)
+    for item, expected in zip(given.inputs, given.expected(), strict=True):
+        texts = [item] if isinstance(item, str) else item
+        feed = dict(zip(usage["inputs"], ([text] for text in texts), strict=True))
+        label, scores = session.run(
+            usage["outputs"], {name: np.array(text, dtype=object) for name, text in feed.items()}
+        )
+        assert label.tolist() == [expected["label"]]
+        assert scores[0].tolist() == pytest.approx(list(expected["scores"].values()), abs=1e-5)
+
+
+@pytest.mark.usefixtures("quick_check")
+def test_a_regression_has_no_label(edge: Callable[[str], Edge], tmp_path: Path) -> None:
+    package(edge("regression").bundle, tmp_path / "out", "text")
+    usage = json.loads((tmp_path / "out" / "labels.json").read_text(encoding="utf-8"))
+    outputs = open_session(tmp_path / "out" / "model.onnx").get_outputs()
+    assert usage["outputs"] == ["scores"]
+    assert "label" not in {output.name for output in outputs}
 
 
 def test_labels_say_how_to_read_the_answers(edge: Callable[[str], Edge], tmp_path: Path) -> None:
@@ -71,7 +114,7 @@ def test_labels_say_how_to_read_the_answers(edge: Callable[[str], Edge], tmp_pat
         "max_length": MAX_LENGTH,
         "thresholds": [0.4, 0.5, 0.6],
         "inputs": ["input_ids", "attention_mask", "token_type_ids"],
-        "output": "logits",
+        "outputs": ["logits"],
     }
     package(edge("pair").bundle, tmp_path / "pairs")
     usage = json.loads((tmp_path / "pairs" / "labels.json").read_text(encoding="utf-8"))
