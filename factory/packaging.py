@@ -76,7 +76,11 @@ def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, 
         f"{facts.largest_difference:.1g} of {manifest.model.file}"
     )
     outputs = ["scores"] if manifest.task == "regression" else ["label", "scores"]
-    return {"inputs": ["text", "text_pair"][: 1 + manifest.text_pair], "outputs": outputs}
+    return {
+        "inputs": ["text", "text_pair"][: 1 + manifest.text_pair],
+        "outputs": outputs,
+        "exact_scripts": facts.exact_scripts,
+    }
 
 
 def _answers(manifest: Manifest) -> dict[str, Any]:
