@@ -86,6 +86,7 @@ def test_the_page_answers_as_the_server_and_again_without_it(
     for visited in (first, again):
         assert visited["said"] == []
         assert visited["outside"] == []
+        assert visited["fields"] == (2 if kind == "pair" else 1)
         check_answers(visited["answers"], expected)
         label = expected[0]["label"]
         shown = ", ".join([label] if isinstance(label, str) else label) or "none"

@@ -42,6 +42,7 @@ async function visit(context, address, texts, runs) {
   if (await page.evaluate(() => globalThis.demo === undefined)) {
     return { status: await page.textContent("#status"), said, requests };
   }
+  const fields = await page.locator("textarea:visible").count();
   const [first, second] = [texts[0]].flat();
   await page.fill("#first", first);
   if (second !== undefined) await page.fill("#second", second);
@@ -56,7 +57,7 @@ async function visit(context, address, texts, runs) {
   const latency = await measured(context, page, runs);
   await page.evaluate(() => demo.updated);
   const outside = requests.filter((url) => !url.startsWith(address) && !url.startsWith("data:"));
-  return { status, answers, latency, said, requests: requests.length, outside };
+  return { status, fields, answers, latency, said, requests: requests.length, outside };
 }
 
 /** The page's own measurement, and what the same runs took of one core: on a busy machine less. */
