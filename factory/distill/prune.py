@@ -108,7 +108,8 @@ def _remove(
     )
     kept = strongest(importance, settings.neurons)
     keep_neurons(student, kept, first_tokens(rows), device)
-    shares = np.take_along_axis(importance, kept, axis=1).sum(axis=1) / importance.sum(axis=1)
+    whole = np.maximum(importance.sum(axis=1), np.finfo(np.float64).tiny)
+    shares = np.take_along_axis(importance, kept, axis=1).sum(axis=1) / whole
     return [round(float(share), 4) for share in shares]
 
 
