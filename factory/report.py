@@ -9,10 +9,11 @@ from factory.recipe import TASK_METRICS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30
-TORCH_MODELS = ("teacher", "student", "baseline")
+TORCH_MODELS = ("teacher", "student", "unpruned", "baseline")
 NAMES = {
     "teacher": "teacher (torch)",
     "student": "student (torch)",
+    "unpruned": "student before pruning (torch)",
     "baseline": "student without distillation (torch)",
     "fp32": "student, ONNX fp32",
     "fp32-fused": "student, ONNX fp32, fused operators",

@@ -24,7 +24,7 @@ from factory.recipe_shipping import (
     TargetSettings,
     VariantName,
 )
-from factory.report import model_card
+from factory.report import TORCH_MODELS, model_card
 from factory.store import Artifact
 from serving.bundle import write_manifest
 from serving.predictor import Predictor
@@ -197,7 +197,7 @@ def _measurements(
 ) -> dict[str, Any]:
     sizes: dict[str, int] = {
         name: (artifacts[name].directory / "model" / "model.safetensors").stat().st_size
-        for name in ("teacher", "student", "baseline")
+        for name in TORCH_MODELS
         if name in artifacts
     }
     sizes.update(candidates.size_bytes.items())
