@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,6 +73,23 @@ def copy_files(
             shutil.copyfile(model_directory / name, directory / name)
     for variant, file in variants.items():
         shutil.copyfile(file, directory / candidate_file(variant))
+
+
+def tell_max_length(directory: Path, max_length: int) -> None:
+    """Let other loaders cut texts where the bundle does, and not at the network's own limit.
+
+    `tokenizer_config.json` is read by transformers and transformers.js, `sentence_bert_config.json`
+    by text-embeddings-inference.
+    """
+    file = directory / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["model_max_length"] = max_length
+    for name, content in (
+        (file.name, settings),
+        ("sentence_bert_config.json", {"max_seq_length": max_length}),
+    ):
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (directory / name).write_text(text + "\n", encoding="utf-8")
 
 
 def candidate_file(variant: VariantName) -> str:

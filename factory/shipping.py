@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory import gate
-from factory.bundle import BundleParts, copy_files, make_manifest, ship_only
+from factory.bundle import BundleParts, copy_files, make_manifest, ship_only, tell_max_length
 from factory.candidates import Candidates, measure_candidates
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
@@ -51,6 +51,7 @@ def ship(
     """
     shipped = artifacts.get("trimmed", artifacts["student"])
     copy_files(directory, shipped.directory / "model", variants)
+    tell_max_length(directory, recipe.data.max_length)
     parts = _parts(fingerprint, recipe, dataset, artifacts)
     candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
     order = choose_order(recipe.quantize.variants, recipe.target.hardware, candidates.latencies)

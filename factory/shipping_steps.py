@@ -14,7 +14,7 @@ from factory.store import Step
 TRIM_VERSION = 1
 EXPORT_VERSION = 2
 QUANTIZE_VERSION = 2
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

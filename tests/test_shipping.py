@@ -154,7 +154,9 @@ def test_plain_transformers_reads_the_tokenizer_like_the_server(line: Line) -> N
     texts = ["thanks!", "Broken, AWFUL é x9", " ".join(["parcel"] * 60)]
     served = Predictor.open(line.bundle).tokenize(texts)
     for text, item in zip(texts, served, strict=True):
-        assert list(item.input_ids) == tokenizer(text, truncation=True, max_length=24)["input_ids"]
+        assert list(item.input_ids) == tokenizer(text, truncation=True)["input_ids"]
+    told = json.loads((line.bundle / "sentence_bert_config.json").read_text(encoding="utf-8"))
+    assert told == {"max_seq_length": tokenizer.model_max_length} == {"max_seq_length": 24}
     assert len(tokenizer(texts[0])["input_ids"]) == 4  # nothing stored pads it
 
 
