@@ -12,8 +12,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "MatMulNBits")
-INTEGER = ("MatMulInteger", "QLinearMatMul", "QuantizeLinear")
+INTEGER_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul")
+PRODUCTS = ("MatMul", "Gemm", "MatMulNBits", *INTEGER_PRODUCTS)
+INTEGER = (*INTEGER_PRODUCTS, "QuantizeLinear")
 PEAK_SIZE = 1024
 
 
