@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from factory import processes
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.loss_log import LossPoint
 from factory.distill.phase import Phase
-from factory.distill.prediction import cached_logits, teacher_loss, train_prediction
+from factory.distill.prediction import LOGITS_FILE, cached_logits, teacher_loss, train_prediction
 from factory.distill.selection import held_out_loss, hold_out
 from factory.distill.transfer import AugmentedRows, Inputs, TransferSet, transfer_set
 from factory.encoding import EncodedRows, select_rows
@@ -60,6 +61,22 @@ def make_lesson(
     )
     _freeze(teacher.model)
     return Lesson(teacher, transfer, cached_logits(directory, teacher, transfer), learned, held_out)
+
+
+def repeat_lesson(
+    directory: Path,
+    distilled: Path,
+    teacher: TorchClassifier,
+    tokenizer: Any,
+    train: Split,
+    settings: DistillSettings,
+    augmented: AugmentedRows | None,
+    unlabelled: Inputs | None,
+) -> Lesson:
+    """As `make_lesson`, with the logits kept for the distilled student, if they are still there."""
+    shared = processes.from_first(lambda: (distilled / LOGITS_FILE).is_file())
+    kept = distilled if shared else directory
+    return make_lesson(kept, teacher, tokenizer, train, settings, augmented, unlabelled)
 
 
 def learn_logits(

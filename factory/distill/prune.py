@@ -13,12 +13,12 @@ from factory import processes
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.importance import neuron_importance
-from factory.distill.lesson import Lesson, learn_logits, make_lesson
+from factory.distill.lesson import Lesson, learn_logits, repeat_lesson
 from factory.distill.loss_log import LossPoint, summary
 from factory.distill.neurons import keep_neurons, strongest
 from factory.distill.phase import Phase, total_steps
 from factory.distill.phases import prediction_phase
-from factory.distill.prediction import LOGITS_FILE, teacher_loss
+from factory.distill.prediction import teacher_loss
 from factory.distill.saving import save_student
 from factory.distill.student import first_tokens
 from factory.distill.transfer import AugmentedRows, Inputs
@@ -56,9 +56,9 @@ def prune(
         Neurons and parameters before and after, each layer's share of importance that was kept,
         steps, and first and last loss of the recovery.
     """
-    shared = processes.from_first(lambda: (distilled / LOGITS_FILE).is_file())
-    lesson = make_lesson(
-        distilled if shared else directory,
+    lesson = repeat_lesson(
+        directory,
+        distilled,
         teacher,
         student.tokenizer,
         train,

@@ -10,9 +10,8 @@ from typing import Any
 from factory import processes
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
-from factory.distill.lesson import make_lesson
+from factory.distill.lesson import repeat_lesson
 from factory.distill.phases import prediction_phase
-from factory.distill.prediction import LOGITS_FILE
 from factory.distill.quantization_aware import Rounding, roundings_of, train_rounded
 from factory.distill.transfer import AugmentedRows, Inputs
 from factory.errors import ParityError
@@ -48,9 +47,9 @@ def train_with_rounding(
         ParityError: it is too small for any of its products to be rounded.
     """
     taught, settings = recipe.distill, recipe.quantize
-    shared = processes.from_first(lambda: (distilled / LOGITS_FILE).is_file())
-    lesson = make_lesson(
-        distilled if shared else directory,
+    lesson = repeat_lesson(
+        directory,
+        distilled,
         teacher,
         student.tokenizer,
         train,
