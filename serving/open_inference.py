@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,7 +191,9 @@ def _read_tensors(
             values = _from_json(item)
         else:
             raise ProtocolError(400, f"{item.name} has no data")
-        if any(length < 0 for length in item.shape) or values.size != np.prod(item.shape):
+        if not values.size:
+            raise ProtocolError(422, f"{item.name} is empty; give at least one")
+        if any(length < 0 for length in item.shape) or values.size != math.prod(item.shape):
             raise ProtocolError(
                 400, f"{item.name} has {values.size} numbers or texts for shape {item.shape}"
             )

@@ -223,6 +223,8 @@ def ids(data: list[list[int]], **changes: Any) -> dict[str, Any]:
     [
         ([tensor(shape=[3])], 400, "2 numbers or texts for shape"),
         ([tensor(shape=[-2])], 400, "for shape"),
+        ([tensor(shape=[2**63, 2])], 400, "for shape"),
+        ([tensor(shape=[0, 2**70], data=[])], 422, "text is empty"),
         ([tensor(datatype="FP32", data=[1.0, 2.0])], 422, "none of BYTES"),
         ([tensor(data=["good", 1])], 400, "data is not BYTES"),
         ([tensor(data=[["good"], "bad"])], 400, "nested unevenly"),
