@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
@@ -37,6 +39,13 @@ LONG = "good " * 40
 def client(predictor: Predictor) -> Iterator[TestClient]:
     """The tiny classification bundle behind the application."""
     with TestClient(create_app(predictor, Settings())) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def steady(bundle: Path) -> Iterator[TestClient]:
+    """One application for all the examples of a property."""
+    with TestClient(create_app(bundle, Settings())) as opened:
         yield opened
 
 
@@ -308,3 +317,50 @@ def test_native_raw_scores_and_truncate(client: TestClient, predictor: Predictor
     assert client.post("/predict", json={"text": LONG, "truncate": False}).status_code == 422
     refused = client.post("/predict", json={"text": "good", "threshold": 0.5})
     assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+
+
+TEXTS = st.text(max_size=8)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["text", "input_ids", "attention_mask", "token_type_ids"]) | TEXTS,
+        "shape": st.lists(st.integers(-1, 3), max_size=3),
+        "datatype": st.sampled_from(["BYTES", "INT64", "INT32", "FP32"]) | TEXTS,
+        "data": st.lists(st.integers(-1, 99) | TEXTS | JSON, max_size=4),
+    },
+    optional={
+        "parameters": st.dictionaries(st.sampled_from(["binary_data_size", "x"]), JSON, max_size=2)
+    },
+)
+BODIES = st.one_of(
+    JSON,
+    st.fixed_dictionaries({"inputs": JSON}, optional={"parameters": JSON, "truncate": JSON}),
+    st.fixed_dictionaries(
+        {"inputs": st.lists(TENSORS, max_size=3)}, optional={"outputs": JSON, "parameters": JSON}
+    ),
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(body=BODIES)
+def test_no_body_breaks_the_server(steady: TestClient, body: Any) -> None:
+    for path in ("/predict", "/", "/v2/models/tiny/infer"):
+        response = steady.post(path, json=body)
+        assert response.status_code in (200, 400, 413, 422), (path, response.text)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(content=st.binary(max_size=40), header=st.none() | st.text("0123456789-x", max_size=4))
+def test_no_bytes_break_the_server(steady: TestClient, content: bytes, header: str | None) -> None:
+    headers = {} if header is None else {LENGTH_HEADER: header}
+    for path in ("/predict", "/", "/v2/models/tiny/infer"):
+        response = steady.post(path, content=content, headers=headers)
+        assert response.status_code in (200, 400, 413, 422), (path, response.text)
