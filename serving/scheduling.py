@@ -10,7 +10,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from serving.batching import batch_around
 from serving.predictor import Prediction, Predictor
@@ -31,6 +31,16 @@ class NotReadyError(Exception):
     """No inference threads: not started, stopped, died or hanging."""
 
 
+class Observer(Protocol):
+    """Who counts; called from the inference threads, after the answers are on their way."""
+
+    def tokenized(self, seconds: float) -> None:
+        """Requests were tokenized together."""
+
+    def ran(self, batch: Sequence[Encoded], waited: Sequence[float], seconds: float) -> None:
+        """A micro-batch was run, whose texts had waited this many seconds each."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """One request: its answers, filled in by whichever threads run its texts."""
@@ -39,6 +49,7 @@ class _Job:
     encoded: Sequence[Encoded] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Prediction]]
+    arrived: float
     answers: dict[int, Prediction] = field(default_factory=dict)
 
 
@@ -55,8 +66,15 @@ class _Text:
 class Scheduler:
     """Runs whatever waits on a fixed set of threads; a text that fails fails alone."""
 
-    def __init__(self, predictor: Predictor, threads: int, queue_limit: int) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        threads: int,
+        queue_limit: int,
+        observer: Observer | None = None,
+    ) -> None:
         self._predictor = predictor
+        self._observer = observer
         self._queue_limit = queue_limit
         self._thread_count = threads
         self._threads: list[threading.Thread] = []
@@ -129,7 +147,7 @@ class Scheduler:
         if not self.ready:
             raise NotReadyError
         loop = asyncio.get_running_loop()
-        job = _Job(inputs, encoded, loop, loop.create_future())
+        job = _Job(inputs, encoded, loop, loop.create_future(), time.monotonic())
         with self._changed:
             if self._accepted + len(inputs) > self._queue_limit:
                 raise QueueFullError
@@ -165,9 +183,11 @@ class Scheduler:
             self._changed.notify_all()
         while (turn := self._next_turn()) is not None:
             jobs, texts = turn
-            self._running_since[number] = time.monotonic()
+            self._running_since[number] = begin = time.monotonic()
             if jobs:
                 self._tokenize(jobs)
+                if self._observer:
+                    self._observer.tokenized(time.monotonic() - begin)
             else:
                 self._run(texts)
             self._running_since[number] = None
@@ -227,8 +247,10 @@ class Scheduler:
         self._release(len(texts) - len(wanted))
         if not wanted:
             return
+        begin = time.monotonic()
+        batch = [text.encoded for text in wanted]
         try:
-            predictions = self._predictor.answer([text.encoded for text in wanted])
+            predictions = self._predictor.answer(batch)
         except Exception as error:
             if len(wanted) > 1:
                 for text in wanted:
@@ -239,6 +261,9 @@ class Scheduler:
             return
         self._release(len(wanted))
         _on_loop(wanted[0].job.loop, _deliver, wanted, predictions)
+        if self._observer:
+            waited = [begin - text.job.arrived for text in wanted]
+            self._observer.ran(batch, waited, time.monotonic() - begin)
 
     def _release(self, texts: int) -> None:
         """Count texts out, which makes room for others."""

@@ -212,3 +212,35 @@ def test_a_request_for_nothing_is_answered(predictor: Predictor) -> None:
             scheduler.close()
 
     assert asyncio.run(ask()) == []
+
+
+class Counted:
+    """Notes what the inference threads tell."""
+
+    def __init__(self) -> None:
+        self.tokenizations: list[float] = []
+        self.runs: list[tuple[list[int], list[float], float]] = []
+
+    def tokenized(self, seconds: float) -> None:
+        self.tokenizations.append(seconds)
+
+    def ran(self, batch: Sequence[Any], waited: Sequence[float], seconds: float) -> None:
+        self.runs.append(([len(item) for item in batch], list(waited), seconds))
+
+
+def test_an_observer_is_told_of_every_run(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Recorded(predictor, monkeypatch)
+    counted = Counted()
+    texts = [["a"], ["good film", "bad film"], ["poison"]]
+    asyncio.run(send_all(Scheduler(predictor, 1, 64, counted), texts, held))
+    assert len(counted.tokenizations) >= 2
+    # the run of three failed: told of are those of its members that did not
+    assert [run[0] for run in counted.runs] == [[3], [4], [4]]
+    for lengths, waited, seconds in counted.runs:
+        assert len(waited) == len(lengths)
+        assert min(waited) >= 0
+        assert seconds >= 0
+    # what came while the first was held back has waited for it
+    assert counted.runs[1][1][0] > counted.runs[0][1][0]
