@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from serving.batching import batch_around
+from serving.batching import near_the_shortest
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 from serving.errors import (
     BundleError,
@@ -194,16 +194,14 @@ class Predictor:
 
     def _micro_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Positions that run together: near in length, about batch_tokens when padded."""
-        if not self.manifest.model.neighbour_independent:
-            yield from ([position] for position in range(len(lengths)))
-            return
+        budget = self.batch_tokens if self.manifest.model.neighbour_independent else 0
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         while order:
             # a run holds no more texts than tokens
-            shortest = [lengths[position] for position in order[: self.batch_tokens]]
-            chosen = batch_around(shortest, 0, self.batch_tokens)
-            yield order[chosen]
-            del order[chosen]
+            shortest = [lengths[position] for position in order[: budget + 1]]
+            count = near_the_shortest(shortest, budget)
+            yield order[:count]
+            del order[:count]
 
     def _run(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
         """One run of the model on a padded batch: (batch, labels)."""

@@ -6,21 +6,18 @@ import asyncio
 import contextlib
 import threading
 import time
-from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from serving.batching import batch_around
+from serving.batching import WaitingLine
 from serving.predictor import Prediction, Predictor
 from serving.tokenization import Encoded, Inputs
 
 START_SECONDS = 60.0
 # A run that takes longer hangs: the server stops calling itself ready.
 RUN_SECONDS = 30.0
-# Short texts go first; every so many runs, whoever waits longest does, whatever its length.
-TURNS_BEFORE_OLDEST = 4
 
 
 class QueueFullError(Exception):
@@ -55,12 +52,14 @@ class _Job:
 
 @dataclass(slots=True, eq=False)
 class _Text:
-    """One text of a request, tokenized, in the order of arrival."""
+    """One text of a request, tokenized; its length is its number of tokens."""
 
     job: _Job
     position: int
     encoded: Encoded
-    arrival: int
+
+    def __len__(self) -> int:
+        return len(self.encoded)
 
 
 class Scheduler:
@@ -82,10 +81,10 @@ class Scheduler:
         self._changed = threading.Condition()
         # All below is guarded by the condition's lock.
         self._accepted = 0
-        self._arrivals = 0
-        self._turns = 0
         self._jobs: deque[_Job] = deque()
-        self._texts: list[_Text] = []  # by length, shortest first
+        # What depends on its neighbours runs alone.
+        together = predictor.manifest.model.neighbour_independent
+        self._texts = WaitingLine[_Text](predictor.batch_tokens if together else 0)
         self._closed = True
         self._warm = 0
         self._failure: BaseException | None = None
@@ -160,9 +159,8 @@ class Scheduler:
         """Finish what runs, drop what waits, end the threads."""
         with self._changed:
             self._closed = True
-            left = {*self._jobs, *(text.job for text in self._texts)}
+            left = {*self._jobs, *(text.job for text in self._texts.clear())}
             self._jobs.clear()
-            self._texts.clear()
             self._changed.notify_all()
         for job in left:
             _on_loop(job.loop, _fail, job, NotReadyError())
@@ -202,22 +200,7 @@ class Scheduler:
             # so that the other threads have something to do.
             share = -(-len(self._jobs) // self._thread_count)
             jobs = [self._jobs.popleft() for _ in range(share)]
-            return jobs, [] if jobs else self._take_texts()
-
-    def _take_texts(self) -> list[_Text]:
-        """The next micro-batch: around the shortest text, at times around the oldest."""
-        waiting = self._texts
-        self._turns += 1
-        start = 0
-        if self._turns % TURNS_BEFORE_OLDEST == 0:
-            start = min(range(len(waiting)), key=lambda index: waiting[index].arrival)
-        chosen = slice(start, start + 1)
-        if self._predictor.manifest.model.neighbour_independent:
-            lengths = [len(text.encoded) for text in waiting]
-            chosen = batch_around(lengths, start, self._predictor.batch_tokens)
-        taken = waiting[chosen]
-        del waiting[chosen]
-        return taken
+            return jobs, [] if jobs else self._texts.take()
 
     def _tokenize(self, jobs: Sequence[_Job]) -> None:
         """Turn requests into texts that wait to be run; a request that cannot be fails alone."""
@@ -236,9 +219,7 @@ class Scheduler:
                 continue
             with self._changed:
                 for position, item in enumerate(encoded):
-                    text = _Text(job, position, item, self._arrivals)
-                    self._arrivals += 1
-                    insort(self._texts, text, key=lambda waiting: len(waiting.encoded))
+                    self._texts.add(_Text(job, position, item))
                 self._changed.notify(len(encoded))
 
     def _run(self, texts: Sequence[_Text]) -> None:
