@@ -14,8 +14,8 @@ connection waiting for its answer. Short texts are sentences of SST-2 (FACTORY_R
 max_length. The server has one inference thread. `added` is wrk's median latency with one connection
 less the raw loop's median.
 
-A peer is a server of serving_peers.py in a virtual environment of its own, given by its interpreter;
-it serves the first bundle's model. Prints tables and writes serving.json.
+A peer is a server of serving_peers/ in a virtual environment of its own, given by its
+interpreter. Prints tables and writes serving.json.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def wait_until_ready(url: str, process: psutil.Popen) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310  http to ourselves
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except OSError:
             time.sleep(0.1)

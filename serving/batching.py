@@ -66,9 +66,13 @@ class WaitingLine(Generic[Item]):
             overtaking = sorted((item for item in self._behind if len(item) < limit), key=len)
             if overtaking:
                 taken = self._take_from(overtaking)
-                self._behind = [item for item in self._behind if item not in taken]
+                gone = {id(item) for item in taken}
+                self._behind = [item for item in self._behind if id(item) not in gone]
+                self._last_length = 0  # the window's turn comes next
                 return taken
-        return self._take_from(self._window)
+        taken = self._take_from(self._window)
+        self._last_length = len(taken[-1])
+        return taken
 
     def clear(self) -> list[Item]:
         """Remove every text."""
@@ -80,5 +84,4 @@ class WaitingLine(Generic[Item]):
         count = near_the_shortest([len(item) for item in by_length], self._budget)
         taken = by_length[:count]
         del by_length[:count]
-        self._last_length = len(taken[-1])
         return taken

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import scheduling
-from serving.batching import LENGTH_RATIO, batch_around
+from serving import batching, scheduling
+from serving.batching import LENGTH_RATIO, WaitingLine, near_the_shortest
 from serving.errors import InferenceError
 from serving.predictor import Prediction, Predictor
 from serving.scheduling import NotReadyError, QueueFullError, Scheduler
@@ -21,27 +21,95 @@ from serving.scheduling import NotReadyError, QueueFullError, Scheduler
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(sorted)
 
 
-@given(lengths=LENGTHS, start=st.integers(0, 29), budget=st.integers(1, 200))
-def test_a_batch_is_near_in_length_and_within_the_budget(
-    lengths: list[int], start: int, budget: int
-) -> None:
-    start = min(start, len(lengths) - 1)
-    chosen = batch_around(lengths, start, budget)
-    batch = lengths[chosen]
-    assert chosen.start <= start < chosen.stop
+@given(lengths=LENGTHS, budget=st.integers(0, 200))
+def test_a_batch_is_near_in_length_and_within_the_budget(lengths: list[int], budget: int) -> None:
+    count = near_the_shortest(lengths, budget)
+    batch = lengths[:count]
     assert len(batch) == 1 or len(batch) * batch[-1] <= budget
     assert batch[-1] <= LENGTH_RATIO * batch[0]
-    if chosen.stop < len(lengths):  # nobody who fits is left out
-        longer = lengths[chosen.stop]
-        assert longer > LENGTH_RATIO * batch[0] or (len(batch) + 1) * longer > budget
+    if count < len(lengths):  # nobody who fits is left out
+        longer = lengths[count]
+        assert longer > LENGTH_RATIO * batch[0] or (count + 1) * longer > budget
 
 
 def test_batches_by_hand() -> None:
     lengths = [5, 5, 6, 9, 10, 40]
-    assert batch_around(lengths, 0, 128) == slice(0, 3)  # 9 is more than 1.5 times 5
-    assert batch_around(lengths, 0, 17) == slice(0, 2)  # a third row of 6 would make 18
-    assert batch_around(lengths, 4, 128) == slice(3, 5)  # 9 adds no padding to 10
-    assert batch_around(lengths, 5, 8) == slice(5, 6)  # longer than the budget: alone
+    assert near_the_shortest(lengths, 128) == 3  # 9 is more than 1.5 times 5
+    assert near_the_shortest(lengths, 17) == 2  # a third row of 6 would make 18
+    assert near_the_shortest(lengths, 0) == 1
+    assert near_the_shortest(lengths[5:], 8) == 1  # longer than the budget: alone
+
+
+def line_of(*lengths: int, budget: int = 20) -> WaitingLine[range]:
+    """A line whose texts are ranges, which have a length and a name of their own."""
+    line = WaitingLine[range](budget)
+    for length in lengths:
+        line.add(range(length))
+    return line
+
+
+def lengths_of(texts: Sequence[range]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+def test_a_window_is_run_from_short_to_long_before_the_next_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "WINDOW_TEXTS", 3)
+    line = line_of(9, 6, 7, 7, 6, 8)  # nobody is short enough to overtake the 9
+    assert lengths_of(line.take()) == [6, 7]  # 9 would make 27 of 20 tokens
+    assert lengths_of(line.take()) == [9]
+    assert lengths_of(line.take()) == [6, 7]
+    assert lengths_of(line.take()) == [8]
+    assert len(line) == 0
+
+
+def test_a_short_text_waits_for_one_long_run_at_most() -> None:
+    line = line_of(40, 41, 42)
+    assert lengths_of(line.take()) == [40]
+    line.add(range(30))  # not so much shorter that it would overtake
+    line.add(range(8))
+    line.add(range(9))
+    assert lengths_of(line.take()) == [8, 9]
+    line.add(range(4))
+    assert lengths_of(line.take()) == [41]  # long texts take turns with the short ones
+    assert lengths_of(line.take()) == [4]
+    assert lengths_of(line.take()) == [42]
+    assert lengths_of(line.take()) == [30]
+    assert len(line) == 0
+
+
+@given(
+    steps=st.lists(st.lists(st.integers(1, 60), max_size=6), max_size=60),
+    budget=st.integers(0, 100),
+    window=st.integers(1, 8),
+)
+def test_every_text_is_run_once_and_soon(steps: list[list[int]], budget: int, window: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "WINDOW_TEXTS", window)
+        line = WaitingLine[list[int]](budget)
+        arrived: list[list[int]] = []
+        entered: dict[int, int] = {}
+        run: set[int] = set()
+        takes = 0
+        for step in [*steps, *([[]] * 400)]:
+            for length in step:
+                text = [length] * length
+                arrived.append(text)
+                ahead = len(arrived) - 1 - len(run)
+                entered[id(text)] = takes + 2 * (ahead + window + 1)
+                line.add(text)
+            if not len(line):
+                continue
+            taken = line.take()
+            takes += 1
+            assert len(taken) == 1 or len(taken) * len(taken[-1]) <= budget
+            for text in taken:
+                assert id(text) not in run
+                # at worst everyone ahead runs alone, each followed by texts that overtake
+                assert takes <= entered[id(text)]
+                run.add(id(text))
+        assert len(run) == len(arrived)
 
 
 class Recorded:
@@ -112,18 +180,6 @@ def test_a_text_that_fails_the_run_fails_alone(
     assert [type(answer) for answer in found] == kinds
     assert held.batches == [[3], [4, 4, 4, 4], [4], [4], [4], [4]]
     assert scheduler.waiting == 0
-
-
-def test_a_long_text_is_not_passed_over_for_ever(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(predictor, "batch_tokens", 4)  # runs of one text
-    held = Recorded(predictor, monkeypatch)
-    texts = [["a"], ["a " * 10], *([["a film"]] * 6)]
-    asyncio.run(send_all(Scheduler(predictor, 1, 64), texts, held))
-    turns = scheduling.TURNS_BEFORE_OLDEST
-    assert [batch[0] for batch in held.batches].index(12) < turns
-    assert len(held.batches) == 8
 
 
 def test_what_nobody_waits_for_any_more_is_not_run(
