@@ -21,26 +21,23 @@ interpreter. Prints tables and writes serving.json.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from real_data import real_data_folder
-from tokenizers import Tokenizer
+from serving_texts import free_port, write_texts
 
 from factory.machine import machine_facts
 from factory.progress import say
@@ -48,9 +45,6 @@ from factory.versions import library_versions
 
 HERE = Path(__file__).parent
 RESULT_FILE = HERE / "serving.json"
-SHORT_TOKENS = range(18, 26)
-LONG_WORDS = 200
-TEXTS = 512
 CONCURRENCIES = (1, 8, 32, 128)
 OURS = "this server"
 
@@ -120,6 +114,12 @@ def main() -> None:
                 for loop in loops.values():
                     stack.callback(loop.process.kill)
                 servers = [stack.enter_context(our_server(bundle, texts, Path(scratch)))]
+                for peer, _, python in map(split_at_equals, arguments.peer):
+                    servers.append(
+                        stack.enter_context(
+                            peer_server(peer, Path(python).parent, bundle, texts, Path(scratch))
+                        )
+                    )
                 results[name] = measure(servers, loops, arguments)
             print(table(name, results[name]), flush=True)
     record = {
@@ -147,43 +147,89 @@ def split_at_equals(text: str) -> tuple[str, str, str]:
     return text.partition("=")
 
 
-def write_texts(scratch: Path, bundle: Path) -> dict[str, Path]:
-    """Short and long texts for one bundle, as JSON lists in files."""
-    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    source = real_data_folder() / "sst2-sentences" / "train.tsv"
-    with source.open(encoding="utf-8", newline="") as lines:
-        sentences = [row["text"] for row in csv.DictReader(lines, delimiter="\t")]
-    counted = ((text, len(tokenizer.encode(text).ids)) for text in sentences)
-    short = [text for text, tokens in counted if tokens in SHORT_TOKENS][:TEXTS]
-    words = " ".join(sentences).split()
-    long = [" ".join(words[at : at + LONG_WORDS]) for at in range(0, 100 * 64, 100)]
-    files = {}
-    for kind, texts in (("short", short), ("long", long)):
-        files[kind] = scratch / f"{bundle.name}-{kind}.json"
-        files[kind].write_text(json.dumps(texts), encoding="utf-8")
-    return files
-
-
 @contextmanager
 def our_server(bundle: Path, texts: dict[str, Path], scratch: Path) -> Iterator[Server]:
     """`python -m serving` with one inference thread."""
     port = free_port()
     command = [sys.executable, "-m", "serving", str(bundle), "--port", str(port)]
-    bodies = {kind: write_bodies(scratch, path, "text") for kind, path in texts.items()}
+    bodies = write_bodies(scratch, texts, OURS, lambda text: {"text": text})
     with started(OURS, command, f"http://127.0.0.1:{port}", "/ready", "/predict", bodies) as server:
         yield server
 
 
 @contextmanager
+def peer_server(
+    name: str, programs: Path, bundle: Path, texts: dict[str, Path], scratch: Path
+) -> Iterator[Server]:
+    """Another server of the same model, each in the setting that is its fastest here."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with started(
+        name,
+        peer_command(name, programs, bundle, port, scratch),
+        url,
+        {"mlserver": "/v2/health/ready", "bentoml": "/readyz"}.get(name, "/health"),
+        {"mlserver": "/v2/models/peer/infer", "infinity": "/classify"}.get(name, "/predict"),
+        write_bodies(scratch, texts, name, PEER_BODIES[name]),
+        {"PEER_BUNDLE": str(bundle), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"},
+    ) as server:
+        yield server
+
+
+PEER_BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "litserve": lambda text: {"text": text},
+    "bentoml": lambda text: {"text": [text]},
+    "mlserver": lambda text: {
+        "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}]
+    },
+    "infinity": lambda text: {"model": "peer", "input": [text]},
+}
+
+
+def peer_command(
+    name: str, programs: Path, bundle: Path, port: int, scratch: Path
+) -> Sequence[str]:
+    """How a peer is started; infinity runs the model by an engine of its own, from a folder."""
+    if name in ("litserve", "mlserver"):
+        file = HERE / "serving_peers" / f"{name}_peer.py"
+        return [str(programs / "python"), str(file), str(bundle), str(port)]
+    if name == "bentoml":
+        folder = str(HERE / "serving_peers")
+        return [
+            *(str(programs / "bentoml"), "serve", "bentoml_peer:Peer", "--working-dir", folder),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ]
+    folder = scratch / f"{bundle.name}-infinity"
+    folder.mkdir()
+    for file in bundle.glob("*.*"):
+        shutil.copy(file, folder)
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    shutil.copy(bundle / manifest["model"]["file"], folder / "model.onnx")
+    return [
+        *(str(programs / "infinity_emb"), "v2", "--model-id", str(folder), "--engine", "optimum"),
+        *("--served-model-name", "peer", "--device", "cpu", "--no-model-warmup"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+
+
+@contextmanager
 def started(
-    name: str, command: Sequence[str], url: str, ready: str, path: str, bodies: dict[str, Path]
+    name: str,
+    command: Sequence[str],
+    url: str,
+    ready: str,
+    path: str,
+    bodies: dict[str, Path],
+    variables: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server process from its first 200 to its end."""
     environment = {key: value for key, value in os.environ.items() if key[:8] != "SERVING_"}
-    environment |= {"SERVING_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
-    process = psutil.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    environment |= {"SERVING_THREADS": "1", **(variables or {})}
+    if name == OURS:
+        environment["PYTHONPATH"] = str(HERE.parent)
+    process = psutil.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_until_ready(url + ready, process)
         yield Server(name, process, url + path, bodies)
@@ -205,19 +251,16 @@ def wait_until_ready(url: str, process: psutil.Popen) -> None:
     sys.exit(f"{' '.join(process.args)} never answered {url}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def write_bodies(scratch: Path, texts: Path, key: str) -> Path:
-    """One JSON body per text and line."""
-    file = scratch / f"{texts.stem}-{key}.bodies"
-    bodies = [json.dumps({key: text}) for text in json.loads(texts.read_text(encoding="utf-8"))]
-    file.write_text("\n".join(bodies) + "\n", encoding="utf-8")
-    return file
+def write_bodies(
+    scratch: Path, texts: dict[str, Path], name: str, body: Callable[[str], dict[str, Any]]
+) -> dict[str, Path]:
+    """Per kind of text a file with one JSON body per text and line."""
+    files = {}
+    for kind, path in texts.items():
+        files[kind] = scratch / f"{path.stem}-{name.replace(' ', '-')}.bodies"
+        bodies = [json.dumps(body(text)) for text in json.loads(path.read_text(encoding="utf-8"))]
+        files[kind].write_text("\n".join(bodies) + "\n", encoding="utf-8")
+    return files
 
 
 def measure(

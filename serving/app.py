@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,10 +32,6 @@ from serving.scheduling import NotReadyError, QueueFullError
 from serving.settings import Settings
 from serving.tei import read_tei, write_tei
 from serving.tokenization import Encoded
-
-# A refusal sent at once is retried at once: under fourfold overload that halves the useful
-# answers, while holding it this long costs nothing.
-REFUSAL_DELAY_SECONDS = 0.25
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -107,7 +102,6 @@ class Endpoints:
         except InputError as error:
             raise ProtocolError(422, str(error)) from error
         except QueueFullError as error:
-            await asyncio.sleep(REFUSAL_DELAY_SECONDS)
             raise ProtocolError(429, "too many texts are waiting; try again later") from error
         except NotReadyError as error:
             raise ProtocolError(503, "the model is not ready") from error

@@ -18,6 +18,9 @@ from serving.tokenization import Encoded, Inputs
 START_SECONDS = 60.0
 # A run that takes longer hangs: the server stops calling itself ready.
 RUN_SECONDS = 30.0
+# A request that finds the queue full is held this long before it is refused: a refusal sent at once
+# is retried at once, and under fourfold overload that halves the useful answers.
+HOLD_SECONDS = 0.25
 
 
 class QueueFullError(Exception):
@@ -44,7 +47,6 @@ class _Job:
 
     inputs: Inputs
     encoded: Sequence[Encoded] | None
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Prediction]]
     arrived: float
     answers: dict[int, Prediction] = field(default_factory=dict)
@@ -82,6 +84,8 @@ class Scheduler:
         # All below is guarded by the condition's lock.
         self._accepted = 0
         self._jobs: deque[_Job] = deque()
+        # Requests that found the queue full, oldest first; touched on the event loop alone.
+        self._held: deque[tuple[_Job, asyncio.Future[None]]] = deque()
         # What depends on its neighbours runs alone.
         together = predictor.manifest.model.neighbour_independent
         self._texts = WaitingLine[_Text](predictor.batch_tokens if together else 0)
@@ -110,6 +114,7 @@ class Scheduler:
             InferenceError: the model fails on its warm-up inputs.
         """
         self._closed, self._warm, self._failure = False, 0, None
+        self._loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(
                 target=self._work, args=(number,), name=f"inference-{number}", daemon=True
@@ -139,21 +144,51 @@ class Scheduler:
             encoded: the inputs as tokens, when they came so.
 
         Raises:
-            QueueFullError: the texts do not fit beside those waiting.
+            QueueFullError: the texts do not fit beside those waiting, and did not while held.
             NotReadyError: there are no inference threads.
             ServingError: what the predictor raises.
         """
         if not self.ready:
             raise NotReadyError
-        loop = asyncio.get_running_loop()
-        job = _Job(inputs, encoded, loop, loop.create_future(), time.monotonic())
+        job = _Job(inputs, encoded, self._loop.create_future(), time.monotonic())
+        if self._held or not self._admit(job):
+            await self._wait_for_room(job)
+        return await job.future
+
+    def _admit(self, job: _Job) -> bool:
+        """Accept a request if its texts fit beside those that wait."""
         with self._changed:
-            if self._accepted + len(inputs) > self._queue_limit:
-                raise QueueFullError
-            self._accepted += len(inputs)
+            if self._accepted + len(job.inputs) > self._queue_limit:
+                return False
+            self._accepted += len(job.inputs)
             self._jobs.append(job)
             self._changed.notify()
-        return await job.future
+            return True
+
+    async def _wait_for_room(self, job: _Job) -> None:
+        """Hold a request until there is room for it and for all that were held before."""
+        admitted = self._loop.create_future()
+        self._held.append((job, admitted))
+        self._let_in()  # room made while nobody was held is noticed by nobody else
+        try:
+            async with asyncio.timeout(HOLD_SECONDS):
+                await admitted
+        except TimeoutError as error:
+            if admitted.cancelled():
+                raise QueueFullError from error
+        except BaseException:
+            job.future.cancel()
+            raise
+
+    def _let_in(self) -> None:
+        """Accept held requests, oldest first, while there is room."""
+        while self._held:
+            job, admitted = self._held[0]
+            if not admitted.done():  # else its time is over, or its client left
+                if not self._admit(job):
+                    return
+                admitted.set_result(None)
+            self._held.popleft()
 
     def close(self) -> None:
         """Finish what runs, drop what waits, end the threads."""
@@ -163,7 +198,9 @@ class Scheduler:
             self._jobs.clear()
             self._changed.notify_all()
         for job in left:
-            _on_loop(job.loop, _fail, job, NotReadyError())
+            self._on_loop(_fail, job, NotReadyError())
+        for _, admitted in self._held:
+            self._on_loop(_refuse, admitted)
         for thread in self._threads:
             thread.join()
 
@@ -212,10 +249,10 @@ class Scheduler:
                 encoded = job.encoded or self._predictor.tokenize(job.inputs)
             except Exception as error:
                 self._release(len(job.inputs))
-                _on_loop(job.loop, _fail, job, error)
+                self._on_loop(_fail, job, error)
                 continue
             if not encoded:
-                _on_loop(job.loop, _finish, job)
+                self._on_loop(_finish, job)
                 continue
             with self._changed:
                 for position, item in enumerate(encoded):
@@ -238,10 +275,10 @@ class Scheduler:
                     self._run([text])
                 return
             self._release(1)
-            _on_loop(wanted[0].job.loop, _fail, wanted[0].job, error)
+            self._on_loop(_fail, wanted[0].job, error)
             return
         self._release(len(wanted))
-        _on_loop(wanted[0].job.loop, _deliver, wanted, predictions)
+        self._on_loop(_deliver, wanted, predictions)
         if self._observer:
             waited = [begin - text.job.arrived for text in wanted]
             self._observer.ran(batch, waited, time.monotonic() - begin)
@@ -250,12 +287,13 @@ class Scheduler:
         """Count texts out, which makes room for others."""
         with self._changed:
             self._accepted -= texts
+        if self._held:
+            self._on_loop(self._let_in)
 
-
-def _on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given: Any) -> None:
-    """Call a function where futures may be touched; nobody waits once the loop is closed."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *given)
+    def _on_loop(self, function: Callable[..., None], *given: Any) -> None:
+        """Call a function where futures may be touched; nobody waits once the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *given)
 
 
 def _deliver(texts: Sequence[_Text], predictions: Sequence[Prediction]) -> None:
@@ -268,6 +306,11 @@ def _deliver(texts: Sequence[_Text], predictions: Sequence[Prediction]) -> None:
 def _finish(job: _Job) -> None:
     if len(job.answers) == len(job.inputs) and not job.future.done():
         job.future.set_result([job.answers[position] for position in range(len(job.inputs))])
+
+
+def _refuse(admitted: asyncio.Future[None]) -> None:
+    if not admitted.done():
+        admitted.set_exception(NotReadyError())
 
 
 def _fail(job: _Job, error: Exception) -> None:

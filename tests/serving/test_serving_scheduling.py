@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,68 @@ def test_closing_ends_those_that_wait(
             await second
 
     asyncio.run(close())
+
+
+def test_who_finds_the_queue_full_is_let_in_when_there_is_room_in_order(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "HOLD_SECONDS", 20.0)
+    held = Recorded(predictor, monkeypatch)
+    scheduler = Scheduler(predictor, 1, 2)
+    order: list[str] = []
+
+    async def ask(name: str, texts: list[str]) -> None:
+        await scheduler.predict(texts)
+        order.append(name)
+
+    async def main() -> None:
+        await scheduler.start()
+        first = asyncio.create_task(ask("first", ["a"]))
+        await asyncio.to_thread(held.started.wait, 20)
+        # the second does not fit; the third would, but does not overtake; the fourth leaves
+        tasks = [
+            asyncio.create_task(ask(name, texts))
+            for name, texts in (("second", ["a", "a"]), ("third", ["a"]), ("fourth", ["a"]))
+        ]
+        await asyncio.sleep(0.05)
+        assert scheduler.waiting == 1
+        tasks.pop().cancel()
+        held.release.set()
+        await asyncio.gather(first, *tasks)
+        scheduler.close()
+
+    asyncio.run(main())
+    assert order == ["first", "second", "third"]
+    assert scheduler.waiting == 0
+    assert [len(batch) for batch in held.batches] == [1, 2, 1]
+
+
+def test_who_is_held_is_refused_in_the_end_and_leaves_nothing_behind(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "HOLD_SECONDS", 0.05)
+    held = Recorded(predictor, monkeypatch)
+    scheduler = Scheduler(predictor, 1, 1)
+
+    async def main() -> None:
+        await scheduler.start()
+        first = asyncio.create_task(scheduler.predict(["a"]))
+        await asyncio.to_thread(held.started.wait, 20)
+        begin = time.monotonic()
+        with pytest.raises(QueueFullError):
+            await scheduler.predict(["a film"])
+        assert time.monotonic() - begin >= 0.05
+        monkeypatch.setattr(scheduling, "HOLD_SECONDS", 20.0)
+        waits = asyncio.create_task(scheduler.predict(["a film"]))
+        await asyncio.sleep(0.01)
+        threading.Timer(0.05, held.release.set).start()
+        await asyncio.to_thread(scheduler.close)  # ends those that are held, too
+        assert len(await first) == 1
+        with pytest.raises(NotReadyError):
+            await waits
+
+    asyncio.run(main())
+    assert [len(batch) for batch in held.batches] == [1]
 
 
 def test_a_request_for_nothing_is_answered(predictor: Predictor) -> None:
