@@ -1,0 +1,134 @@
+"""The commands on finished bundles: parse, call, print, exit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from factory.cli_options import bundle_argument, json_option
+
+if TYPE_CHECKING:
+    from factory.packaging import PackageFormat
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--text", "text_columns", multiple=True, default=("text",), show_default=True)
+@click.option("--label", default="label", show_default=True, help="Label column.")
+@click.option(
+    "--label-separator",
+    default=",",
+    show_default=True,
+    help="Between the labels of a csv or tsv cell; for multilabel models.",
+)
+@click.option(
+    "--max-length",
+    default=None,
+    type=click.IntRange(8, 512),
+    help="Tokens; a bundle knows its own.",
+)
+@json_option
+def evaluate(
+    model: Path,
+    data: Path,
+    text_columns: tuple[str, ...],
+    label: str,
+    label_separator: str,
+    max_length: int | None,
+    as_json: bool,
+) -> None:
+    """Score MODEL (a bundle, or a folder in Hugging Face format) on the labelled file DATA.
+
+    Give --text twice for sentence pairs.
+    """
+    from factory.environment import prepare_libraries
+    from factory.scoring import evaluation_lines, score_file
+
+    if len(text_columns) > 2:
+        raise click.UsageError("give --text once, or twice for pairs")
+    prepare_libraries()
+    evaluation = score_file(model, data, list(text_columns), label, max_length, label_separator)
+    if as_json:
+        click.echo(json.dumps(evaluation.facts(), indent=2))
+        return
+    for line in evaluation_lines(evaluation):
+        click.echo(line)
+
+
+@click.command()
+@bundle_argument
+@json_option
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Print what BUNDLE is, how good it is, and why the gate let it pass."""
+    from factory.report import gate_lines, label_list, result_table
+    from serving.bundle import MANIFEST_NAME, read_manifest
+
+    manifest = read_manifest(bundle)
+    if as_json:
+        click.echo((bundle / MANIFEST_NAME).read_text(encoding="utf-8"), nl=False)
+        return
+    click.echo(f"{manifest.name}  version {manifest.version}  {manifest.task}")
+    click.echo(f"serves {manifest.model.file} ({manifest.model.variant})")
+    click.echo(f"{len(manifest.labels)} labels: {label_list(manifest)}")
+    click.echo(f"\n{result_table(manifest)}\n")
+    for line in gate_lines(manifest):
+        click.echo(line)
+
+
+@click.command()
+@bundle_argument
+def verify(bundle: Path) -> None:
+    """Check every file of BUNDLE against its manifest, and that the model loads and answers."""
+    from serving.predictor import Predictor
+
+    predictor = Predictor.open(bundle)
+    click.echo(f"{bundle}: {len(predictor.manifest.files)} files match, the model answers")
+
+
+@click.command()
+@bundle_argument
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["ort", "text"]),
+    required=True,
+    help="ort: onnxruntime's own format, for phones; text: one file that reads strings.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Directory to make; must not exist.",
+)
+def package(bundle: Path, form: PackageFormat, output: Path) -> None:
+    """Write the model of BUNDLE in another form; prints the directory.
+
+    The form's answers are compared with the bundle's before the directory appears.
+    """
+    from factory.environment import prepare_libraries
+    from factory.packaging import package_bundle
+
+    prepare_libraries()
+    package_bundle(bundle, output, form)
+    click.echo(output)
+
+
+@click.command()
+@bundle_argument
+@click.option("--host", default=None, help="Overrides SERVING_HOST.")
+@click.option("--port", default=None, type=int, help="Overrides SERVING_PORT.")
+def serve(bundle: Path, host: str | None, port: int | None) -> None:
+    """Serve BUNDLE over HTTP; the same as `python -m serving`."""
+    from serving.__main__ import main as serve_main
+
+    arguments = [str(bundle)]
+    arguments += ["--host", host] if host is not None else []
+    arguments += ["--port", str(port)] if port is not None else []
+    raise SystemExit(serve_main(arguments))
+
+
+COMMANDS: tuple[click.Command, ...] = (evaluate, inspect, verify, package, serve)
