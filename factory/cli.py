@@ -29,8 +29,25 @@ if TYPE_CHECKING:
     from factory.store import Store
 
 
+class FactoryCommand(click.Command):
+    """A command; in a GitHub job its failures are marked in the recipe it was given."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except FactoryError as error:
+            from factory.ci.annotations import annotate
+
+            if isinstance(context.params.get("recipe"), Path):
+                annotate(error, context.params["recipe"])
+            raise
+
+
 class FactoryGroup(click.Group):
     """The command group; turns known failures into one message and an exit code."""
+
+    command_class = FactoryCommand
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -142,16 +159,33 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
 @set_option
 @store_option
 @device_option
-def run(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
+@click.option("--junit", type=click.Path(path_type=Path), help="Write the gate as JUnit XML.")
+@click.option(
+    "--summary",
+    "summary_file",
+    type=click.Path(path_type=Path),
+    help="Write how it went as Markdown; a GitHub job shows it anyway.",
+)
+def run(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    store: Path,
+    device: str,
+    junit: Path | None,
+    summary_file: Path | None,
+) -> None:
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
+    from factory.ci.reporting import reporting
     from factory.pipeline import run as run_pipeline
     from factory.report import result_table
     from factory.store import Store
     from serving.bundle import read_manifest
 
-    parsed = _load_for_work(recipe, overrides)
-    with processes.process_group(device):
-        bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
+    with reporting(recipe, junit, summary_file) as report:
+        report.recipe = parsed = _load_for_work(recipe, overrides)
+        with processes.process_group(device):
+            bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
+        report.bundle = bundle
     if processes.from_environment().first:
         click.echo(result_table(read_manifest(bundle)), err=True)
         click.echo(bundle)

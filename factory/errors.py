@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
@@ -89,6 +90,19 @@ class MissingDependencyError(FactoryError):
 
 
 class GateFailedError(ProblemsError):
-    """A gate said no; nothing is published."""
+    """A gate said no; nothing is published.
+
+    Args:
+        verdicts: by gate and what it judged, the facts of each rule.
+    """
 
     exit_code = EXIT_GATE
+
+    def __init__(
+        self,
+        headline: str,
+        problems: Sequence[str],
+        verdicts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        self.verdicts = dict(verdicts or {})
+        super().__init__(headline, problems)

@@ -164,7 +164,11 @@ def require(gate: str, results: Sequence[RuleResult]) -> None:
     if all(result.passed for result in results):
         return
     ordered = sorted(results, key=lambda result: result.passed)
-    raise GateFailedError(f"{gate} failed, nothing was published", verdict_lines(ordered))
+    raise GateFailedError(
+        f"{gate} failed, nothing was published",
+        verdict_lines(ordered),
+        {gate: [result.facts() for result in results]},
+    )
 
 
 def _retention(value: float, teacher: float) -> float:

@@ -166,7 +166,12 @@ def _choose(verdicts: Mapping[VariantName, list[gate.RuleResult]]) -> VariantNam
             return variant
         lines += shown
     raise GateFailedError(
-        "gate 2 (bundle through the server's code) failed, nothing was published", lines
+        "gate 2 (bundle through the server's code) failed, nothing was published",
+        lines,
+        {
+            f"gate 2 ({variant})": [result.facts() for result in results]
+            for variant, results in verdicts.items()
+        },
     )
 
 
