@@ -1,4 +1,4 @@
--- wrk: sends the bodies of a file, one per line, in turn.  wrk ... -s serving_load.lua URL -- FILE
+-- wrk: sends the bodies of a file, one per line, in turn.  wrk ... -s server_load.lua URL -- FILE
 local bodies, position = {}, 0
 
 function init(arguments)

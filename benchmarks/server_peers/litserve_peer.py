@@ -12,7 +12,7 @@ from pathlib import Path
 import litserve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from serving_raw import open_bundle
+from server_raw import open_bundle
 
 
 class Api(litserve.LitAPI):

@@ -1,6 +1,6 @@
 """The server under what breaks servers: overload, stops, reloads, rolling restarts, hours of load.
 
-    python benchmarks/serving_resilience.py BUNDLE [--parts overload stop reload rolling soak]
+    python benchmarks/server_resilience.py BUNDLE [--parts overload stop reload rolling soak]
         [--overload-seconds 120] [--soak-minutes 30]
 
 overload   256 clients on a queue of 64 texts, each asking again at once when refused; in slices,
@@ -13,8 +13,8 @@ soak       clients that start requests at 70 % of the measured rate, whatever th
            resident memory at every tenth of the time.
 
 A request is lost when its connection breaks or its answer is not 200 (429 counts by itself in
-overload). The clients are one process beside the server. Texts are those of serving.py. Prints a
-table and updates serving_resilience.json.
+overload). The clients are one process beside the server. Texts are those of server.py. Prints a
+table and updates server_resilience.json.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from serving_texts import free_port, write_texts
+from server_texts import free_port, write_texts
 
 from factory.machine import machine_facts
 from factory.progress import say

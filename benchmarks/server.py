@@ -1,11 +1,11 @@
 """The server against the raw loop that only tokenizes and runs the model, and against its peers.
 
-    python benchmarks/serving.py --bundle fp32=DIR --bundle int8=DIR
+    python benchmarks/server.py --bundle fp32=DIR --bundle int8=DIR
         [--rounds 5] [--seconds 3] [--peer NAME=PYTHON ...]
 
 What counts is CPU time per answered request of the whole server (all its processes), which a busy
 machine blurs less than wall time: raw loop's / server's, 1.00 when serving costs nothing. Raw loop
-(serving_raw.py: one thread, one text per run) and server take turns, in an order that changes every
+(server_raw.py: one thread, one text per run) and server take turns, in an order that changes every
 round, each slice of server time between two slices of raw loop; medians of the rounds.
 
 Load comes from wrk (https://github.com/wg/wrk, in most distributions), one thread, keep-alive, each
@@ -14,8 +14,8 @@ connection waiting for its answer. Short texts are sentences of SST-2 (FACTORY_R
 max_length. The server has one inference thread. `added` is wrk's median latency with one connection
 less the raw loop's median.
 
-A peer is a server of serving_peers/ in a virtual environment of its own, given by its
-interpreter. Prints tables and writes serving.json.
+A peer is a server of server_peers/ in a virtual environment of its own, given by its
+interpreter. Prints tables and writes server.json.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from serving_texts import free_port, write_texts
+from server_texts import free_port, write_texts
 
 from factory.machine import machine_facts
 from factory.progress import say
 from factory.versions import library_versions
 
 HERE = Path(__file__).parent
-RESULT_FILE = HERE / "serving.json"
+RESULT_FILE = HERE / "server.json"
 CONCURRENCIES = (1, 8, 32, 128)
 OURS = "this server"
 
@@ -82,7 +82,7 @@ class RawLoop:
 
     def __init__(self, bundle: Path, texts: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "serving_raw.py"), str(bundle), str(texts)],
+            [sys.executable, str(HERE / "server_raw.py"), str(bundle), str(texts)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -191,10 +191,10 @@ def peer_command(
 ) -> Sequence[str]:
     """How a peer is started; infinity runs the model by an engine of its own, from a folder."""
     if name in ("litserve", "mlserver"):
-        file = HERE / "serving_peers" / f"{name}_peer.py"
+        file = HERE / "server_peers" / f"{name}_peer.py"
         return [str(programs / "python"), str(file), str(bundle), str(port)]
     if name == "bentoml":
-        folder = str(HERE / "serving_peers")
+        folder = str(HERE / "server_peers")
         return [
             *(str(programs / "bentoml"), "serve", "bentoml_peer:Peer", "--working-dir", folder),
             *("--host", "127.0.0.1", "--port", str(port)),
@@ -312,7 +312,7 @@ def measure(
 def load(server: Server, kind: str, concurrency: int, seconds: float) -> dict[str, float]:
     """Requests from wrk for some seconds."""
     command = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds:.0f}s" if seconds >= 1 else "-d1s"]
-    command += ["--timeout", "30s", "-s", str(HERE / "serving_load.lua"), server.url]
+    command += ["--timeout", "30s", "-s", str(HERE / "server_load.lua"), server.url]
     command += ["--", str(server.bodies[kind])]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])

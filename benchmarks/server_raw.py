@@ -1,6 +1,6 @@
 """The raw loop that served requests are compared with: tokenize a text, run the model, softmax.
 
-    python benchmarks/serving_raw.py BUNDLE TEXTS_FILE
+    python benchmarks/server_raw.py BUNDLE TEXTS_FILE
 
 One thread, one text per run, no HTTP, no queue; a plain use of tokenizers and onnxruntime with the
 session options the server uses, and none of the server's code. Reads a number of seconds per line

@@ -14,7 +14,7 @@ from mlserver.codecs import StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from serving_raw import open_bundle
+from server_raw import open_bundle
 
 
 class Runtime(MLModel):
