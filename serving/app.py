@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.asking import Asked, ProtocolError, check_not_cut, decode
-from serving.edge import EXCEPTION_HANDLERS, Edge, json_response, read_body
+from serving.bulk import MEDIA_TYPE, BulkResponse, make_room
+from serving.edge import EXCEPTION_HANDLERS, Edge, check_encoding, json_response, read_body
 from serving.engine import Engine, Engines
 from serving.errors import InputError
 from serving.hugging_face import read_hugging_face, write_hugging_face
@@ -47,9 +49,12 @@ class Endpoints:
     def __init__(self, engines: Engines, settings: Settings) -> None:
         self._engines = engines
         self._settings = settings
+        self._room = make_room(settings)
 
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: Request) -> Response | BulkResponse:
         """POST /predict: whichever shape the body has."""
+        if request.headers.get("content-type", "").partition(";")[0].lower() == MEDIA_TYPE:
+            return await self._stream(request)
         body = await read_body(request, self._settings.max_body_bytes)
         keys = decode(body, Keys)
         with self._engines.current as engine:
@@ -62,6 +67,13 @@ class Endpoints:
             asked = read_request(body, engine.predictor, self._settings)
             predictions = await self.answer(request, engine, asked)
             return json_response(write_response(engine.predictor, predictions, asked))
+
+    async def _stream(self, request: Request) -> BulkResponse:
+        check_encoding(request)
+        await self.ready(request)
+        engine = self._engines.current
+        ask = partial(self.answer, request, engine)
+        return BulkResponse(engine, self._settings, self._room, ask)
 
     async def root(self, request: Request) -> Response:
         """POST /: Hugging Face's shape."""

@@ -31,9 +31,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         ProtocolError: 413 over the limit, 415 compressed.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise ProtocolError(415, f"content encoding {encoding!r} is not supported; send plain JSON")
+    check_encoding(request)
     kept = bytearray()
     received = 0
     async for chunk in request.stream():
@@ -45,6 +43,17 @@ async def read_body(request: Request, limit: int) -> bytes:
     if received > limit:
         raise ProtocolError(413, f"the body has more than {limit} bytes")
     return bytes(kept)
+
+
+def check_encoding(request: Request) -> None:
+    """Refuse a compressed body.
+
+    Raises:
+        ProtocolError: 415.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise ProtocolError(415, f"content encoding {encoding!r} is not supported; send plain JSON")
 
 
 class Edge:

@@ -62,11 +62,14 @@ class ValuePrediction(msgspec.Struct, frozen=True):
     truncated: bool
 
 
+Descriptions = list[ClassPrediction] | list[LabelsPrediction] | list[ValuePrediction]
+
+
 class PredictResponse(msgspec.Struct, frozen=True):
     """The body of a 200: one prediction per input, in input order."""
 
     model: ModelIdentity
-    predictions: list[ClassPrediction] | list[LabelsPrediction] | list[ValuePrediction]
+    predictions: Descriptions
 
 
 def read_request(body: bytes, predictor: Predictor, settings: Settings) -> Asked:
@@ -75,7 +78,15 @@ def read_request(body: bytes, predictor: Predictor, settings: Settings) -> Asked
     Raises:
         ProtocolError: 400 not JSON, 413 too many texts, 422 anything else that is wrong.
     """
-    decoded = decode(body, PredictBody)
+    return check_request(decode(body, PredictBody), predictor, settings)
+
+
+def check_request(decoded: PredictBody, predictor: Predictor, settings: Settings) -> Asked:
+    """Check a decoded body against the model and the limits.
+
+    Raises:
+        ProtocolError: 413 too many texts, 422 anything else that is wrong.
+    """
     given = [name for name in ("text", "texts", "pair", "pairs") if getattr(decoded, name) != UNSET]
     if len(given) != 1:
         raise ProtocolError(
@@ -101,17 +112,22 @@ def read_request(body: bytes, predictor: Predictor, settings: Settings) -> Asked
 
 def write_response(predictor: Predictor, predictions: Sequence[Prediction], asked: Asked) -> bytes:
     """Encode predictions as the body of a 200."""
-    answers: list[ClassPrediction] | list[LabelsPrediction] | list[ValuePrediction]
+    identity = ModelIdentity(predictor.name, predictor.version)
+    answers = describe_predictions(predictor, predictions, asked)
+    return msgspec.json.encode(PredictResponse(identity, answers))
+
+
+def describe_predictions(
+    predictor: Predictor, predictions: Sequence[Prediction], asked: Asked
+) -> Descriptions:
+    """Predictions in the words of the native protocol."""
     if predictor.task == "regression":
-        answers = [
+        return [
             ValuePrediction(item.scores[0], item.tokens, item.truncated) for item in predictions
         ]
-    elif predictor.task == "multilabel":
-        answers = [_labels_prediction(predictor, item, asked) for item in predictions]
-    else:
-        answers = [_class_prediction(predictor, item, asked) for item in predictions]
-    identity = ModelIdentity(predictor.name, predictor.version)
-    return msgspec.json.encode(PredictResponse(identity, answers))
+    if predictor.task == "multilabel":
+        return [_labels_prediction(predictor, item, asked) for item in predictions]
+    return [_class_prediction(predictor, item, asked) for item in predictions]
 
 
 def _class_prediction(
