@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory import cli_bundle, processes
+from factory.cli_compare import compare
 from factory.cli_options import (
     device_option,
     json_option,
@@ -143,6 +144,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
             {
                 "stage": planned.step.stage,
                 "fingerprint": planned.step.fingerprint,
+                "directory": planned.step.directory_name,
                 "status": planned.status,
                 "reason": planned.reason,
             }
@@ -269,7 +271,7 @@ def doctor(as_json: bool) -> None:
         raise SystemExit(EXIT_ERROR)
 
 
-for command in cli_bundle.COMMANDS:
+for command in (*cli_bundle.COMMANDS, compare):
     main.add_command(command)
 
 

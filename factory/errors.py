@@ -85,6 +85,10 @@ class PackageError(FactoryError):
     """A bundle cannot be put into another form."""
 
 
+class ComparisonError(FactoryError):
+    """Two bundles cannot be compared."""
+
+
 class MissingDependencyError(FactoryError):
     """An optional part of the installation is needed and absent."""
 

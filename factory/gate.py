@@ -24,6 +24,9 @@ class Measured:
         unknown: share of [UNK] among the split's tokens.
         size_bytes: of the ONNX file.
         latency_ms: p50 at the shape of section [target].
+        predecessor: the metric of the bundle to be replaced, on the same rows.
+        p_not_worse: probability of a value so far below the predecessor's, or further, for a
+            candidate that is as good.
     """
 
     value: float
@@ -35,6 +38,8 @@ class Measured:
     unknown: float | None = None
     size_bytes: int | None = None
     latency_ms: float | None = None
+    predecessor: float | None = None
+    p_not_worse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,13 @@ def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list
         results.append(
             _at_most("max_latency_ms", label, measured.latency_ms, settings.max_latency_ms)
         )
+    if measured.predecessor is not None and measured.p_not_worse is not None:
+        label = (
+            f"p of {metric} {value:.4f} for a model as good as the predecessor, which has "
+            f"{measured.predecessor:.4f},"
+        )
+        rule, significance = "not_worse_than_predecessor", settings.not_worse_than_predecessor
+        results.append(_at_least(rule, label, measured.p_not_worse, significance))
     return [result for result in results if result is not None]
 
 

@@ -13,6 +13,7 @@ from factory.augment_steps import (
     find_augment_sources,
     make_augment_steps,
 )
+from factory.comparison.predecessor import Predecessor, find_predecessor
 from factory.corpus.source import corpus_identity
 from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
@@ -57,6 +58,7 @@ class Graph:
     shipping: ShippingSteps
     teacher_source: ModelSource
     start_source: ModelSource | None
+    predecessor: Predecessor | None
 
     def steps(self) -> list[Step]:
         """The stages in the order they run."""
@@ -131,7 +133,10 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         models["baseline"] = baseline.fingerprint
     evaluate = _evaluate_step(recipe, sections, models)
     texts = {name: made for name, made in inputs.items() if name in ("unlabelled", "augmented")}
-    shipping = make_shipping_steps(recipe, models, evaluate, texts)
+    old = sources.predecessor
+    shipping = make_shipping_steps(
+        recipe, models, evaluate, texts, None if old is None else old.identity
+    )
     return Graph(
         data=data,
         unlabelled=unlabelled,
@@ -146,6 +151,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         shipping=shipping,
         teacher_source=sources.teacher,
         start_source=sources.start,
+        predecessor=sources.predecessor,
     )
 
 
@@ -157,6 +163,7 @@ class _Sources:
     unlabelled: Mapping[str, object] | None
     corpus: Mapping[str, object] | None
     augment: AugmentSources | None
+    predecessor: Predecessor | None
 
 
 def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
@@ -179,12 +186,13 @@ def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
     augment = None
     if teacher is not None:
         augment = found(lambda: find_augment_sources(recipe, base_directory, teacher))
+    predecessor = found(lambda: find_predecessor(recipe, base_directory))
     if len(problems) > 1:
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
         raise RecipeError("the recipe names what is not there", lines)
     if problems or teacher is None or data is None:
         raise problems[0]
-    return _Sources(teacher, start, data, unlabelled, corpus, augment)
+    return _Sources(teacher, start, data, unlabelled, corpus, augment, predecessor)
 
 
 def _find_corpus(recipe: Recipe, base_directory: Path) -> Mapping[str, object] | None:
@@ -336,7 +344,7 @@ def _why(step: Step, store: Store, recipe_name: str) -> str:
     changes = []
     if last.get("stage_version") != step.version:
         changes.append("the stage's code changed")
-    old, new = _flatten(last["settings"]), _flatten(step.settings)
+    old, new = flatten(last["settings"]), flatten(step.settings)
     changes += [
         f"{key} {old.get(key)} -> {new.get(key)}"
         for key in sorted({*old, *new})
@@ -349,11 +357,12 @@ def _why(step: Step, store: Store, recipe_name: str) -> str:
     return "; ".join(changes) or "its artifact was removed"
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

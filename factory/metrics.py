@@ -36,15 +36,20 @@ def score_classes(
     Shapes:
         targets, predicted: (rows,) class numbers
     """
-    scores = {
-        "accuracy": share(int((targets == predicted).sum()), len(targets)),
-        "balanced_accuracy": _bootstrap(_balanced_accuracy, targets, predicted),
-        "macro_f1": _bootstrap(_macro_f1, targets, predicted),
-        "mcc": _bootstrap(_mcc, targets, predicted),
-    }
-    if positive is not None:
-        scores["f1"] = _bootstrap(partial(_f1, positive), targets, predicted)
+    scores = {"accuracy": share(int((targets == predicted).sum()), len(targets))}
+    for name, metric in class_metrics(positive).items():
+        scores[name] = _bootstrap(metric, targets, predicted)
     return scores
+
+
+def class_metrics(positive: int | None = None) -> dict[str, MetricFunction]:
+    """The metrics of classes beside accuracy, as functions of targets and predictions."""
+    metrics: dict[str, MetricFunction] = {
+        "balanced_accuracy": _balanced_accuracy,
+        "macro_f1": _macro_f1,
+        "mcc": _mcc,
+    }
+    return metrics if positive is None else metrics | {"f1": partial(_f1, positive)}
 
 
 def share(hits: int, rows: int) -> Score:
@@ -61,10 +66,7 @@ def score_numbers(targets: NDArray[np.float64], predicted: NDArray[np.float64]) 
     Shapes:
         targets, predicted: (rows,)
     """
-    return {
-        "pearson": _bootstrap(_pearson, targets, predicted),
-        "spearman": _bootstrap(_spearman, targets, predicted),
-    }
+    return {name: _bootstrap(metric, targets, predicted) for name, metric in NUMBER_METRICS.items()}
 
 
 def per_class(
@@ -101,14 +103,21 @@ def confusion(
 
 def _bootstrap(metric: MetricFunction, targets: Array, predicted: Array) -> Score:
     """Percentile interval over seeded resamples of the rows (Efron 1979)."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resample(metric, targets, predicted), [tail, 1 - tail])
+    return Score(metric(targets, predicted), float(low), float(high))
+
+
+def resample(
+    metric: MetricFunction, targets: Array, predicted: Array, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """The metric on seeded resamples of the rows, the same ones for any model: (resamples,)."""
     random = np.random.default_rng(0)
-    values = np.empty(RESAMPLES)
-    for position in range(RESAMPLES):
+    values = np.empty(resamples)
+    for position in range(resamples):
         rows = random.integers(0, len(targets), len(targets))
         values[position] = metric(targets[rows], predicted[rows])
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Score(metric(targets, predicted), float(low), float(high))
+    return values
 
 
 def _counts(targets: Array, predicted: Array) -> NDArray[np.float64]:
@@ -172,3 +181,6 @@ def _spearman(targets: Array, predicted: Array) -> float:
 def _is_constant(predicted: Array) -> bool:
     """Whether outputs differ by no more than the rounding of float32, in which models compute."""
     return bool(np.ptp(predicted) <= 1e-6 * np.abs(predicted).max())
+
+
+NUMBER_METRICS: Mapping[str, MetricFunction] = {"pearson": _pearson, "spearman": _spearman}

@@ -32,6 +32,22 @@ def score_label_sets(targets: NDArray[np.bool_], predicted: NDArray[np.bool_]) -
     }
 
 
+def resample_label_sets(
+    targets: NDArray[np.bool_], predicted: NDArray[np.bool_], resamples: int = RESAMPLES
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """Micro and macro F1, each with its values on the same seeded resamples for any model.
+
+    Shapes:
+        targets, predicted: (rows, labels); the resampled values: (resamples,)
+    """
+    counts = np.stack([targets & predicted, targets, predicted], axis=1).astype(np.float64)
+    sums = _resampled_sums(counts, resamples)
+    metrics = {"micro_f1": _micro_f1, "macro_f1": _macro_f1}
+    return {
+        name: (float(metric(counts.sum(axis=0))), metric(sums)) for name, metric in metrics.items()
+    }
+
+
 def best_constant_micro_f1(targets: NDArray[np.bool_]) -> float:
     """Micro F1 of the best answer that is the same set of labels for every row.
 
@@ -48,7 +64,7 @@ def best_constant_micro_f1(targets: NDArray[np.bool_]) -> float:
     return float((2 * np.cumsum(sizes) / (chosen * len(targets) + sizes.sum())).max())
 
 
-def _resampled_sums(counts: NDArray[np.float64]) -> Sums:
+def _resampled_sums(counts: NDArray[np.float64], resamples: int = RESAMPLES) -> Sums:
     """Sums over seeded resamples of the rows: (resamples, 3, labels).
 
     A resample is the number of times it drew each row, which makes its sums a matrix product.
@@ -57,13 +73,13 @@ def _resampled_sums(counts: NDArray[np.float64]) -> Sums:
     rows = len(counts)
     flat = counts.reshape(rows, -1)
     parts = []
-    for start in range(0, RESAMPLES, CHUNK):
+    for start in range(0, resamples, CHUNK):
         weights = [
             np.bincount(random.integers(0, rows, rows), minlength=rows)
-            for _ in range(min(CHUNK, RESAMPLES - start))
+            for _ in range(min(CHUNK, resamples - start))
         ]
         parts.append(np.array(weights, dtype=np.float64) @ flat)
-    return np.concatenate(parts).reshape(RESAMPLES, *counts.shape[1:])
+    return np.concatenate(parts).reshape(resamples, *counts.shape[1:])
 
 
 def _score(metric: Callable[[Sums], NDArray[np.float64]], sums: Sums, resampled: Sums) -> Score:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from factory.recipe_augment import AugmentSettings as AugmentSettings
 from factory.recipe_augment import MlmSettings as MlmSettings
 from factory.recipe_data import DataSettings as DataSettings
+from factory.recipe_gate import TASK_METRICS as TASK_METRICS
+from factory.recipe_gate import GateSettings as GateSettings
 from factory.recipe_prune import Pruning
 from factory.recipe_section import (
     Fraction,
@@ -22,17 +24,7 @@ from factory.recipe_shipping import ExportSettings as ExportSettings
 from factory.recipe_shipping import QuantizeSettings as QuantizeSettings
 from factory.recipe_shipping import TargetSettings as TargetSettings
 
-ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
-RegressionMetric = Literal["spearman", "pearson"]
-MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 Schedule = Literal["linear", "constant"]
-
-# The metrics of each task; the first is the one a gate without gate.metric looks at.
-TASK_METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": get_args(ClassificationMetric),
-    "regression": get_args(RegressionMetric),
-    "multilabel": get_args(MultilabelMetric),
-}
 
 # Shapes of published small BERTs: TinyBERT-4, XtremeDistil (arXiv 2106.04563), the first half of
 # MiniLM-L6, and BERT-tiny (arXiv 1908.08962).
@@ -249,44 +241,6 @@ class GeneralSettings(IntermediateSettings):
         if self.hub is None and (self.config is not None or self.revision is not None):
             raise ValueError("config and revision belong to a hub data set")
         return self
-
-
-class GateSettings(Section):
-    """What the student and the bundle must reach; a rule left out is not checked."""
-
-    metric: ClassificationMetric | RegressionMetric | MultilabelMetric | None = Field(
-        default=None,
-        description="unset: accuracy, spearman for regression, micro_f1 for multilabel",
-    )
-    positive_label: str | None = Field(
-        default=None, description="the label whose F1 the metric f1 is; unset: the last label"
-    )
-    split: Literal["dev", "test"] = "dev"
-    min_value: Fraction | None = None
-    max_drop: Fraction | None = Field(default=None, description="teacher minus candidate")
-    min_retention: Annotated[float, Field(gt=0.0)] | None = Field(
-        default=None, description="candidate / teacher"
-    )
-    min_gain: float | None = Field(
-        default=None,
-        description="candidate minus the student without distillation (distill.baseline)",
-    )
-    min_class_recall: Fraction | None = Field(default=None, description="recall of the worst class")
-    max_quantization_drop: Fraction = Field(
-        default=0.01, description="student in torch minus shipped variant"
-    )
-    min_agreement: Fraction | None = Field(
-        default=None,
-        description="share of the split's rows that the shipped variant labels as fp32 does",
-    )
-    max_unknown: Fraction | None = Field(
-        default=None,
-        description="share of [UNK] among the split's tokens, where export cuts the vocabulary",
-    )
-    max_size_bytes: PositiveInt | None = Field(default=None, description="of the shipped ONNX file")
-    max_latency_ms: PositiveFloat | None = Field(
-        default=None, description="p50 of the shipped variant at the shape of section [target]"
-    )
 
 
 class Recipe(Section):

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from factory import gate
 from factory.bundle import BundleParts, copy_files, make_manifest, ship_only, tell_max_length
 from factory.candidates import Candidates, measure_candidates
+from factory.comparison.predecessor import Opponent, Predecessor, open_opponent
+from factory.comparison.significance import Difference
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
 from factory.evaluate import Evaluation, share_alike, thresholds_of
@@ -39,6 +41,7 @@ def ship(
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
     variants: Mapping[VariantName, Path],
+    predecessor: Predecessor | None = None,
 ) -> dict[str, Any]:
     """Assemble the bundle in `directory` and let gate 2 choose the variant it serves.
 
@@ -55,9 +58,13 @@ def ship(
     parts = _parts(fingerprint, recipe, dataset, artifacts)
     candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
     order = choose_order(recipe.quantize.variants, recipe.target.hardware, candidates.latencies)
+    opponent = open_opponent(predecessor, recipe, dataset)
+    leads = _leads(opponent, order, recipe, candidates)
     verdicts = {
         variant: gate.check_rules(
-            recipe.gate, recipe.metric, _measured(variant, recipe, artifacts, candidates)
+            recipe.gate,
+            recipe.metric,
+            _measured(variant, recipe, artifacts, candidates, leads.get(variant)),
         )
         for variant in order
     }
@@ -66,6 +73,7 @@ def ship(
     scores = _scores(artifacts["evaluation"].facts, candidates.evaluations)
     measurements = {
         **_measurements(recipe, artifacts, candidates),
+        **({} if opponent is None else {"predecessor": opponent.facts(leads)}),
         "variants": _verdict_facts(verdicts),
         "choice": _reason(recipe, verdicts, chosen),
     }
@@ -125,6 +133,7 @@ def _measured(
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
     candidates: Candidates,
+    lead: Difference | None,
 ) -> gate.Measured:
     """What gate 2 looks at: gate 1's teacher and baseline, this variant's everything else."""
     of_student = gate.measured_student(recipe, artifacts["evaluation"].facts)
@@ -140,7 +149,25 @@ def _measured(
         unknown=_unknown(artifacts, split),
         size_bytes=candidates.size_bytes[variant],
         latency_ms=candidates.latencies[variant].p50_ms,
+        predecessor=None if lead is None else lead.old,
+        p_not_worse=None if lead is None else lead.p_not_worse,
     )
+
+
+def _leads(
+    opponent: Opponent | None,
+    order: Sequence[VariantName],
+    recipe: Recipe,
+    candidates: Candidates,
+) -> dict[VariantName, Difference]:
+    """How every variant does against the predecessor; nothing without one."""
+    if opponent is None:
+        return {}
+    split = recipe.gate.split
+    return {
+        variant: opponent.against(candidates.evaluations[variant][split].predicted)
+        for variant in order
+    }
 
 
 def _unknown(artifacts: Mapping[str, Artifact], split: str) -> float | None:

@@ -33,13 +33,18 @@ class ShippingSteps:
 
 
 def make_shipping_steps(
-    recipe: Recipe, models: Mapping[str, str], evaluate: Step, texts: Mapping[str, str]
+    recipe: Recipe,
+    models: Mapping[str, str],
+    evaluate: Step,
+    texts: Mapping[str, str],
+    predecessor: str | None = None,
 ) -> ShippingSteps:
     """Trim the vocabulary (when asked for), export, quantize (when a form needs it), bundle.
 
     Args:
         models: fingerprints of data, teacher, student and, if trained, baseline.
         texts: fingerprints of the other rows the student learned on, by name.
+        predecessor: identity of the bundle the gate compares with.
     """
     sections = recipe.model_dump(mode="json")
     length = {"max_length": recipe.data.max_length}
@@ -65,7 +70,7 @@ def make_shipping_steps(
         inputs["variants"] = quantize.fingerprint
     settings: dict[str, Any] = {
         "name": recipe.name,
-        "gate": sections["gate"],
+        "gate": _gate_settings(sections["gate"], predecessor),
         "teacher": {"min_margin": recipe.teacher.min_margin},
         "quantize": {"variants": recipe.quantize.variants},
         "target": sections["target"],
@@ -88,6 +93,13 @@ def _quantize_step(
         "data": {"max_length": recipe.data.max_length},
     }
     return Step("quantize", QUANTIZE_VERSION, settings, {"onnx": export.fingerprint, "data": data})
+
+
+def _gate_settings(section: Mapping[str, Any], predecessor: str | None) -> dict[str, Any]:
+    """A predecessor is what it holds, wherever it stands; none leaves old fingerprints alone."""
+    if predecessor is None:
+        return _without(section, "predecessor", "not_worse_than_predecessor")
+    return {**section, "predecessor": predecessor}
 
 
 def _without(section: Mapping[str, Any], *names: str) -> dict[str, Any]:

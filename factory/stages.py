@@ -320,4 +320,5 @@ def bundle(
     """Assemble the bundle and pass it through gate 2."""
     from factory.shipping import ship
 
-    return ship(here, graph.shipping.bundle.fingerprint, recipe, dataset, artifacts, variants)
+    made = graph.shipping.bundle.fingerprint
+    return ship(here, made, recipe, dataset, artifacts, variants, graph.predecessor)

@@ -1,0 +1,135 @@
+"""The rows that two bundles are compared on: a file, or what they were made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.data.dataset import Dataset, Split, labels_of_rows, read_dataset
+from factory.data.single import load_split
+from factory.errors import ComparisonError
+from factory.progress import say
+from factory.store import directory_name
+from serving.bundle import MANIFEST_NAME, Manifest, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A labelled file, and its columns; unset ones are those of the new bundle's recipe."""
+
+    path: Path
+    text_columns: tuple[str, ...] = ()
+    label: str | None = None
+    label_separator: str | None = None
+
+
+def find_bundle(path: Path) -> Path:
+    """The bundle a path means: itself, or the newest of a store.
+
+    Raises:
+        ComparisonError: neither.
+    """
+    if (path / MANIFEST_NAME).is_file():
+        return path
+    bundles = [file.parent for file in path.glob(f"bundle-*/{MANIFEST_NAME}")]
+    finished = [bundle for bundle in bundles if not bundle.name.endswith(".partial")]
+    if not finished:
+        raise ComparisonError(
+            f"{path}: neither a bundle ({MANIFEST_NAME}) nor a store with finished ones; give the "
+            "directory that `factory run` printed"
+        )
+    return max(finished, key=lambda bundle: (bundle / MANIFEST_NAME).stat().st_mtime)
+
+
+def rows_of_file(
+    file: DataFile, manifest: Manifest, labels: Sequence[str]
+) -> tuple[Split, tuple[str, ...]]:
+    """Every row of a file.
+
+    Raises:
+        DataError: the file has problems, or labels that neither bundle knows.
+    """
+    recipe = manifest.recipe.get("data", {})
+    text = recipe.get("text", "text")
+    columns = list(file.text_columns) or ([text] if isinstance(text, str) else list(text))
+    label = file.label or recipe.get("label", "label")
+    separator = file.label_separator or recipe.get("label_separator", ",")
+    with tempfile.TemporaryDirectory() as cache:
+        split = load_split(
+            file.path, columns, label, separator, manifest.task, tuple(labels), Path(cache)
+        )
+    return split, tuple(labels)
+
+
+def rows_of_runs(old: Path, new: Path, split_name: str | None) -> tuple[Split, tuple[str, ...]]:
+    """The split that both runs were judged on, out of the data stages beside the bundles.
+
+    Args:
+        split_name: dev or test; None: the split of the new bundle's gate.
+
+    Raises:
+        ComparisonError: no data beside either bundle, no such split, or other rows in each.
+    """
+    name = split_name or str(read_manifest(new).recipe.get("gate", {}).get("split", "dev"))
+    found = {bundle: _data_beside(bundle) for bundle in (old, new)}
+    datasets = {bundle: data for bundle, data in found.items() if data is not None}
+    if not datasets:
+        raise ComparisonError(
+            f"{old}, {new}: the rows they were judged on are not beside them in a store; give "
+            "labelled rows with --data FILE"
+        )
+    splits = {bundle: _split(bundle, data, name) for bundle, data in datasets.items()}
+    prints = {
+        bundle: rows_fingerprint(splits[bundle], datasets[bundle].labels) for bundle in splits
+    }
+    if len(set(prints.values())) > 1:
+        lines = [
+            f"{bundle}: {len(splits[bundle])} rows, fingerprint {made[:12]}"
+            for bundle, made in prints.items()
+        ]
+        raise ComparisonError(
+            f"{name} of the two runs holds other rows ({'; '.join(lines)}); give rows that neither "
+            "learned on with --data FILE"
+        )
+    for bundle in (old, new):
+        if bundle not in datasets and _data_fingerprint(old) != _data_fingerprint(new):
+            say(
+                f"{bundle}: its own data is not beside it, so nobody knows whether it learned on "
+                f"these rows of {name}"
+            )
+    last = list(datasets)[-1]
+    return splits[last], datasets[last].labels
+
+
+def rows_fingerprint(split: Split, labels: Sequence[str]) -> str:
+    """SHA-256 over texts and labels of every row in order, whatever the labels' numbers."""
+    targets: list[Any] = list(split.targets)
+    if not isinstance(split.targets[0], float):
+        targets = [sorted(labels[index] for index in row) for row in labels_of_rows(split)]
+    text = json.dumps([split.texts, split.text_pairs, targets], ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _data_fingerprint(bundle: Path) -> str | None:
+    made: str | None = read_manifest(bundle).lineage.get("data")
+    return made
+
+
+def _data_beside(bundle: Path) -> Dataset | None:
+    made = _data_fingerprint(bundle)
+    if made is None:
+        return None
+    directory = bundle.resolve().parent / directory_name("data", made)
+    return read_dataset(directory) if directory.is_dir() else None
+
+
+def _split(bundle: Path, dataset: Dataset, name: str) -> Split:
+    splits = {split.name: split for split in dataset.splits()}
+    if name not in splits:
+        raise ComparisonError(f"{bundle}: its data has no split {name}, only {', '.join(splits)}")
+    return splits[name]
