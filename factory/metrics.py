@@ -162,20 +162,18 @@ def _mcc(targets: Array, predicted: Array) -> float:
 
 def _pearson(targets: Array, predicted: Array) -> float:
     """Pearson correlation; 0 where it is undefined because one side is constant."""
-    from scipy.stats import pearsonr
-
     if np.ptp(targets) == 0 or _is_constant(predicted):
         return 0.0
-    return float(pearsonr(targets, predicted).statistic)
+    return float(np.corrcoef(targets, predicted)[0, 1])
 
 
 def _spearman(targets: Array, predicted: Array) -> float:
-    """Spearman correlation; 0 where it is undefined because one side is constant."""
-    from scipy.stats import spearmanr
+    """Pearson correlation of the ranks; 0 where one side is constant."""
+    from scipy.stats import rankdata
 
     if np.ptp(targets) == 0 or _is_constant(predicted):
         return 0.0
-    return float(spearmanr(targets, predicted).statistic)
+    return float(np.corrcoef(rankdata(targets), rankdata(predicted))[0, 1])
 
 
 def _is_constant(predicted: Array) -> bool:
