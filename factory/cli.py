@@ -21,6 +21,7 @@ from factory.cli_options import (
     set_option,
     store_option,
 )
+from factory.cli_publish import publish
 from factory.errors import EXIT_ERROR, FactoryError
 from factory.version import VERSION
 
@@ -271,7 +272,7 @@ def doctor(as_json: bool) -> None:
         raise SystemExit(EXIT_ERROR)
 
 
-for command in (*cli_bundle.COMMANDS, compare):
+for command in (*cli_bundle.COMMANDS, compare, publish):
     main.add_command(command)
 
 

@@ -85,6 +85,10 @@ class PackageError(FactoryError):
     """A bundle cannot be put into another form."""
 
 
+class PublishError(FactoryError):
+    """A bundle cannot be published."""
+
+
 class ComparisonError(FactoryError):
     """Two bundles cannot be compared."""
 

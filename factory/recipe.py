@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from factory.recipe_augment import AugmentSettings as AugmentSettings
 from factory.recipe_augment import MlmSettings as MlmSettings
+from factory.recipe_card import CardSettings as CardSettings
 from factory.recipe_data import DataSettings as DataSettings
 from factory.recipe_gate import TASK_METRICS as TASK_METRICS
 from factory.recipe_gate import GateSettings as GateSettings
@@ -260,6 +261,7 @@ class Recipe(Section):
     export: ExportSettings = ExportSettings()
     quantize: QuantizeSettings = QuantizeSettings()
     target: TargetSettings = TargetSettings()
+    card: CardSettings = CardSettings()
 
     @property
     def metric(self) -> str:

@@ -17,6 +17,7 @@ from factory.errors import GateFailedError
 from factory.evaluate import Evaluation, share_alike, thresholds_of
 from factory.latency import Latency
 from factory.machine import machine_facts
+from factory.model_card import card_metadata, card_sources
 from factory.progress import say
 from factory.recipe import Recipe
 from factory.recipe_shipping import (
@@ -81,7 +82,8 @@ def ship(
     manifest = make_manifest(
         directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules
     )
-    (directory / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    card = card_metadata(manifest, card_sources(artifacts)) + model_card(manifest)
+    (directory / "README.md").write_text(card, encoding="utf-8")
     manifest = make_manifest(
         directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules
     )

@@ -14,7 +14,7 @@ from factory.store import Step
 TRIM_VERSION = 1
 EXPORT_VERSION = 2
 QUANTIZE_VERSION = 2
-BUNDLE_VERSION = 3
+BUNDLE_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,9 @@ def make_shipping_steps(
         "quantize": {"variants": recipe.quantize.variants},
         "target": sections["target"],
     }
+    card = {key: value for key, value in sections["card"].items() if value}
+    if card:
+        settings["card"] = card
     return ShippingSteps(trim, export, quantize, Step("bundle", BUNDLE_VERSION, settings, inputs))
 
 

@@ -23,7 +23,7 @@ from serving.bundle import MANIFEST_NAME
 
 COMMANDS = (
     "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "inspect", "verify",
-    "package", "serve", "compare",
+    "package", "serve", "compare", "publish",
     "doctor",
 )  # fmt: skip
 

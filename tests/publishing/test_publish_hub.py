@@ -1,0 +1,180 @@
+"""Publishing with the real client to a stand-in of the hub: everything arrives, or nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from click.testing import Result
+from huggingface_hub.utils import reset_sessions
+from msgspec.structs import replace
+from scored_bundle import write_scored_bundle
+from stand_in_hub import TOKEN, Hub, running_hub
+from tiny_line import ROOT, factory_here
+
+from factory.bundle import describe_files
+from factory.model_card import CardSources, card_metadata
+from serving.bundle import read_manifest, write_manifest
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that this process's client talks to, with a good token."""
+    with running_hub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.address)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        reset_sessions()
+        yield hub
+    reset_sessions()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle with a model card and a file that is not listed."""
+    folder = tmp_path / "bundle-1"
+    write_scored_bundle(folder)
+    add_card(folder)
+    (folder / "artifact.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def add_card(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    card = card_metadata(manifest, CardSources()) + "# tiny\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = {**manifest.files, **describe_files(folder, ["README.md"])}
+    write_manifest(folder, replace(manifest, files=files))
+
+
+def publish(bundle: Path, target: str = "me/tiny", *options: str) -> Result:
+    result = factory_here("publish", bundle, "--to", target, *options)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def content(bundle: Path) -> dict[str, bytes]:
+    """What must arrive."""
+    names = [*read_manifest(bundle).files, "manifest.json"]
+    return {name: (bundle / name).read_bytes() for name in names}
+
+
+def refused(result: Result, *words: str) -> None:
+    assert (result.exit_code, result.stdout) == (1, "")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_every_file_arrives_in_one_commit(hub: Hub, bundle: Path) -> None:
+    result = publish(bundle, "me/tiny", "--private")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{hub.address}/me/tiny/commit/{1:040x}\n"
+    repository = hub.repositories["me/tiny"]
+    assert repository.private
+    assert repository.files == {".gitattributes": b"", **content(bundle)}
+    assert len(repository.commits) == 2
+    assert "POST /api/validate-yaml" in hub.requests  # the hub looked at the card's metadata
+    assert hub.tokens <= {f"Bearer {TOKEN}", ""}
+
+
+def test_a_repository_that_is_there_is_left_alone(hub: Hub, bundle: Path) -> None:
+    assert publish(bundle).exit_code == 0
+    before = dict(hub.repositories["me/tiny"].files)
+    refused(publish(bundle), "me/tiny: is there already", "--update")
+    assert hub.repositories["me/tiny"].files == before
+    assert len(hub.repositories["me/tiny"].commits) == 2
+
+
+def test_an_update_replaces_what_is_there(hub: Hub, bundle: Path, tmp_path: Path) -> None:
+    assert publish(bundle).exit_code == 0
+    hub.repositories["me/tiny"].files["onnx/old.onnx"] = b"old"
+    other = tmp_path / "bundle-2"
+    write_scored_bundle(other, max_length=12)
+    add_card(other)
+    result = publish(other, "me/tiny", "--update")
+    assert result.stdout == f"{hub.address}/me/tiny/commit/{2:040x}\n"
+    assert hub.repositories["me/tiny"].files == {".gitattributes": b"", **content(other)}
+
+
+def test_an_update_keeps_private_what_must_be(hub: Hub, bundle: Path) -> None:
+    assert publish(bundle).exit_code == 0
+    refused(publish(bundle, "me/tiny", "--update", "--private"), "is public")
+    assert len(hub.repositories["me/tiny"].commits) == 2
+
+
+@pytest.mark.parametrize(
+    "broken", ["/validate-yaml", "/preupload/main", "/objects/batch", "/commit/main"]
+)
+def test_nothing_stays_when_the_upload_fails(hub: Hub, bundle: Path, broken: str) -> None:
+    hub.failing[broken] = 400
+    refused(publish(bundle), "me/tiny", "nothing was published")
+    assert hub.repositories == {}
+    assert "DELETE /api/repos/delete" in hub.requests
+
+
+def test_a_failed_update_removes_nothing(hub: Hub, bundle: Path) -> None:
+    assert publish(bundle).exit_code == 0
+    before = dict(hub.repositories["me/tiny"].files)
+    hub.failing["/commit/main"] = 412
+    refused(publish(bundle, "me/tiny", "--update"), "somebody else changed it")
+    assert hub.repositories["me/tiny"].files == before
+    assert "DELETE /api/repos/delete" not in hub.requests
+
+
+def test_no_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    refused(publish(bundle), "no token", "HF_TOKEN", "hf auth login")
+    assert hub.requests == []
+
+
+def test_a_bad_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_bad")
+    result = publish(bundle)
+    refused(result, "401", "does not know this token")
+    assert "hf_bad" not in result.stderr
+
+
+def test_a_token_without_rights(hub: Hub, bundle: Path) -> None:
+    refused(publish(bundle, "foreign/tiny"), "403", "may not write there")
+    assert hub.repositories == {}
+
+
+def test_no_network(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
+    refused(publish(bundle), "http://127.0.0.1:9 cannot be reached", "nothing was published")
+
+
+def test_offline_mode(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    reset_sessions()
+    refused(publish(bundle), "HF_HUB_OFFLINE is set")
+    assert hub.requests == []
+
+
+def test_a_broken_bundle_never_reaches_the_hub(hub: Hub, bundle: Path) -> None:
+    (bundle / "README.md").write_text("changed", encoding="utf-8")
+    refused(publish(bundle), "README.md")
+    assert hub.requests == []
+
+
+def test_the_environment_names_the_hub(hub: Hub, bundle: Path) -> None:
+    """In a process of its own, as a user calls it: HF_ENDPOINT and HF_TOKEN."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.address,
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_OFFLINE": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "factory", "publish", str(bundle), "--to", "me/own"]
+    result = subprocess.run(
+        command, cwd=bundle.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert hub.repositories["me/own"].files.keys() - {".gitattributes"} == content(bundle).keys()
