@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from factory import processes
+from factory import processes, tracking
 from factory.errors import ProcessesError, StoreError
 from factory.progress import say
 from factory.store import Artifact, Status, Step, Store
@@ -33,6 +33,7 @@ def announcing_build(store: Store, recipe_name: str) -> Build:
         words = {"cached": "cached", "resume": "resuming", "run": "running"}
         status, artifact = processes.from_first(lambda: _look(store, step))
         say(f"[{step.stage}] {words[status]}  {store.directory(step)}")
+        make = _tracked(step, recipe_name, make)
         if artifact is None and step.stage in TRAINED_TOGETHER:
             artifact = _build_together(store, step, recipe_name, make)
         elif artifact is None:
@@ -41,6 +42,14 @@ def announcing_build(store: Store, recipe_name: str) -> Build:
         return artifact
 
     return build
+
+
+def _tracked(step: Step, recipe_name: str, make: Make) -> Make:
+    def make_tracked(here: Path) -> Facts:
+        with tracking.stage(here, step.stage, recipe_name):
+            return make(here)
+
+    return make_tracked if step.stage in TRAINED_TOGETHER else make
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from factory.data.dataset import Task
     from factory.recipe import Recipe
     from factory.store import Store
+    from factory.tracking import Tracker
 
 
 class FactoryCommand(click.Command):
@@ -162,6 +163,13 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
 @set_option
 @store_option
 @device_option
+@click.option(
+    "--track",
+    "asked",
+    type=click.Choice(["mlflow", "wandb"]),
+    multiple=True,
+    help="Send losses there too; without it nothing is sent anywhere.",
+)
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the gate as JUnit XML.")
 @click.option(
     "--summary",
@@ -174,6 +182,7 @@ def run(
     overrides: tuple[str, ...],
     store: Path,
     device: str,
+    asked: tuple[Tracker, ...],
     junit: Path | None,
     summary_file: Path | None,
 ) -> None:
@@ -182,11 +191,12 @@ def run(
     from factory.pipeline import run as run_pipeline
     from factory.report import result_table
     from factory.store import Store
+    from factory.tracking import trackers
     from serving.bundle import read_manifest
 
     with reporting(recipe, junit, summary_file) as report:
         report.recipe = parsed = _load_for_work(recipe, overrides)
-        with processes.process_group(device):
+        with processes.process_group(device), trackers(asked):
             bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
         report.bundle = bundle
     if processes.from_environment().first:

@@ -19,6 +19,7 @@ def prepare_libraries() -> None:
     for name, value in (
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("TOKENIZERS_PARALLELISM", "true"),
         ("TRANSFORMERS_VERBOSITY", "error"),
         ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),

@@ -18,6 +18,7 @@ from factory.errors import StoreError
 from factory.write_failure import write_failure
 
 ARTIFACT_FILE = "artifact.json"
+EVENTS = "tensorboard"  # a folder that is no part of an artifact's content
 Status = Literal["cached", "resume", "run"]
 
 
@@ -229,5 +230,5 @@ def _file_sizes(directory: Path) -> dict[str, int]:
     return {
         file.relative_to(directory).as_posix(): file.stat().st_size
         for file in files
-        if file.name not in not_content
+        if file.name not in not_content and file.relative_to(directory).parts[0] != EVENTS
     }

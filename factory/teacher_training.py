@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from factory import processes
+from factory import processes, tracking
 from factory.class_weights import class_weights
 from factory.classifier import takes_token_types
 from factory.data.dataset import Dataset
@@ -69,8 +69,7 @@ def training_arguments(
         group_by_length=True,
         save_strategy="epoch",
         save_total_limit=1,
-        logging_strategy="no",
-        report_to=[],
+        **tracking.trainer_arguments(),
         disable_tqdm=True,
         use_cpu=device == "cpu",
         bf16=device.startswith("cuda"),

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory import processes
+from factory import processes, tracking
 from factory.distill.loss_log import LossPoint, bar_text, points_of, require_finite, term_means
 from factory.distill.training_state import TrainingState
 from factory.encoding import Batch, Rows, Share, collate, epoch_order
@@ -231,6 +231,7 @@ def _log(
     require_finite(phase.name, state.step, means, phase.learning_rate)
     start_values = state.start_values or means
     state.points += points_of(phase.name, state.step, means, start_values)
+    tracking.log(phase.name, phase.seed, state.step, means)
     return means
 
 
