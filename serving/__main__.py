@@ -3,68 +3,68 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from serving.errors import MissingDependencyError, ServingError, SettingsError, StartError
+from serving.logs import configure_logging
 from serving.settings import PREFIX, Settings, describe_settings
+from serving.workers import Workers
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-# Below the 30 s an orchestrator usually waits between asking and killing.
-DRAIN_SECONDS = 20
+MEMORY = Path("/dev/shm")
 
 
-def run(directory: Path | str, settings: Settings) -> None:
-    """Serve a bundle until SIGTERM or SIGINT; needs the main thread.
+def run(directory: Path | str, settings: Settings) -> int:
+    """Serve a bundle until SIGTERM or SIGINT; needs the main thread; the exit status.
 
     Raises:
         BundleError: the bundle cannot be trusted or used.
         ProviderError: the provider asked for is not available.
         MissingDependencyError: the serving extra is not installed.
-        StartError: the port cannot be had.
+        StartError: the port cannot be had, or there is nowhere for several workers to count.
     """
-    # Tokenizing one request on every core would take them from the other inference threads.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        import uvicorn
+    with _listen(settings.host, settings.port) as listener:
+        if settings.workers == 1:
+            return _serve(directory, settings, listener)
+        try:
+            place = MEMORY if os.access(MEMORY, os.W_OK) else None
+            shared = tempfile.TemporaryDirectory(prefix="serving-", dir=place)
+        except OSError as error:
+            raise StartError(
+                "workers count in files that they share, and no directory for temporary files is "
+                "writable; set TMPDIR, or serve with one worker"
+            ) from error
+        with shared as path:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = path  # read by prometheus_client's import
 
-        from serving.app import create_app
+            def work(parent: socket.socket) -> int:
+                return _told(lambda: _serve(directory, settings, listener, parent))
+
+            return Workers(work, settings.stop_limit, Path(path)).run(settings.workers)
+
+
+def _serve(
+    directory: Path | str,
+    settings: Settings,
+    listener: socket.socket,
+    parent: socket.socket | None = None,
+) -> int:
+    """Serve in this process; the exit status."""
+    try:
+        from serving.server import serve
     except ImportError as error:
         raise MissingDependencyError(
             f"{error.name} is not installed; run: pip install 'tinybert-factory[serve,cpu]'"
         ) from error
-    from serving.predictor import Predictor
-
-    # uvicorn repeats the signal that ended it; without these the exit status would tell of a kill.
-    signal.signal(signal.SIGTERM, _exit_done)
-    signal.signal(signal.SIGINT, _exit_done)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with _listen(settings.host, settings.port) as listener:
-        predictor = Predictor.open(directory, provider=settings.execution_provider)
-        config = uvicorn.Config(
-            create_app(predictor, settings),
-            access_log=False,
-            log_config=None,
-            lifespan="on",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-        listener.listen(config.backlog)  # from here on connections wait instead of failing
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        port = listener.getsockname()[1]
-        _talk(f"serving {predictor.name} {predictor.version} on http://{host}:{port}")
-        server = uvicorn.Server(config)
-        server.run(sockets=[listener])
-        if not server.started:
-            raise StartError("the model failed its warm-up; the lines above tell why")
+    serve(directory, settings, listener, parent)
+    return 0
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -92,11 +92,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _exit_done(*_: object) -> None:
-    """Being asked to stop is not a failure."""
-    raise SystemExit(0)
-
-
 def _talk(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
@@ -113,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="directory of the bundle")
     parser.add_argument("--host", help=f"overrides {PREFIX}HOST")
     parser.add_argument("--port", help=f"overrides {PREFIX}PORT")
+    parser.add_argument("--workers", help=f"overrides {PREFIX}WORKERS")
     return parser
 
 
@@ -120,18 +116,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, serve, and turn failures into one line and an exit status."""
     options = _parser().parse_args(arguments)
     environment = dict(os.environ)
-    for name in ("host", "port"):
+    for name in ("host", "port", "workers"):
         if (value := getattr(options, name)) is not None:
             environment[PREFIX + name.upper()] = value
+
+    def serve() -> int:
+        settings = Settings.from_environment(environment)
+        configure_logging(settings)
+        # Until it is handled, a reload that is asked for waits instead of ending the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        return run(options.bundle, settings)
+
+    return _told(serve)
+
+
+def _told(work: Callable[[], int]) -> int:
+    """Do it; failures become one line and an exit status."""
     try:
-        run(options.bundle, Settings.from_environment(environment))
+        return work()
     except SettingsError as error:
         _talk(f"error: {error}")
         return EXIT_USAGE
     except ServingError as error:
         _talk(f"error: {error}")
         return EXIT_ERROR
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,10 +18,18 @@ from starlette.routing import Route
 
 from serving.asking import Asked, ProtocolError, check_not_cut, decode
 from serving.bulk import MEDIA_TYPE, BulkResponse, make_room
-from serving.edge import EXCEPTION_HANDLERS, Edge, check_encoding, json_response, read_body
+from serving.edge import (
+    EXCEPTION_HANDLERS,
+    Edge,
+    check_encoding,
+    exchange_of,
+    json_response,
+    read_body,
+)
 from serving.engine import Engine, Engines
 from serving.errors import InputError
 from serving.hugging_face import read_hugging_face, write_hugging_face
+from serving.metrics import CONTENT_TYPE, Metrics
 from serving.open_inference import (
     EXTENSIONS,
     LENGTH_HEADER,
@@ -34,6 +43,7 @@ from serving.scheduling import NotReadyError, QueueFullError
 from serving.settings import Settings
 from serving.tei import read_tei, write_tei
 from serving.tokenization import Encoded
+from serving.tokens import Tokens
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -55,7 +65,7 @@ class Endpoints:
         """POST /predict: whichever shape the body has."""
         if request.headers.get("content-type", "").partition(";")[0].lower() == MEDIA_TYPE:
             return await self._stream(request)
-        body = await read_body(request, self._settings.max_body_bytes)
+        body = await read_body(request, self._settings)
         keys = decode(body, Keys)
         with self._engines.current as engine:
             if keys.parameters is not UNSET:
@@ -71,13 +81,17 @@ class Endpoints:
     async def _stream(self, request: Request) -> BulkResponse:
         check_encoding(request)
         await self.ready(request)
-        engine = self._engines.current
-        ask = partial(self.answer, request, engine)
+        engine, exchange = self._engines.current, exchange_of(request)
+
+        async def ask(asked: Asked) -> list[Prediction]:
+            exchange.texts += len(asked.inputs)
+            return await self._ask(engine, asked, None, self._settings.deadline_seconds)
+
         return BulkResponse(engine, self._settings, self._room, ask)
 
     async def root(self, request: Request) -> Response:
         """POST /: Hugging Face's shape."""
-        body = await read_body(request, self._settings.max_body_bytes)
+        body = await read_body(request, self._settings)
         with self._engines.current as engine:
             return await self._hugging_face(request, engine, body)
 
@@ -88,7 +102,7 @@ class Endpoints:
 
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/NAME/infer."""
-        body = await read_body(request, self._settings.max_body_bytes)
+        body = await read_body(request, self._settings)
         with self._engines.current as engine:
             predictor = _known_model(request, engine)
             length = request.headers.get(LENGTH_HEADER)
@@ -107,10 +121,21 @@ class Endpoints:
         """Predictions for what a request asks.
 
         Raises:
-            ProtocolError: 422 not for this model, 429 too much waits, 503 not ready.
+            ProtocolError: 422 not for this model, 429 too much waits, 503 not ready, 504 too late.
         """
+        exchange = exchange_of(request)
+        exchange.inputs, exchange.texts = asked.inputs, len(asked.inputs)
+        left = exchange.begin + self._settings.deadline_seconds - time.monotonic()
+        return await self._ask(engine, asked, encoded, left)
+
+    async def _ask(
+        self, engine: Engine, asked: Asked, encoded: list[Encoded] | None, seconds: float
+    ) -> list[Prediction]:
         try:
-            predictions = await engine.scheduler.predict(asked.inputs, encoded)
+            async with asyncio.timeout(seconds):
+                predictions = await engine.scheduler.predict(asked.inputs, encoded)
+        except TimeoutError as error:  # what of it waits is not run: nobody waits for its answer
+            raise ProtocolError(504, f"not answered within {self._settings.deadline_seconds} seconds") from error
         except InputError as error:
             raise ProtocolError(422, str(error)) from error
         except QueueFullError as error:
@@ -141,9 +166,15 @@ class Endpoints:
         """GET /health: the process answers."""
         return json_response(b'{"live":true}')
 
+    async def metrics(self, _: Request) -> Response:
+        """GET /metrics, for Prometheus."""
+        return Response(self._engines.metrics.text(), media_type=CONTENT_TYPE)
+
     async def ready(self, _: Request) -> Response:
         """GET /ready: the model is warm and its threads live."""
         engine = self._engines.current
+        if self._engines.stopping:
+            raise ProtocolError(503, "the server is stopping")
         if not engine.scheduler.ready:
             raise ProtocolError(503, "the model is not ready")
         model = {"name": engine.predictor.name, "version": engine.predictor.version}
@@ -154,9 +185,10 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
     """The application for one bundle; inference threads live as long as its lifespan.
 
     Raises:
-        ServingError: a bundle given by its path cannot be opened.
+        ServingError: a bundle given by its path, or the file of tokens, cannot be opened.
     """
-    engines = Engines(bundle, settings)
+    tokens = Tokens(settings)
+    engines = Engines(bundle, settings, Metrics())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -168,11 +200,12 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=_routes(Endpoints(engines, settings)),
-        middleware=[Middleware(Edge)],
+        middleware=[Middleware(Edge, settings, tokens, engines)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.state.engines = engines
     return app
 
 
@@ -182,6 +215,7 @@ def _routes(endpoints: Endpoints) -> list[Route]:
         Route("/predict", endpoints.predict, methods=["POST"]),
         Route("/health", endpoints.health, methods=["GET"]),
         Route("/ready", endpoints.ready, methods=["GET"]),
+        Route("/metrics", endpoints.metrics, methods=["GET"]),
         Route("/", endpoints.root, methods=["POST"]),
         Route("/v2", endpoints.server_metadata, methods=["GET"]),
         Route("/v2/health/live", endpoints.health, methods=["GET"]),

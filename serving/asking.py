@@ -16,14 +16,18 @@ from serving.tokenization import Inputs
 # Every status the server answers besides 200, and what its error body calls it.
 ERROR_TYPES = {
     400: "malformed",
+    401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
     413: "too_large",
-    415: "unsupported_encoding",
+    415: "unsupported_media_type",
     422: "validation",
     429: "overloaded",
+    431: "header_too_large",
     500: "backend",
     503: "unhealthy",
+    504: "timeout",
 }
 
 

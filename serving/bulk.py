@@ -39,7 +39,7 @@ class Line(PredictBody, frozen=True, forbid_unknown_fields=True):
 
 def make_room(settings: Settings) -> asyncio.Semaphore:
     """The part of the queue that all streams share; half of it at least is for other requests."""
-    texts = min(TEXTS_PER_THREAD * settings.threads, settings.queue_limit // 2)
+    texts = min(TEXTS_PER_THREAD * settings.inference_threads, settings.queue_limit // 2)
     return asyncio.Semaphore(max(1, texts))
 
 

@@ -172,7 +172,7 @@ def test_405_names_what_is_allowed(client: TestClient, method: str, path: str) -
 
 def test_415_for_compressed_bodies(client: TestClient) -> None:
     response = client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"})
-    assert_error(response, 415, "unsupported_encoding")
+    assert_error(response, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -8,34 +8,61 @@ import pytest
 from serving.errors import SettingsError
 from serving.settings import Settings, describe_settings
 
+DEFAULTS = {
+    "host": "127.0.0.1",
+    "port": 8080,
+    "workers": 1,
+    "threads": "auto",
+    "max_texts": 32,
+    "max_text_characters": 20_000,
+    "max_body_bytes": 2_097_152,
+    "max_header_bytes": 16_384,
+    "max_connections": 1000,
+    "queue_limit": 256,
+    "read_seconds": 10,
+    "deadline_seconds": 15,
+    "keep_alive_seconds": 5,
+    "drain_seconds": 0,
+    "stop_seconds": 20,
+    "tokens": "",
+    "tokens_file": "",
+    "metrics_open": False,
+    "log_format": "auto",
+    "log_level": "info",
+    "log_requests": True,
+    "log_texts": False,
+    "provider": "cpu",
+}
+
 
 def test_defaults() -> None:
-    assert msgspec.structs.asdict(Settings.from_environment({"PATH": "/bin"})) == {
-        "host": "127.0.0.1",
-        "port": 8080,
-        "threads": 1,
-        "max_texts": 32,
-        "max_text_characters": 20_000,
-        "max_body_bytes": 2_097_152,
-        "queue_limit": 256,
-        "provider": "cpu",
-    }
+    assert msgspec.structs.asdict(Settings.from_environment({"PATH": "/bin"})) == DEFAULTS
 
 
 def test_every_variable_is_read() -> None:
-    given = {
-        "SERVING_HOST": "::1",
-        "SERVING_PORT": "0",
-        "SERVING_THREADS": "2",
-        "SERVING_MAX_TEXTS": "3",
-        "SERVING_MAX_TEXT_CHARACTERS": "4",
-        "SERVING_MAX_BODY_BYTES": "5",
-        "SERVING_QUEUE_LIMIT": "6",
-        "SERVING_PROVIDER": "cuda",
+    words = {
+        "host": "::1",
+        "tokens": "a,b",
+        "tokens_file": "/tokens",
+        "metrics_open": "true",
+        "log_format": "text",
+        "log_level": "error",
+        "log_requests": "false",
+        "log_texts": "true",
+        "provider": "cuda",
     }
-    settings = Settings.from_environment(given)
-    assert [str(value) for value in msgspec.structs.astuple(settings)] == list(given.values())
+    given = {name: words.get(name, str(number)) for number, name in enumerate(DEFAULTS, 2)}
+    given["queue_limit"] = "200"
+    settings = Settings.from_environment({f"SERVING_{k.upper()}": v for k, v in given.items()})
+    read = msgspec.structs.asdict(settings)
+    assert {k: str(v).lower().removesuffix(".0") for k, v in read.items()} == {
+        k: v.lower() for k, v in given.items()
+    }
     assert settings.execution_provider == "CUDAExecutionProvider"
+
+
+def test_a_stop_is_over_before_it_is_forced() -> None:
+    assert Settings(drain_seconds=2.5, stop_seconds=4).stop_limit == 3 + 4 + 5
 
 
 def test_all_problems_at_once_with_the_nearest_name() -> None:
@@ -53,7 +80,7 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     assert len(caught.value.problems) == 5
     assert "SERVING_PROT is not a setting; did you mean SERVING_PORT?" in problems
     assert "SERVING_PORT is '70000'; Expected `int` <= 65535" in problems
-    assert "SERVING_THREADS is 'many'; Expected `int`" in problems
+    assert "SERVING_THREADS is 'many'; Invalid enum value" in problems
     assert "SERVING_PROVIDER is 'tpu'" in problems
     assert "SERVING_QUEUE_LIMIT 256 is below SERVING_MAX_TEXTS 1000" in problems
 
@@ -70,6 +97,10 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
         ("SERVING_MAX_TEXT_CHARACTERS", "true"),
         ("SERVING_MAX_BODY_BYTES", "2 MiB"),
         ("SERVING_PROVIDER", "CPU"),
+        ("SERVING_METRICS_OPEN", "yes"),
+        ("SERVING_DRAIN_SECONDS", "-1"),
+        ("SERVING_READ_SECONDS", "0"),
+        ("SERVING_READ_SECONDS", "inf"),
         ("SERVING_", "1"),
     ],
 )
