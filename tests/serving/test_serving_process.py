@@ -128,5 +128,6 @@ def test_help_lists_the_variables() -> None:
 def test_missing_server_names_the_remedy(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "serving.server", raising=False)
     with pytest.raises(MissingDependencyError, match=r"uvicorn is not installed; run: pip install"):
         run(bundle, Settings())
