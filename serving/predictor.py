@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,6 +266,8 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _open_session(model_path: Path, threads: int, provider: str) -> InferenceSession:
     """An onnxruntime session on exactly the provider asked for."""
+    # From 1.32 on it would look for a place to keep an id for its maker's statistics.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
