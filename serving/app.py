@@ -135,7 +135,9 @@ class Endpoints:
             async with asyncio.timeout(seconds):
                 predictions = await engine.scheduler.predict(asked.inputs, encoded)
         except TimeoutError as error:  # what of it waits is not run: nobody waits for its answer
-            raise ProtocolError(504, f"not answered within {self._settings.deadline_seconds} seconds") from error
+            raise ProtocolError(
+                504, f"not answered within {self._settings.deadline_seconds} seconds"
+            ) from error
         except InputError as error:
             raise ProtocolError(422, str(error)) from error
         except QueueFullError as error:

@@ -23,8 +23,8 @@ MEDIA_TYPE = "application/x-ndjson"
 LINES_AHEAD = 64
 # Texts of all streams at work, per inference thread: enough to fill batches of like length.
 TEXTS_PER_THREAD = 32
-# A client that reads no answer this long is given up: one that sends everything before it reads
-# would wait for us while we wait for it.
+# A client that sends nothing, or reads no answer, this long is given up: one that sends everything
+# before it reads would wait for us while we wait for it.
 STALL_SECONDS = 60.0
 
 Ask = Callable[[Asked], Awaitable[list[Prediction]]]
@@ -70,7 +70,7 @@ class BulkResponse:
         self, scope: Scope, receive: Receive, answers: Answers, group: asyncio.TaskGroup
     ) -> None:
         """Put every line to work, no further ahead than the queue holds; then watch the client."""
-        chunks = Request(scope, receive).stream()
+        chunks = _in_time(Request(scope, receive).stream())
         async for number, content in split_lines(chunks, self._settings.max_body_bytes):
             await answers.put(group.create_task(self._answer(number, content)))
         await answers.put(None)
@@ -112,6 +112,16 @@ class BulkResponse:
                 except ProtocolError as error:
                     if error.status != 429:
                         raise
+
+
+async def _in_time(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, unless the client sends nothing for long; the time we take does not count."""
+    while True:
+        async with asyncio.timeout(STALL_SECONDS):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def split_lines(

@@ -240,3 +240,33 @@ def test_who_leaves_is_not_worked_for(
         assert stays.answer()[0] == 200
         assert Client(number).send(PREDICT).answer()[0] == 200
     assert ran == [1, 1]
+
+
+@pytest.mark.parametrize("sent", [b"", b'10\r\n{"text": "good"}\r\n', b"5\r\n{"])
+def test_a_stream_that_goes_silent_is_given_up(
+    port: int, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("serving.bulk.STALL_SECONDS", 0.3)
+    stream = b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client = Client(port).send(HEAD + stream + sent)
+    begin = time.monotonic()
+    while client.socket.recv(1000):
+        pass
+    assert 0.2 < time.monotonic() - begin < 3
+
+
+def test_a_stream_may_take_longer_than_a_request(predictor: Predictor) -> None:
+    stream = b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    settings = Settings(threads=1, deadline_seconds=0.4, read_seconds=0.4)
+    with serving(predictor, settings) as number:
+        client = Client(number).send(HEAD + stream)
+        for _ in range(4):
+            client.send(b"11\r\n" + BODY + b"\n\r\n")
+            time.sleep(0.2)
+        client.send(b"0\r\n\r\n")
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            data = client.socket.recv(65536)
+            assert data, received
+            received += data
+    assert received.count(b'"label":') == 4 * 4  # the best one, and each of three

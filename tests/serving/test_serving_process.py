@@ -130,4 +130,4 @@ def test_missing_server_names_the_remedy(bundle: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "serving.server", raising=False)
     with pytest.raises(MissingDependencyError, match=r"uvicorn is not installed; run: pip install"):
-        run(bundle, Settings())
+        run(bundle, Settings(port=0))
