@@ -12,6 +12,7 @@ from factory.cli_options import bundle_argument, json_option
 
 if TYPE_CHECKING:
     from factory.packaging import PackageFormat
+    from factory.predict.job import OnError
 
 
 @click.command()
@@ -57,6 +58,67 @@ def evaluate(
         return
     for line in evaluation_lines(evaluation):
         click.echo(line)
+
+
+@click.command()
+@bundle_argument
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".csv, .tsv or .jsonl (each also with .gz), .parquet, or - for JSON lines.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Likewise; must not exist."
+)
+@click.option("--text", default=None, help="Text column; the one trained on if not given.")
+@click.option("--text-pair", default=None, help="Second text column, of a bundle for pairs.")
+@click.option("--all-scores", is_flag=True, help="Add a column score_LABEL for every label.")
+@click.option("--prefix", default="", help="Before the name of every added column.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Rows that cannot be scored: do nothing and list them, or leave them out.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="Default: every core.")
+@click.option("--restart", is_flag=True, help="Forget half-finished work on the same output.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def predict(
+    bundle: Path,
+    source: Path,
+    output: Path,
+    text: str | None,
+    text_pair: str | None,
+    all_scores: bool,
+    prefix: str,
+    on_error: OnError,
+    threads: int | None,
+    restart: bool,
+    quiet: bool,
+) -> None:
+    """Score every row of a file with BUNDLE; writes the rows with label and score behind them.
+
+    Files of any size; run the same command again to go on with work that was ended.
+    """
+    from factory.predict.job import PredictOptions, predict_file
+    from factory.predict.scoring import usable_cores
+
+    options = PredictOptions(
+        text=text,
+        text_pair=text_pair,
+        prefix=prefix,
+        all_scores=all_scores,
+        on_error=on_error,
+        threads=threads or usable_cores(),
+        restart=restart,
+        quiet=quiet,
+    )
+    predict_file(bundle, source, output, options)
+    if str(output) != "-":
+        click.echo(output)
 
 
 @click.command()
@@ -131,4 +193,4 @@ def serve(bundle: Path, host: str | None, port: int | None) -> None:
     raise SystemExit(serve_main(arguments))
 
 
-COMMANDS: tuple[click.Command, ...] = (evaluate, inspect, verify, package, serve)
+COMMANDS: tuple[click.Command, ...] = (evaluate, predict, inspect, verify, package, serve)

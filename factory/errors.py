@@ -114,3 +114,7 @@ class GateFailedError(ProblemsError):
     ) -> None:
         self.verdicts = dict(verdicts or {})
         super().__init__(headline, problems)
+
+
+class PredictError(FactoryError):
+    """A file cannot be scored, or its scores cannot be written."""

@@ -38,7 +38,9 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(description: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Bar]:
+def bar(
+    description: str, total: int | None, unit: str, initial: int = 0, *, quiet: bool = False
+) -> Iterator[Bar]:
     """A bar on stderr with rate and time left; draws nothing when stderr is no terminal."""
     with tqdm(
         desc=description,
@@ -46,7 +48,7 @@ def bar(description: str, total: int | None, unit: str, initial: int = 0) -> Ite
         unit=unit,
         initial=initial,
         file=sys.stderr,
-        disable=None if processes.from_environment().first else True,
+        disable=None if processes.from_environment().first and not quiet else True,
         dynamic_ncols=True,
         smoothing=0.1,
         leave=True,

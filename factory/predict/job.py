@@ -1,0 +1,253 @@
+"""`factory predict`: a file in, the file with its answers out; can be killed and run again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import DataError, PredictError
+from factory.predict.answers import AnswerColumns
+from factory.predict.files import DataFile, data_file
+from factory.predict.rows import BadRow, Row, Wanted, read_rows, unit
+from factory.predict.scoring import CHUNK_ROWS, score_chunks
+from factory.predict.tables import table_writer
+from factory.predict.unfinished import unfinished
+from factory.progress import bar, say
+from factory.version import VERSION
+from serving.bundle import MANIFEST_NAME, Manifest, sha256_file
+from serving.predictor import Predictor
+
+OnError = Literal["stop", "skip"]
+# Bad rows told one by one; of more, the number.
+TOLD = 10
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How to read, name and run.
+
+    Args:
+        text: the text column; None: as in the bundle's recipe, or "text".
+        text_pair: the second one, of a bundle for pairs; None: likewise, or "text_pair".
+        on_error: what happens to rows that cannot be scored: nothing is done, or they are left out.
+        restart: forget half-finished work.
+        quiet: no progress, no closing line.
+    """
+
+    text: str | None
+    text_pair: str | None
+    prefix: str
+    all_scores: bool
+    on_error: OnError
+    threads: int
+    restart: bool
+    quiet: bool
+
+
+def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptions) -> None:
+    """Score every row of a file and write them, in order, with their answers.
+
+    Memory does not grow with the file. Unless a standard stream takes part, all rows are checked
+    before the first is scored, and work that was ended is taken up where it was.
+
+    Raises:
+        PredictError: the output exists, a column is missing or in the way, half-finished work is
+            of another input, or a value does not fit the output's format.
+        DataError: rows that cannot be scored, with their numbers.
+        BundleError: the bundle cannot be used.
+    """
+    given, wanted_output = data_file(source), data_file(output)
+    if not wanted_output.standard and (output.exists() or output.is_symlink()):
+        raise PredictError(f"{output}: exists already; give another --output or remove it")
+    if source == output and not given.standard:
+        raise PredictError(f"{output}: is the input; give another --output")
+    predictor = Predictor.open(bundle)
+    columns = AnswerColumns(predictor.manifest, options.prefix, options.all_scores)
+    wanted = Wanted(
+        texts=text_columns(predictor.manifest, options.text, options.text_pair),
+        new=columns.names,
+        same_fields=given.format == "jsonl" and wanted_output.format != "jsonl",
+    )
+    job = _Job(predictor, given, wanted_output, wanted, columns, options)
+    if given.standard or wanted_output.standard:
+        job.stream()
+    else:
+        job.run(bundle)
+
+
+def text_columns(manifest: Manifest, text: str | None, text_pair: str | None) -> tuple[str, ...]:
+    """The names of the text columns: as given, else as the bundle was trained.
+
+    Raises:
+        PredictError: a second column for a bundle of single texts.
+    """
+    recorded = manifest.recipe.get("data", {}).get("text", [])
+    trained = [recorded] if isinstance(recorded, str) else list(recorded)
+    if not manifest.text_pair:
+        if text_pair is not None:
+            raise PredictError(f"{manifest.name} takes single texts; leave --text-pair out")
+        return (text or (trained or ["text"])[0],)
+    first, second = trained if len(trained) == 2 else ("text", "text_pair")
+    return text or first, text_pair or second
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    predictor: Predictor
+    source: DataFile
+    output: DataFile
+    wanted: Wanted
+    columns: AnswerColumns
+    options: PredictOptions
+
+    def run(self, bundle: Path) -> None:
+        """Check all rows, score what is not scored yet, put the output together."""
+        count = self._check()
+        about = _about(bundle, self.source, self.wanted)
+        path, labels = self.output.path, len(self.predictor.labels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished(path, about, labels, restart=self.options.restart) as work:
+            done = min(work.rows(CHUNK_ROWS), count)
+            texts = (row.texts for row in itertools.islice(self._good_rows(), done, None))
+            with self._bar(count, done) as progress:
+                for logits in self._scored(_chunks(texts)):
+                    work.append(logits)
+                    progress.advance(len(logits))
+            whole = work.directory / "output"
+            with self._bar(count, 0, "writing") as progress:
+                rows = zip(_chunks(self._good_rows()), work.chunks(CHUNK_ROWS), strict=True)
+                self._write(whole, rows, progress.advance)
+            _settle(whole)
+            whole.replace(path)
+        self._say(f"{path}: {count} rows")
+
+    def stream(self) -> None:
+        """Read, score and write in one pass, as standard streams must be."""
+        to_file = not self.output.standard
+        path = self.output.path
+        whole = path.with_name(f".{path.name}.partial-{os.getpid()}") if to_file else path
+        kept, given = itertools.tee(_chunks(self._good_rows()))
+        texts = ([row.texts for row in chunk] for chunk in given)
+        with self._bar(None, 0) as progress:
+            try:
+                # the two copies of the rows are a bounded number of chunks apart
+                self._write(whole, zip(kept, self._scored(texts), strict=True), progress.advance)
+                if to_file:
+                    _settle(whole)
+                    whole.replace(path)
+            finally:
+                if to_file:
+                    whole.unlink(missing_ok=True)
+
+    def _scored(self, chunks: Iterable[Any]) -> Iterator[NDArray[np.float32]]:
+        return score_chunks(self.predictor, chunks, self.options.threads)
+
+    def _good_rows(self) -> Iterator[Row]:
+        """The rows that can be scored.
+
+        Raises:
+            DataError: one cannot, and none is to be left out.
+        """
+        for row in read_rows(self.source, self.wanted):
+            if isinstance(row, Row):
+                yield row
+            elif self.options.on_error == "stop":
+                raise self._refusal([row], 1)
+
+    def _check(self) -> int:
+        """The number of rows that can be scored, all of them looked at.
+
+        Raises:
+            DataError: some cannot, and none is to be left out.
+            PredictError: none can.
+        """
+        count, bad, first = 0, 0, list[BadRow]()
+        for row in read_rows(self.source, self.wanted):
+            if isinstance(row, Row):
+                count += 1
+                continue
+            bad += 1
+            if bad <= TOLD:
+                first.append(row)
+        if bad and self.options.on_error == "stop":
+            raise self._refusal(first, bad)
+        for row in first:
+            self._say(f"{self._place(row)} {row.reason}; left out")
+        if bad > TOLD:
+            self._say(f"{self.source.path}: {bad} rows are left out")
+        if not count:
+            raise PredictError(f"{self.source.path}: has no row that can be scored")
+        return count
+
+    def _refusal(self, rows: list[BadRow], count: int) -> DataError:
+        more = [f"and {count - len(rows)} more"] if count > len(rows) else []
+        which = "1 row" if count == 1 else f"{count} rows"
+        return DataError(
+            f"{self.source.path}: {which} cannot be scored; correct the file, or leave such rows "
+            "out with --on-error skip",
+            [f"{unit(self.source)} {row.number} {row.reason}" for row in rows] + more,
+        )
+
+    def _place(self, row: BadRow | Row) -> str:
+        return f"{self.source.path}, {unit(self.source)} {row.number}:"
+
+    def _write(
+        self,
+        path: Path,
+        chunks: Iterable[tuple[list[Row], NDArray[np.float32]]],
+        advance: Callable[[int], None],
+    ) -> None:
+        with table_writer(path, self.output, self.source, self.columns) as writer:
+            for rows, logits in chunks:
+                answered = np.isfinite(logits.sum(axis=1))
+                for place in np.flatnonzero(~answered).tolist():
+                    failed = BadRow(rows[place].number, "the model fails on it")
+                    if self.options.on_error == "stop":
+                        raise self._refusal([failed], 1)
+                    self._say(f"{self._place(failed)} {failed.reason}; left out")
+                kept = [row for row, good in zip(rows, answered.tolist(), strict=True) if good]
+                writer.write(kept, self.columns.values(logits[answered]))
+                advance(len(rows))
+
+    def _bar(self, total: int | None, initial: int, description: str = "scoring") -> Any:
+        return bar(description, total, "row", initial, quiet=self.options.quiet)
+
+    def _say(self, line: str) -> None:
+        if not self.options.quiet:
+            say(line)
+
+
+def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    """Lists of CHUNK_ROWS, the last one shorter."""
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        yield chunk
+
+
+def _about(bundle: Path, source: DataFile, wanted: Wanted) -> dict[str, object]:
+    """What the logits depend on, in the words of the message that tells what changed."""
+    import onnxruntime
+
+    return {
+        "input": sha256_file(source.path),
+        "bundle": sha256_file(bundle / MANIFEST_NAME),
+        "text column": list(wanted.texts),
+        "new columns": list(wanted.new) if source.format == "jsonl" else None,
+        "tinybert-factory": VERSION,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _settle(path: Path) -> None:
+    """Have a file on disk before it gets its name."""
+    if sys.platform != "win32":
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

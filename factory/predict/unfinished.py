@@ -1,0 +1,106 @@
+"""Half-finished work beside the output: what was scored so far, and of which input."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import PredictError
+
+LOGITS_FILE = "logits.float32"
+ABOUT_FILE = "about.json"
+
+
+class Unfinished:
+    """The logits of the first rows of an input, in a file that only grows.
+
+    A row counts once all of its bytes are there, so whatever ends the process leaves a beginning
+    that can be used; the order of rows is that of the input.
+    """
+
+    def __init__(self, directory: Path, stream: IO[bytes], labels: int) -> None:
+        self.directory = directory
+        self._stream = stream
+        self._labels = labels
+
+    def rows(self, chunk: int) -> int:
+        """Rows that are done, in whole chunks; what stands behind them is forgotten."""
+        row_bytes = 4 * self._labels
+        size = self._stream.seek(0, 2)
+        done = size // row_bytes // chunk * chunk
+        self._stream.truncate(done * row_bytes)
+        self._stream.seek(0, 2)
+        return done
+
+    def append(self, logits: NDArray[np.float32]) -> None:
+        """Add the logits of the next rows: (rows, labels)."""
+        self._stream.write(logits.astype("<f4").tobytes())
+        self._stream.flush()
+
+    def chunks(self, rows: int) -> Iterator[NDArray[np.float32]]:
+        """All logits from the start, this many rows at a time."""
+        with (self.directory / LOGITS_FILE).open("rb") as stream:
+            while content := stream.read(4 * self._labels * rows):
+                logits = np.frombuffer(content, dtype="<f4").astype(np.float32)
+                yield logits.reshape(-1, self._labels)
+
+
+@contextlib.contextmanager
+def unfinished(
+    output: Path, about: dict[str, object], labels: int, *, restart: bool
+) -> Iterator[Unfinished]:
+    """The work on `output`, new or from an earlier process; it is removed when the block succeeds.
+
+    Args:
+        about: what the logits depend on; work on anything else is not continued.
+
+    Raises:
+        PredictError: the earlier work is on something else, or its process still runs.
+    """
+    directory = output.with_name(f".{output.name}.partial")
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOGITS_FILE).open("a+b") as stream:
+        _lock(stream, output)
+        description = directory / ABOUT_FILE
+        if restart:
+            description.unlink(missing_ok=True)
+        if description.exists():
+            _check_same(json.loads(description.read_text("utf-8")), about, output, directory)
+        else:
+            stream.truncate(0)
+            new = description.with_suffix(".new")
+            new.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+            new.replace(description)
+        yield Unfinished(directory, stream, labels)
+    shutil.rmtree(directory)
+
+
+def _check_same(
+    before: dict[str, object], now: dict[str, object], output: Path, directory: Path
+) -> None:
+    if changed := [name for name, value in now.items() if before.get(name) != value]:
+        raise PredictError(
+            f"{output}: {directory} holds half-finished work with another {', '.join(changed)}; "
+            "go back to the old one, or start again with --restart"
+        )
+
+
+def _lock(stream: IO[bytes], output: Path) -> None:
+    """Two processes must not add to one file."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise PredictError(
+            f"{output}: another process is making it; wait, or give another --output"
+        ) from error
