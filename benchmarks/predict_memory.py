@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-WORDS = ["the", "film", "was", "good", "bad", "not", "very", "fine", "a", "story", "plot", "actor", "scene", "moving", "dull"]
+WORDS = (
+    *("the", "film", "was", "good", "bad", "not", "very", "fine", "a"),
+    *("story", "plot", "actor", "scene", "moving", "dull"),
+)
 
 
 def write_input(path: Path, rows: int, column: str) -> None:

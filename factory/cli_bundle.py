@@ -13,6 +13,7 @@ from factory.cli_options import bundle_argument, json_option
 if TYPE_CHECKING:
     from factory.packaging import PackageFormat
     from factory.predict.job import OnError
+    from factory.triton import TritonDevice
 
 
 @click.command()
@@ -156,9 +157,10 @@ def verify(bundle: Path) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["ort", "text"]),
+    type=click.Choice(["ort", "text", "triton"]),
     required=True,
-    help="ort: onnxruntime's own format, for phones; text: one file that reads strings.",
+    help="ort: onnxruntime's own format, for phones; text: one file that reads strings; "
+    "triton: a model repository.",
 )
 @click.option(
     "--output",
@@ -166,16 +168,35 @@ def verify(bundle: Path) -> None:
     required=True,
     help="Directory to make; must not exist.",
 )
-def package(bundle: Path, form: PackageFormat, output: Path) -> None:
+@click.option(
+    "--triton-device",
+    "device",
+    type=click.Choice(["cpu", "gpu", "auto"]),
+    default="cpu",
+    show_default=True,
+    help="What Triton runs the model on.",
+)
+@click.option(
+    "--triton-instances",
+    "instances",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Copies that run at a time; on a processor, one per core.",
+)
+def package(
+    bundle: Path, form: PackageFormat, output: Path, device: TritonDevice, instances: int
+) -> None:
     """Write the model of BUNDLE in another form; prints the directory.
 
     The form's answers are compared with the bundle's before the directory appears.
     """
     from factory.environment import prepare_libraries
     from factory.packaging import package_bundle
+    from factory.triton import TritonMachine
 
     prepare_libraries()
-    package_bundle(bundle, output, form)
+    package_bundle(bundle, output, form, TritonMachine(device, instances))
     click.echo(output)
 
 

@@ -1,4 +1,4 @@
-"""A finished bundle in another form: files for phones, or one file that reads strings."""
+"""A finished bundle in another form: for phones, one file that reads strings, for Triton."""
 
 from __future__ import annotations
 
@@ -10,25 +10,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from factory.errors import PackageError
+from factory.errors import PackageError, TextModelError
 from factory.progress import say
+from factory.triton import (
+    MAX_BATCH,
+    VERSION_DIRECTORY,
+    TritonMachine,
+    repository_name,
+    write_model_configuration,
+)
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 
-PackageFormat = Literal["ort", "text"]
+PackageFormat = Literal["ort", "text", "triton"]
 LABELS_FILE = "labels.json"
 TEXT_FILE = "model.onnx"
 # What a phone's own tokenizer may read instead of tokenizer.json.
 VOCABULARY_FILE = "vocab.txt"
 
 
-def package_bundle(bundle: Path, output: Path, form: PackageFormat) -> None:
+def package_bundle(
+    bundle: Path, output: Path, form: PackageFormat, machine: TritonMachine | None = None
+) -> None:
     """Write a bundle's model in another form into a new directory.
 
     `ort`: `model.ort`, `required_operators_and_types.config`, `tokenizer.json`, `vocab.txt` where
     the bundle has one, and `labels.json`, which says how to use them.
     `text`: `model.onnx`, which reads strings, and `labels.json`.
+    `triton`: a model repository of one model that reads tokens and, where the tokenizer can be put
+    into the graph, one that reads strings; `tokenizer.json` and `labels.json` beside them.
 
     Args:
+        machine: what Triton runs the models on; None: one processor instance.
         output: a directory that does not exist; it appears whole or not at all.
 
     Raises:
@@ -39,8 +51,11 @@ def package_bundle(bundle: Path, output: Path, form: PackageFormat) -> None:
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     with _new_directory(output) as directory:
-        write = _write_ort if form == "ort" else _write_text
-        usage = write(bundle, manifest, directory)
+        if form == "triton":
+            usage = _write_triton(bundle, manifest, directory, machine or TritonMachine())
+        else:
+            write = _write_ort if form == "ort" else _write_text
+            usage = write(bundle, manifest, directory)
         (directory / LABELS_FILE).write_text(
             json.dumps(_answers(manifest) | usage, indent=2, ensure_ascii=False) + "\n",
             encoding="utf-8",
@@ -81,6 +96,36 @@ def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, 
         "outputs": outputs,
         "exact_scripts": facts.exact_scripts,
     }
+
+
+def _write_triton(
+    bundle: Path, manifest: Manifest, directory: Path, machine: TritonMachine
+) -> dict[str, Any]:
+    """A model repository; returns how to call its models."""
+    name = repository_name(manifest.name)
+    batch = MAX_BATCH if manifest.model.neighbour_independent else 1
+    tokens = directory / name / VERSION_DIRECTORY
+    tokens.mkdir(parents=True)
+    shutil.copyfile(bundle / manifest.model.file, tokens / TEXT_FILE)
+    write_model_configuration(directory / name, machine, batch, manifest.labels)
+    shutil.copyfile(bundle / TOKENIZER_NAME, directory / TOKENIZER_NAME)
+    usage: dict[str, Any] = {
+        "models": {
+            name: {"inputs": manifest.model.inputs, "outputs": [manifest.model.output]},
+        }
+    }
+    strings = directory / f"{name}_text"
+    (strings / VERSION_DIRECTORY).mkdir(parents=True)
+    try:
+        told = _write_text(bundle, manifest, strings / VERSION_DIRECTORY)
+    except TextModelError as error:
+        say(f"no model that reads strings: {error}")
+        shutil.rmtree(strings)
+        return usage
+    # strings are read on the processor, and the network behind them in the same session
+    write_model_configuration(strings, TritonMachine(instances=machine.instances), batch, ())
+    usage["models"][strings.name] = told
+    return usage
 
 
 def _answers(manifest: Manifest) -> dict[str, Any]:

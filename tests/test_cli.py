@@ -22,8 +22,8 @@ from factory.version import VERSION
 from serving.bundle import MANIFEST_NAME
 
 COMMANDS = (
-    "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "inspect", "verify",
-    "package", "serve", "compare", "publish",
+    "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "predict",
+    "inspect", "verify", "package", "serve", "compare", "publish",
     "doctor",
 )  # fmt: skip
 
