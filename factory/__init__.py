@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from factory.version import VERSION
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 __all__ = ["FactoryError", "GateFailedError", "Recipe", "Store", "load_recipe", "run"]
+
+# Wheels of onnxruntime from 1.29 on report to their maker, and keep an identifier on disk, unless
+# this is set before their first import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "FactoryError": "factory.errors",
