@@ -93,6 +93,10 @@ class ComparisonError(FactoryError):
     """Two bundles cannot be compared."""
 
 
+class TrackingError(FactoryError):
+    """A tracker that was asked for does not start."""
+
+
 class MissingDependencyError(FactoryError):
     """An optional part of the installation is needed and absent."""
 

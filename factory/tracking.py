@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from factory import processes
-from factory.errors import MissingDependencyError
+from factory.errors import MissingDependencyError, TrackingError, first_line
 from factory.progress import say
 from factory.store import EVENTS
 
@@ -82,14 +82,23 @@ def log(phase: str, seed: int, step: int, values: Mapping[str, float]) -> None:
         if writer is not None:
             writer.add_scalar(f"{phase}/{term}", value, step)
     named = {f"{phase}/seed-{seed}/{term}": value for term, value in values.items()}
-    if "mlflow" in _state.asked:
+    for name in _state.asked:
+        try:
+            _send(name, named, f"{phase}/seed-{seed}/step", step)
+        except Exception as error:  # a network that fails must not cost hours of training
+            say(f"{name} failed ({first_line(error)}); it is told no more of this run")
+            _state.asked = tuple(other for other in _state.asked if other != name)
+
+
+def _send(tracker: Tracker, values: Mapping[str, float], step_name: str, step: int) -> None:
+    if tracker == "mlflow":
         import mlflow
 
-        mlflow.log_metrics(named, step=step)
-    if "wandb" in _state.asked:
-        import wandb
+        mlflow.log_metrics(dict(values), step=step)
+        return
+    import wandb
 
-        wandb.log({**named, f"{phase}/seed-{seed}/step": step})  # steps of its own per phase
+    wandb.log({**values, step_name: step})  # wandb's own step only grows, a phase begins at 0
 
 
 def trainer_arguments() -> dict[str, Any]:
@@ -140,18 +149,25 @@ def _close() -> None:
 
 @contextlib.contextmanager
 def _run_of(tracker: Tracker, stage_name: str, recipe_name: str) -> Iterator[None]:
-    """A run of a tracker, which a Trainer's own integration then uses too."""
+    """A run of a tracker, which a Trainer's own integration then uses too.
+
+    Raises:
+        TrackingError: it does not start.
+    """
     name = f"{recipe_name} {stage_name}"
-    if tracker == "mlflow":
-        import mlflow
-
-        with mlflow.start_run(run_name=name):
-            yield
-        return
-    import wandb
-
-    wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=name)
     try:
+        if tracker == "mlflow":
+            import mlflow
+
+            run = mlflow.start_run(run_name=name)
+        else:
+            import wandb
+
+            run = wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=name)
+    except Exception as error:  # the trackers' errors share no base class
+        raise TrackingError(
+            f"{tracker} does not start: {first_line(error)}; see its documentation, or run "
+            f"without --track {tracker}"
+        ) from error
+    with run:
         yield
-    finally:
-        wandb.finish()

@@ -19,7 +19,7 @@ from tiny_line import Line, factory_here, stage_directory
 from factory import tracking
 from factory.building import announcing_build
 from factory.environment import prepare_libraries
-from factory.errors import MissingDependencyError
+from factory.errors import MissingDependencyError, TrackingError
 from factory.recipe import TeacherSettings
 from factory.store import Step, Store, load_artifact, read_json
 from factory.teacher_training import training_arguments
@@ -106,18 +106,22 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
 
     class Run:
+        def __init__(self, tracker: str) -> None:
+            self.tracker = tracker
+
         def __enter__(self) -> None:
-            calls.made.append(("mlflow begins",))
+            return
 
         def __exit__(self, *_: object) -> None:
-            calls.made.append(("mlflow ends",))
+            calls.made.append((f"{self.tracker} ends",))
 
     def start_run(run_name: str) -> Run:
         calls.made.append(("mlflow", run_name))
-        return Run()
+        return Run("mlflow")
 
-    def init(project: str, name: str) -> None:
+    def init(project: str, name: str) -> Run:
         calls.made.append(("wandb", project, name))
+        return Run("wandb")
 
     def log_metrics(values: dict[str, float], step: int) -> None:
         calls.made.append(("mlflow", values, step))
@@ -127,7 +131,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Calls:
         "wandb": {
             "init": init,
             "log": lambda values: calls.made.append(("wandb", values)),
-            "finish": lambda: calls.made.append(("wandb ends",)),
         },
     }
     for name, members in functions.items():
@@ -163,7 +166,6 @@ def test_asked_trackers_get_one_run_per_stage(installed: Calls, tmp_path: Path) 
     named = {"prediction/seed-42/total": 0.5}
     assert installed.made == [
         ("mlflow", "mails distill"),
-        ("mlflow begins",),
         ("wandb", "tinybert-factory", "mails distill"),
         ("mlflow", named, 10),
         ("wandb", {**named, "prediction/seed-42/step": 10}),
@@ -184,6 +186,41 @@ def test_a_stage_that_fails_ends_its_runs(installed: Calls, tmp_path: Path) -> N
     ):
         raise ZeroDivisionError
     assert installed.made[-2:] == [("wandb ends",), ("mlflow ends",)]
+
+
+def test_a_tracker_that_does_not_start_stops_the_stage(
+    installed: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: str) -> None:
+        raise PermissionError("no key\nand more")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
+    with (
+        pytest.raises(TrackingError, match=r"wandb does not start: no key; .* without --track"),
+        tracking.trackers(["mlflow", "wandb"]),
+    ):
+        one_stage(tmp_path)
+    assert installed.made[-1] == ("mlflow ends",)
+    assert tracking._state.directory is None
+
+
+def test_a_tracker_that_breaks_off_does_not_end_the_training(
+    installed: Calls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def break_off(*_: Any, **__: Any) -> None:
+        raise ConnectionError("unplugged")
+
+    monkeypatch.setattr(sys.modules["mlflow"], "log_metrics", break_off)
+    with tracking.trackers(["mlflow", "wandb"]), tracking.stage(tmp_path, "distill", "mails"):
+        tracking.log("prediction", 1, 0, {"total": 1.0})
+        tracking.log("prediction", 1, 1, {"total": 0.5})
+    assert capsys.readouterr().err.count("mlflow failed (unplugged)") == 1
+    sent = [call for call in installed.made if call[0] == "wandb" and isinstance(call[1], dict)]
+    assert len(sent) == 2
+    assert scalars(tmp_path) == {"prediction/total": [(0, 1.0), (1, 0.5)]}
 
 
 def test_other_processes_write_nothing(
