@@ -31,7 +31,10 @@ def line_of_problem(file: Path, key: str, message: str) -> int | None:
     if broken:
         return int(broken[1])
     lines = key_lines(text)
-    named = [message.partition(":")[0], key, *WORD.findall(message)]
+    # a bare word of the message may be a table; a key such as `name` is too common a word
+    words = [word for word in WORD.findall(message) if any(k.startswith(f"{word}.") for k in lines)]
+    dotted = [word for word in WORD.findall(message) if "." in word]
+    named = [message.partition(":")[0], key, *dotted, *words]
     for name in named:
         if name in lines:
             return lines[name]

@@ -67,6 +67,8 @@ def test_dotted_keys_and_broken_ends() -> None:
         ("recipe.toml", "gate.max_dorp: unknown key; did you mean gate.max_drop?", 16),
         ("recipe.toml", "teacher.model: required and missing", None),
         ("recipe.toml", "recipe: gate has no quality rule: set one of min_value", 16),
+        ("recipe.toml", "recipe: a name that is no data.train.column", 5),
+        ("recipe.toml", "no such name or column", None),
         ("recipe.toml", "recipe: distill.prediction.epochs and so on", 15),
         ("recipe.toml", "not valid TOML: Invalid value (at line 7, column 3)", 7),
     ],
