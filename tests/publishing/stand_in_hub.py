@@ -43,6 +43,7 @@ class Hub:
     failing: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    intruder: bool = False  # commits after whoever looks at a repository
 
 
 @contextmanager
@@ -116,6 +117,8 @@ def _route(hub: Hub, method: str, path: str, body: bytes) -> tuple[int, dict[str
     if method == "GET":
         siblings = [{"rfilename": file} for file in repository.files]
         sha = repository.commits[-1]
+        if hub.intruder:
+            repository.commits.append("f" * 40)
         return 200, {"id": name, "sha": sha, "private": repository.private, "siblings": siblings}
     if rest == "/preupload/main":
         return 200, {"files": [_mode(file) for file in json.loads(body)["files"]]}

@@ -120,10 +120,17 @@ def test_nothing_stays_when_the_upload_fails(hub: Hub, bundle: Path, broken: str
 def test_a_failed_update_removes_nothing(hub: Hub, bundle: Path) -> None:
     assert publish(bundle).exit_code == 0
     before = dict(hub.repositories["me/tiny"].files)
-    hub.failing["/commit/main"] = 412
-    refused(publish(bundle, "me/tiny", "--update"), "somebody else changed it")
+    hub.failing["/commit/main"] = 500
+    refused(publish(bundle, "me/tiny", "--update"), "500", "nothing was published")
     assert hub.repositories["me/tiny"].files == before
     assert "DELETE /api/repos/delete" not in hub.requests
+
+
+def test_an_update_overwrites_no_change_it_has_not_seen(hub: Hub, bundle: Path) -> None:
+    assert publish(bundle).exit_code == 0
+    hub.intruder = True
+    refused(publish(bundle, "me/tiny", "--update"), "412", "somebody else changed it")
+    assert hub.repositories["me/tiny"].commits[-1] == "f" * 40
 
 
 def test_no_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
