@@ -24,6 +24,7 @@ TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 PROJECT = "tinybert-factory"
 # How many times a Trainer logs, as share of its steps; our own phases log as often.
 LOGGED_SHARE = 0.01
+FLUSH_SECONDS = 10  # what a killed process may lose; losses.csv, written at the end, has it all
 
 
 @dataclass
@@ -126,7 +127,7 @@ def _writer(series: str) -> Any:
         from tensorboardX import SummaryWriter
 
         folder = str(_state.directory / EVENTS / series)
-        _state.writers[series] = SummaryWriter(folder, max_queue=100)
+        _state.writers[series] = SummaryWriter(folder, flush_secs=FLUSH_SECONDS)
     return _state.writers[series]
 
 
