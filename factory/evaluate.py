@@ -27,12 +27,14 @@ class Evaluation:
     Shapes:
         predicted: (rows,) class numbers, or values for regression; (rows, labels) booleans for
             multilabel
+        logits: (rows, labels) the raw outputs, or (rows, 1) for regression
     """
 
     split: str
     rows: int
     scores: Mapping[str, Score]
     predicted: NDArray[Any]
+    logits: NDArray[np.float32]
     per_class: Mapping[str, Mapping[str, float]]
     confusion: list[list[int]]
     labels: tuple[str, ...] = ()
@@ -118,7 +120,7 @@ def evaluate_logits(
     if isinstance(split.targets[0], float):
         values = logits[:, 0].astype(np.float64)
         scores = score_numbers(np.array(split.targets, dtype=np.float64), values)
-        return Evaluation(split.name, len(split), scores, values, {}, [])
+        return Evaluation(split.name, len(split), scores, values, logits, {}, [])
     targets = np.array(split.targets, dtype=np.int64)
     predicted = logits.argmax(axis=1).astype(np.int64)
     return Evaluation(
@@ -126,6 +128,7 @@ def evaluate_logits(
         len(split),
         score_classes(targets, predicted, _positive_class(labels, positive_label)),
         predicted,
+        logits,
         per_class(targets, predicted, labels),
         confusion(targets, predicted, labels),
     )
@@ -163,6 +166,7 @@ def _evaluate_label_sets(
         len(split),
         score_label_sets(applies, predicted),
         predicted,
+        logits,
         per_class(applies.astype(np.int64), predicted.astype(np.int64), labels),
         [],
         labels,

@@ -33,7 +33,7 @@ DISTILL_VERSION = 3
 PRUNE_VERSION = 1
 ROUND_VERSION = 1
 BASELINE_VERSION = 4
-EVALUATE_VERSION = 2
+EVALUATE_VERSION = 3
 
 # These decide the unlabelled stage and no other: adding such text must not cost a teacher.
 UNLABELLED_KEYS = ("unlabelled", "unlabelled_split", "unlabelled_limit")

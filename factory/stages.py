@@ -237,6 +237,7 @@ def evaluate(
         )
         for split, result in results.items():
             np.save(here / f"{name}.{split}.npy", result.predicted)
+            np.save(here / f"{name}.{split}.logits.npy", result.logits)
         facts[name] = {split: result.facts() for split, result in results.items()}
     return facts
 

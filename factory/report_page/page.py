@@ -1,0 +1,101 @@
+"""The facts of a run to one self-contained HTML page."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory.report_page.making import (
+    data_section,
+    layer_map,
+    loss_pictures,
+    recipe_lines,
+    stage_rows,
+)
+from factory.report_page.overview import cost_pictures, key_figures, model_rows, summary
+from factory.report_page.quality import measure_quality
+from factory.report_page.remarks import remarks
+from factory.report_page.run_facts import RunFacts
+from factory.version import VERSION
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+CHARACTERS_SHOWN = 400
+
+
+def render_page(facts: RunFacts, texts: int) -> str:
+    """The page of a run.
+
+    Args:
+        texts: how many texts to show on which the models disagree; 0 leaves all texts out.
+    """
+    rows = model_rows(facts)
+    quality = measure_quality(facts, texts)
+    data = data_section(facts)
+    splits = [split for split in ("dev", "test") if split in facts.scores["teacher"]]
+    stages = stage_rows(facts)
+    agreement = facts.measurements.get("label_agreement_with_fp32", {}).get(facts.served, {})
+    return _environment().get_template("page.html.jinja").render(
+        version=VERSION,
+        style=_style(),
+        facts=facts,
+        summary=summary(facts),
+        figures=key_figures(facts, rows),
+        remarks=remarks(facts, rows, quality, data),
+        rows=rows,
+        splits=splits,
+        metrics=[name for name in facts.scores["teacher"][facts.split] if name != "rows"],
+        costs=cost_pictures(facts, rows),
+        quality=quality,
+        served_agreement=agreement.get(facts.split) if facts.task != "regression" else None,
+        texts=texts,
+        data=data,
+        layers=layer_map(facts),
+        pictures=loss_pictures(facts),
+        stages=stages,
+        total_seconds=sum(stage.seconds for stage in stages),
+        recipe=recipe_lines(facts.recipe),
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Everything a template prints is escaped, unless it is one of our own drawings."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {
+        "percent": lambda share: "–" if share is None else f"{100 * share:.1f} %",
+        "megabytes": lambda size: "–" if size is None else f"{size / 1e6:.1f} MB",
+        "millions": lambda number: "–" if number is None else f"{number / 1e6:.1f} M",
+        "milliseconds": lambda time: "–" if time is None else f"{time:.2f} ms",
+        "count": lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+        "plain": lambda number: f"{number:.4f}" if abs(number) < 1000 else f"{number:.0f}",
+        "duration": duration,
+        "clipped": clipped,
+    }
+    return environment
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def clipped(text: str) -> str:
+    """A text, or its beginning."""
+    return text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}…"
+
+
+def _style() -> str:
+    from markupsafe import Markup
+
+    return Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))  # noqa: S704
