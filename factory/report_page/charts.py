@@ -19,8 +19,10 @@ INCHES = (4.6, 3.1)
 LAYER_COLOURS = 6
 # A factor between the cheapest and the dearest from which a plain axis hides the cheap ones.
 WIDE = 4.0
+LETTER = 15.0  # pixels that a letter of the pictures takes
 
 Kind = Literal["teacher", "student", "baseline", "form", "served"]
+_TITLE: dict[str, Any] = {"fontsize": 9, "loc": "left", "color": COLOURS["muted"], "pad": 3}
 MARKERS = {"teacher": "D", "student": "s", "baseline": "^", "form": "o", "served": "o"}
 
 
@@ -53,7 +55,7 @@ def front_of(points: Sequence[Point]) -> list[Point]:
 
 
 def cost_chart(
-    points: Sequence[Point], metric: str, cost: str, name: str, description: str
+    points: Sequence[Point], cost: str, name: str, description: str
 ) -> str:
     """Metric with its interval against a cost, the exported forms' front as a stepped line."""
     with drawing():
@@ -82,7 +84,6 @@ def cost_chart(
                 mec=COLOURS["paper"],
             )
         axes.set_xlabel(cost)
-        axes.set_ylabel(metric)
         _letters(axes, points)
         return inline_svg(figure, name, description)
 
@@ -112,7 +113,6 @@ def loss_chart(panel: Panel, name: str, description: str) -> str:
         top = axes.get_ylim()[1]
         axes.set_ylim(0, top)
         axes.set_xlabel("steps")
-        axes.set_ylabel("loss, of its start" if layered else "loss")
         return inline_svg(figure, name, description)
 
 
@@ -127,8 +127,8 @@ def reliability_chart(
 ) -> str:
     """Share right over probability, with the gap to the diagonal, above how many answers."""
     with drawing():
-        figure, axes = _figure((4.6, 3.5), bottom=0.40)
-        below = figure.add_axes((0.13, 0.14, 0.83, 0.17))
+        figure, axes = _figure((4.6, 3.5), bottom=0.38)
+        below = figure.add_axes((0.11, 0.13, 0.85, 0.15))
         rows = sum(one.rows for one in measured.bins)
         width = 1 / len(measured.bins)
         for one in measured.bins:
@@ -136,27 +136,19 @@ def reliability_chart(
             if one.confidence is None or one.correct is None:
                 continue
             colour = COLOURS[kind]
-            axes.bar(one.lower, one.correct, width * 0.86, align="edge", color=colour, alpha=0.85)
-            low, high = sorted((one.correct, one.confidence))
-            axes.bar(
-                one.lower,
-                high - low,
-                width * 0.86,
-                bottom=low,
-                align="edge",
-                color=COLOURS["gap"],
-                alpha=0.4,
-            )
-        axes.plot([0, 1], [0, 1], color=COLOURS["ink"], lw=1, ls="--")
+            axes.bar(one.lower, one.correct, width * 0.86, align="edge", color=colour, alpha=0.75)
+            ends = [one.lower, one.lower + width * 0.86]
+            axes.plot(ends, [one.confidence] * 2, color=COLOURS["ink"], lw=2)
+        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=1, ls="--")
         axes.set_ylim(0, 1)
-        axes.set_ylabel("share right")
-        below.set_ylabel("rows")
         below.set_xlabel("probability")
         for one_axes in (axes, below):
             one_axes.set_xlim(0, 1)
         axes.tick_params(labelbottom=False)
-        below.set_ylim(0, 1)
-        below.set_yticks([0, 1], ["0", "all"])
+        top = max(one.rows for one in measured.bins) / rows
+        below.set_yticks([0, top], ["0", f"{100 * top:.0f} %"])
+        axes.set_title("share right", **_TITLE)
+        below.set_title("rows", **_TITLE)
         return inline_svg(figure, name, description)
 
 
@@ -204,7 +196,7 @@ def _figure(
 
     figure = Figure(figsize=inches)
     low = bottom if bottom is not None else 0.46 / inches[1]
-    axes = figure.add_axes((0.13, low, 0.83, 1 - low - 0.25 / inches[1]))
+    axes = figure.add_axes((0.11, low, 0.85, 1 - low - 0.25 / inches[1]))
     return figure, axes
 
 
@@ -220,32 +212,45 @@ def _log_axis(axes: Axes, cheap: float, dear: float) -> None:
 
 
 def _letters(axes: Axes, points: Sequence[Point]) -> None:
-    """A letter beside each point, moved up or down where another one stands already."""
+    """A letter beside each point, moved where another letter or point stands already."""
+    transform = axes.transData.transform
+    pixels = [tuple(map(float, transform((point.cost, point.value)))) for point in points]
+    order = sorted(range(len(points)), key=lambda place: (points[place].value, pixels[place]))
     placed: list[tuple[float, float]] = []
-    to_pixels = axes.transData.transform
-    for point in sorted(points, key=lambda point: (point.value, point.cost)):
-        pixel_x, pixel_y = (float(value) for value in to_pixels((point.cost, point.value)))
-        moved = _free_place(pixel_x, pixel_y, placed)
-        placed.append((pixel_x, pixel_y + moved))
+    scale = 72 / axes.figure.dpi
+    for place in order:
+        x, y = pixels[place]
+        others = [pixel for number, pixel in enumerate(pixels) if number != place]
+        right, up = _free_place(x, y, placed, others)
+        placed.append((x + right, y + up))
         arrow: dict[str, Any] | None = None
-        if abs(moved) > 6:
+        if abs(up) > LETTER:
             arrow = {"arrowstyle": "-", "color": COLOURS["muted"], "lw": 0.6, "shrinkB": 2}
         axes.annotate(
-            point.letter,
-            (point.cost, point.value),
-            xytext=(9, moved * 72 / axes.figure.dpi),
+            points[place].letter,
+            (points[place].cost, points[place].value),
+            xytext=(right * scale, up * scale),
             textcoords="offset points",
+            ha="center",
             va="center",
-            fontsize=10,
             fontweight="bold",
             color=COLOURS["ink"],
             arrowprops=arrow,
         )
 
 
-def _free_place(x: float, y: float, placed: Sequence[tuple[float, float]]) -> float:
-    """How far up (or down) a letter of about 14 pixels must go to stand free."""
-    for distance in (0, 15, -15, 30, -30, 45, -45, 60, -60):
-        if all(abs(x - px) > 18 or abs(y + distance - py) >= 14 for px, py in placed):
-            return float(distance)
-    return 0.0
+def _free_place(
+    x: float, y: float, letters: Sequence[tuple[float, float]], points: Sequence[tuple[float, ...]]
+) -> tuple[float, float]:
+    """How far to the right and up of its point a letter stands free, in pixels."""
+    for up in (0.0, LETTER, -LETTER, 2 * LETTER, -2 * LETTER, 3 * LETTER, -3 * LETTER):
+        for right in (LETTER, -LETTER):
+            taken = any(
+                abs(x + right - px) < LETTER and abs(y + up - py) < LETTER - 1 for px, py in letters
+            ) or any(
+                abs(x + right - px) < 0.8 * LETTER and abs(y + up - py) < 0.8 * LETTER
+                for px, py in points
+            )
+            if not taken:
+                return right, up
+    return LETTER, 0.0

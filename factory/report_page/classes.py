@@ -9,6 +9,7 @@ PerClass = Mapping[str, Mapping[str, float]]
 Counts = Sequence[Sequence[int]]
 
 CONFUSED_SHOWN = 10
+ALL_SHOWN = 12
 PAIRS_SHOWN = 12
 
 
@@ -85,7 +86,7 @@ def confused_pairs(
 
 
 def most_confused(teacher: Counts, student: Counts, shown: int = CONFUSED_SHOWN) -> list[int]:
-    """The classes most often in a mistake of either model, in the data's order.
+    """The classes most often in a mistake of either model, in the data's order; all of up to twelve.
 
     A mistake counts for the class it belongs to and for the class that was answered.
     """
@@ -99,6 +100,8 @@ def most_confused(teacher: Counts, student: Counts, shown: int = CONFUSED_SHOWN)
         )
         for number in classes
     }
+    if len(classes) <= ALL_SHOWN:
+        return list(classes)
     ranked = sorted(classes, key=lambda number: (-mistakes[number], number))
     return sorted(ranked[:shown])
 

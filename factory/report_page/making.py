@@ -17,8 +17,8 @@ LABELS_SHOWN = 40
 KIND_TITLES = {
     "total": "total loss",
     "embedding": "embedding loss",
-    "hidden": "hidden loss, by student layer",
-    "attention": "attention loss, by student layer",
+    "hidden": "hidden loss by student layer, 1 is its start",
+    "attention": "attention loss by student layer, 1 is its start",
     "prediction": "prediction loss",
 }
 
@@ -99,6 +99,23 @@ def layer_map(facts: RunFacts) -> LayerMap | None:
         return None
     pairs = [(0, 0), *enumerate(taught, start=1)]
     return LayerMap(teacher.facts["layers"], len(taught), pairs)
+
+
+def lesson(facts: RunFacts) -> list[tuple[str, str]]:
+    """What the student started from and learned on, as names and values."""
+    stage = next((stage for stage in facts.stages if stage.record["stage"] == "distill"), None)
+    if stage is None:
+        return []
+    told = stage.facts
+    steps = ", ".join(f"{phase} {count}" for phase, count in told.get("steps", {}).items())
+    lines = [
+        ("start", str(facts.recipe["student"]["start"])),
+        ("rows", f"{told['rows']:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if "rows" in told else ""),
+        ("steps", steps),
+        ("attention", str(told.get("attention", ""))),
+        ("temperature", str(facts.recipe["distill"]["prediction"]["temperature"])),
+    ]
+    return [(name, value) for name, value in lines if value]
 
 
 def data_section(facts: RunFacts) -> DataSection | None:

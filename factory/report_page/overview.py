@@ -143,8 +143,7 @@ def cost_pictures(facts: RunFacts, rows: Sequence[ModelRow]) -> list[str]:
         if any(point.exported for point in points):
             described = "; ".join(f"{p.letter}: {p.value:.4f} at {p.cost:.4g}" for p in points)
             title = f"{facts.metric} on {facts.split} against {label}. {described}"
-            metric = f"{facts.metric} on {facts.split}"
-            pictures.append(cost_chart(points, metric, label, f"cost-{name}", title))
+            pictures.append(cost_chart(points, label, f"cost-{name}", title))
     return pictures
 
 
@@ -153,11 +152,11 @@ def summary(facts: RunFacts) -> str:
     teacher, student = stage_of(facts.stages, "teacher"), facts.recipe["student"]
     kind = "pairs of texts" if facts.text_pair else "single texts"
     into = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
-    taught = f" taught by {teacher.facts['layers']} layers" if teacher is not None else ""
+    taught = "" if teacher is None else f", taught by a teacher of {teacher.facts['layers']}"
     return (
-        f"{facts.task} of {kind}{into}: a student of {student['layers']} layers, "
-        f"{student['hidden']} wide,{taught}"
-    ).rstrip(",")
+        f"{facts.task.capitalize()} of {kind}{into}. A student of {student['layers']} layers, "
+        f"{student['hidden']} wide{taught}"
+    )
 
 
 def _kind(model: str, served: str | None) -> Kind:

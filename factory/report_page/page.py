@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.report_page.making import (
     data_section,
     layer_map,
+    lesson,
     loss_pictures,
     recipe_lines,
     stage_rows,
@@ -54,6 +56,7 @@ def render_page(facts: RunFacts, texts: int) -> str:
         data=data,
         layers=layer_map(facts),
         pictures=loss_pictures(facts),
+        lesson=lesson(facts),
         stages=stages,
         total_seconds=sum(stage.seconds for stage in stages),
         recipe=recipe_lines(facts.recipe),
@@ -77,6 +80,8 @@ def _environment() -> Environment:
         "plain": lambda number: f"{number:.4f}" if abs(number) < 1000 else f"{number:.0f}",
         "duration": duration,
         "clipped": clipped,
+        "breakable": breakable,
+        "signed": signed,
     }
     return environment
 
@@ -93,6 +98,19 @@ def duration(seconds: float) -> str:
 def clipped(text: str) -> str:
     """A text, or its beginning."""
     return text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}…"
+
+
+def breakable(label: str) -> str:
+    """A label, escaped, that may be broken behind the marks that join words."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([_./,-])(?=\w)", r"\1<wbr>", escape(label)))  # noqa: S704
+
+
+def signed(number: float) -> str:
+    """A difference with three decimals; plus and minus are equally wide, zero has neither."""
+    shown = f"{number:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return "0.000" if shown[1:] == "0.000" else shown
 
 
 def _style() -> str:

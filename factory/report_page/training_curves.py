@@ -9,7 +9,7 @@ from pathlib import Path
 from factory.report_page.run_files import StageFiles
 
 LOSSES_FILE = "losses.csv"
-POINTS_SHOWN = 160
+POINTS_SHOWN = 60
 PHASE_TITLES = {
     "general": "General distillation",
     "intermediate": "Intermediate phase",
@@ -20,7 +20,7 @@ PHASE_TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One loss term over the steps.
+    """One loss term over the steps, each value the mean since the one before.
 
     Args:
         layer: of the student, from 1; None for a term of the whole model.
@@ -71,9 +71,13 @@ def _panels(file: Path) -> list[Panel]:
 
 
 def _curve(layer: int | None, points: list[tuple[int, float, float]]) -> Curve:
-    """At most `POINTS_SHOWN` points, evenly spread, the first and the last among them."""
-    if len(points) > POINTS_SHOWN:
-        last = len(points) - 1
-        points = [points[round(n * last / (POINTS_SHOWN - 1))] for n in range(POINTS_SHOWN)]
-    steps, values, of_start = zip(*points, strict=True)
-    return Curve(layer, list(steps), list(values), list(of_start))
+    """The first point, then means over equally many of the others, at the last one's step."""
+    count = -(-(len(points) - 1) // POINTS_SHOWN) or 1
+    groups = [points[:1]]
+    groups += [points[place : place + count] for place in range(1, len(points), count)]
+    return Curve(
+        layer,
+        [group[-1][0] for group in groups],
+        [sum(point[1] for point in group) / len(group) for group in groups],
+        [sum(point[2] for point in group) / len(group) for group in groups],
+    )
