@@ -22,6 +22,7 @@ from factory.cli_options import (
     store_option,
 )
 from factory.cli_publish import publish
+from factory.cli_report import report
 from factory.errors import EXIT_ERROR, FactoryError
 from factory.version import VERSION
 
@@ -282,7 +283,7 @@ def doctor(as_json: bool) -> None:
         raise SystemExit(EXIT_ERROR)
 
 
-for command in (*cli_bundle.COMMANDS, compare, publish):
+for command in (*cli_bundle.COMMANDS, compare, publish, report):
     main.add_command(command)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from factory import gate, processes, stages
 from factory.building import announcing_build, held, require_same_work
-from factory.errors import GateFailedError
+from factory.errors import GateFailedError, first_line
 from factory.graph import Graph, make_graph
 from factory.progress import say
 from factory.recipe import Recipe
 from factory.recipe_shipping import VariantName
+from factory.report_page.refusal import keep_refusal
 from factory.stage_groups import (
     build_augmented,
     build_data,
@@ -32,6 +33,8 @@ def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto"
         base_directory: the recipe's folder; relative paths in the recipe start there.
         device: auto, cpu or cuda; changes speed, not what is made.
 
+    The run's page is written beside the stages, also when a gate said no.
+
     Returns:
         The bundle's directory.
 
@@ -43,8 +46,11 @@ def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto"
     with held(store):
         if processes.from_first(lambda: store.status(graph.shipping.bundle)) == "cached":
             say("nothing to do: every stage of this recipe is already made")
-            return store.load(graph.shipping.bundle).directory
-        return _run_stages(recipe, graph, base_directory, store, device)
+            bundle = store.load(graph.shipping.bundle).directory
+        else:
+            bundle = _run_stages(recipe, graph, base_directory, store, device)
+        _report(recipe, graph, store)
+        return bundle
 
 
 def _run_stages(
@@ -68,7 +74,11 @@ def _run_stages(
         graph.evaluate, lambda here: stages.evaluate(here, models, recipe, dataset(), device)
     )
     stages.check_student(evaluation, dataset())
-    _gate_1(recipe, evaluation.facts)
+    try:
+        _gate_1(recipe, evaluation.facts)
+    except GateFailedError:
+        _report(recipe, graph, store)
+        raise
 
     steps = graph.shipping
     trimmed = build_trimmed(
@@ -94,10 +104,25 @@ def _run_stages(
             graph.shipping.bundle,
             lambda here: stages.bundle(here, graph, recipe, dataset(), artifacts, variants),
         )
-    except GateFailedError:
+    except GateFailedError:  # in the first process only, which decides alone
+        keep_refusal(store, graph.shipping.bundle)
         store.discard(graph.shipping.bundle)
+        _report(recipe, graph, store)
         raise
     return bundle.directory
+
+
+def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
+    """Write the run's page; one that cannot be drawn must not cost what took hours to train."""
+    if not processes.current().first:
+        return
+    from factory.report_page.write import report_recipe
+
+    try:
+        say(f"report: {report_recipe(recipe, graph, store)}")
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        say(f"report: not written ({reason}); `factory report` tries again")
 
 
 def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> None:

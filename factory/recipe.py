@@ -23,6 +23,7 @@ from factory.recipe_section import (
 )
 from factory.recipe_shipping import ExportSettings as ExportSettings
 from factory.recipe_shipping import QuantizeSettings as QuantizeSettings
+from factory.recipe_shipping import ReportSettings as ReportSettings
 from factory.recipe_shipping import TargetSettings as TargetSettings
 
 Schedule = Literal["linear", "constant"]
@@ -262,6 +263,7 @@ class Recipe(Section):
     quantize: QuantizeSettings = QuantizeSettings()
     target: TargetSettings = TargetSettings()
     card: CardSettings = CardSettings()
+    report: ReportSettings = ReportSettings()
 
     @property
     def metric(self) -> str:

@@ -126,6 +126,16 @@ class QuantizeSettings(Section):
         return tuple(name for name in dict.fromkeys(wanted) if name != "fp32")
 
 
+class ReportSettings(Section):
+    """What the run's page shows; it decides nothing that ships."""
+
+    texts: NonNegativeInt = Field(
+        default=20,
+        description="how many texts of the data to show on which teacher and student disagree; "
+        "0: none",
+    )
+
+
 class TargetSettings(Section):
     """Where the bundle will run: what "auto" tries, and the shape at which latency is measured."""
 

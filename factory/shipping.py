@@ -28,6 +28,7 @@ from factory.recipe_shipping import (
     VariantName,
 )
 from factory.report import TORCH_MODELS, model_card
+from factory.report_page.refusal import note_refusal
 from factory.store import Artifact
 from serving.bundle import write_manifest
 from serving.predictor import Predictor
@@ -69,15 +70,16 @@ def ship(
         )
         for variant in order
     }
-    chosen = _choose(verdicts)
-    rules = [result.facts() for result in verdicts[chosen]]
     scores = _scores(artifacts["evaluation"].facts, candidates.evaluations)
     measurements = {
         **_measurements(recipe, artifacts, candidates),
         **({} if opponent is None else {"predecessor": opponent.facts(leads)}),
         "variants": _verdict_facts(verdicts),
-        "choice": _reason(recipe, verdicts, chosen),
     }
+    note_refusal(directory, scores, measurements, verdicts)
+    chosen = _choose(verdicts)
+    rules = [result.facts() for result in verdicts[chosen]]
+    measurements["choice"] = _reason(recipe, verdicts, chosen)
     file = ship_only(directory, chosen)
     manifest = make_manifest(
         directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules

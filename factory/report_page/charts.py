@@ -54,9 +54,7 @@ def front_of(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def cost_chart(
-    points: Sequence[Point], cost: str, name: str, description: str
-) -> str:
+def cost_chart(points: Sequence[Point], cost: str, name: str, description: str) -> str:
     """Metric with its interval against a cost, the exported forms' front as a stepped line."""
     with drawing():
         figure, axes = _figure()
@@ -132,7 +130,9 @@ def reliability_chart(
         rows = sum(one.rows for one in measured.bins)
         width = 1 / len(measured.bins)
         for one in measured.bins:
-            below.bar(one.lower, one.rows / rows, width * 0.86, align="edge", color=COLOURS["muted"])
+            below.bar(
+                one.lower, one.rows / rows, width * 0.86, align="edge", color=COLOURS["muted"]
+            )
             if one.confidence is None or one.correct is None:
                 continue
             colour = COLOURS[kind]

@@ -86,7 +86,7 @@ def confused_pairs(
 
 
 def most_confused(teacher: Counts, student: Counts, shown: int = CONFUSED_SHOWN) -> list[int]:
-    """The classes most often in a mistake of either model, in the data's order; all of up to twelve.
+    """The classes most often in a mistake of either model, in the data's order; of twelve all.
 
     A mistake counts for the class it belongs to and for the class that was answered.
     """

@@ -136,9 +136,7 @@ def number_disagreements(
     return result
 
 
-def _surest_first(
-    rows: NDArray[np.int64], sure: NDArray[np.float64], shown: int
-) -> list[int]:
+def _surest_first(rows: NDArray[np.int64], sure: NDArray[np.float64], shown: int) -> list[int]:
     order = rows[np.argsort(-sure[rows], kind="stable")]
     return [int(row) for row in order[:shown]]
 

@@ -110,7 +110,7 @@ def lesson(facts: RunFacts) -> list[tuple[str, str]]:
     steps = ", ".join(f"{phase} {count}" for phase, count in told.get("steps", {}).items())
     lines = [
         ("start", str(facts.recipe["student"]["start"])),
-        ("rows", f"{told['rows']:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if "rows" in told else ""),
+        ("rows", str(told.get("rows", ""))),
         ("steps", steps),
         ("attention", str(told.get("attention", ""))),
         ("temperature", str(facts.recipe["distill"]["prediction"]["temperature"])),
@@ -189,7 +189,7 @@ def _balance(facts: Mapping[str, Any]) -> tuple[list[BalanceRow], int]:
     balance = facts["label_balance"]
     total = max(1, facts["rows"]["train"])
     rows = [
-        BalanceRow(label, {split: counts[label] for split, counts in balance.items()}, count / total)
+        BalanceRow(label, {split: rows[label] for split, rows in balance.items()}, count / total)
         for label, count in balance["train"].items()
     ]
     rows.sort(key=lambda row: (-row.share, row.label))

@@ -122,28 +122,19 @@ def key_figures(facts: RunFacts, rows: Sequence[ModelRow]) -> list[KeyFigure]:
 
 def cost_pictures(facts: RunFacts, rows: Sequence[ModelRow]) -> list[str]:
     """Metric against latency and against size; nothing where no form was measured."""
+    costs: dict[str, Mapping[str, float]] = {
+        "p50 latency, ms": {row.model: row.p50_ms for row in rows if row.p50_ms is not None},
+        "size of the weights, MB": {
+            row.model: row.size_bytes / 1e6 for row in rows if row.size_bytes is not None
+        },
+    }
     pictures = []
-    for name, label, of in (
-        ("latency", "p50 latency, ms", lambda row: row.p50_ms),
-        ("size", "size of the weights, MB", lambda row: row.size_bytes and row.size_bytes / 1e6),
-    ):
-        points = [
-            Point(
-                row.letter,
-                row.kind,
-                of(row),
-                row.scores[facts.split].value,
-                row.scores[facts.split].low,
-                row.scores[facts.split].high,
-                row.kind in ("form", "served"),
-            )
-            for row in rows
-            if of(row) is not None and facts.split in row.scores
-        ]
+    for number, (label, cost) in enumerate(costs.items()):
+        points = [_point(row, cost[row.model], facts.split) for row in rows if row.model in cost]
         if any(point.exported for point in points):
             described = "; ".join(f"{p.letter}: {p.value:.4f} at {p.cost:.4g}" for p in points)
             title = f"{facts.metric} on {facts.split} against {label}. {described}"
-            pictures.append(cost_chart(points, label, f"cost-{name}", title))
+            pictures.append(cost_chart(points, label, f"cost-{number}", title))
     return pictures
 
 
@@ -157,6 +148,12 @@ def summary(facts: RunFacts) -> str:
         f"{facts.task.capitalize()} of {kind}{into}. A student of {student['layers']} layers, "
         f"{student['hidden']} wide{taught}"
     )
+
+
+def _point(row: ModelRow, cost: float, split: str) -> Point:
+    score = row.scores[split]
+    exported = row.kind in ("form", "served")
+    return Point(row.letter, row.kind, cost, score.value, score.low, score.high, exported)
 
 
 def _kind(model: str, served: str | None) -> Kind:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 CHARACTERS_SHOWN = 400
+NOTHING = "\N{EN DASH}"
 
 
 def render_page(facts: RunFacts, texts: int) -> str:
@@ -39,27 +40,31 @@ def render_page(facts: RunFacts, texts: int) -> str:
     splits = [split for split in ("dev", "test") if split in facts.scores["teacher"]]
     stages = stage_rows(facts)
     agreement = facts.measurements.get("label_agreement_with_fp32", {}).get(facts.served, {})
-    return _environment().get_template("page.html.jinja").render(
-        version=VERSION,
-        style=_style(),
-        facts=facts,
-        summary=summary(facts),
-        figures=key_figures(facts, rows),
-        remarks=remarks(facts, rows, quality, data),
-        rows=rows,
-        splits=splits,
-        metrics=[name for name in facts.scores["teacher"][facts.split] if name != "rows"],
-        costs=cost_pictures(facts, rows),
-        quality=quality,
-        served_agreement=agreement.get(facts.split) if facts.task != "regression" else None,
-        texts=texts,
-        data=data,
-        layers=layer_map(facts),
-        pictures=loss_pictures(facts),
-        lesson=lesson(facts),
-        stages=stages,
-        total_seconds=sum(stage.seconds for stage in stages),
-        recipe=recipe_lines(facts.recipe),
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            version=VERSION,
+            style=_style(),
+            facts=facts,
+            summary=summary(facts),
+            figures=key_figures(facts, rows),
+            remarks=remarks(facts, rows, quality, data),
+            rows=rows,
+            splits=splits,
+            metrics=[name for name in facts.scores["teacher"][facts.split] if name != "rows"],
+            costs=cost_pictures(facts, rows),
+            quality=quality,
+            served_agreement=agreement.get(facts.split) if facts.task != "regression" else None,
+            texts=texts,
+            data=data,
+            layers=layer_map(facts),
+            pictures=loss_pictures(facts),
+            lesson=lesson(facts),
+            stages=stages,
+            total_seconds=sum(stage.seconds for stage in stages),
+            recipe=recipe_lines(facts.recipe),
+        )
     )
 
 
@@ -72,10 +77,10 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {
-        "percent": lambda share: "–" if share is None else f"{100 * share:.1f} %",
-        "megabytes": lambda size: "–" if size is None else f"{size / 1e6:.1f} MB",
-        "millions": lambda number: "–" if number is None else f"{number / 1e6:.1f} M",
-        "milliseconds": lambda time: "–" if time is None else f"{time:.2f} ms",
+        "percent": lambda share: NOTHING if share is None else f"{100 * share:.1f} %",
+        "megabytes": lambda size: NOTHING if size is None else f"{size / 1e6:.1f} MB",
+        "millions": lambda number: NOTHING if number is None else f"{number / 1e6:.1f} M",
+        "milliseconds": lambda time: NOTHING if time is None else f"{time:.2f} ms",
         "count": lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
         "plain": lambda number: f"{number:.4f}" if abs(number) < 1000 else f"{number:.0f}",
         "duration": duration,
@@ -104,7 +109,7 @@ def breakable(label: str) -> str:
     """A label, escaped, that may be broken behind the marks that join words."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([_./,-])(?=\w)", r"\1<wbr>", escape(label)))  # noqa: S704
+    return Markup(re.sub(r"([_./,-])(?=\w)", r"\1<wbr>", escape(label)))
 
 
 def signed(number: float) -> str:
@@ -116,4 +121,4 @@ def signed(number: float) -> str:
 def _style() -> str:
     from markupsafe import Markup
 
-    return Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))  # noqa: S704
+    return Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))

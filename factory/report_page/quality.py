@@ -17,8 +17,8 @@ from factory.report_page.calibration import Reliability, class_reliability, labe
 from factory.report_page.charts import numbers_chart, reliability_chart
 from factory.report_page.classes import (
     ClassRow,
-    Confusion,
     ConfusedPair,
+    Confusion,
     class_rows,
     confused_pairs,
     confusion_among,

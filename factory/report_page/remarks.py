@@ -22,11 +22,9 @@ def remarks(
 ) -> list[str]:
     """The sentences that apply to this run, the weightiest first."""
     result = [*_leaks(data), *_interval(facts, rows), *_small(facts, quality)]
-    if facts.task == "multilabel" and facts.split == "dev":
-        if facts.recipe["evaluate"]["thresholds"] == "tuned":
-            result.append(
-                "The labels' thresholds were tuned on dev, which flatters every score there."
-            )
+    tuned = facts.task == "multilabel" and facts.recipe["evaluate"]["thresholds"] == "tuned"
+    if tuned and facts.split == "dev":
+        result.append("The labels' thresholds were tuned on dev, which flatters every score there.")
     return result + _worst_class(quality) + _cut(facts, data)
 
 

@@ -11,7 +11,7 @@ from factory import gate
 from factory.data.dataset import Task
 from factory.errors import FactoryError
 from factory.machine import machine_facts
-from factory.recipe import Recipe
+from factory.recipe import Recipe, ReportSettings
 from factory.recipe_file import parse_recipe
 from factory.report import TORCH_MODELS
 from factory.report_page.run_files import StageFiles, find_stages, stage_of
@@ -66,6 +66,12 @@ class RunFacts:
     stages: list[StageFiles]
     versions: Mapping[str, Any]
     bundle: Path | None
+
+    @property
+    def texts(self) -> int:
+        """How many texts the recipe lets the page show."""
+        shown: int = self.recipe.get("report", {}).get("texts", ReportSettings().texts)
+        return shown
 
     @property
     def passed(self) -> bool:
@@ -200,9 +206,7 @@ def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metric(
-    resolved: Mapping[str, Any], recipe: Recipe | None, scores: Mapping[str, Any]
-) -> str:
+def _metric(resolved: Mapping[str, Any], recipe: Recipe | None, scores: Mapping[str, Any]) -> str:
     if recipe is not None:
         return recipe.metric
     split = resolved["gate"]["split"]

@@ -42,7 +42,7 @@ def drawing() -> Iterator[None]:
     """The settings all figures are drawn under; text stays text, and `$` is a dollar sign."""
     import matplotlib
 
-    settings: dict[str, Any] = {
+    settings: Any = {  # matplotlib's own type names every setting there is
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
         "text.parse_math": False,
@@ -66,8 +66,9 @@ def drawing() -> Iterator[None]:
         "ytick.major.size": 0.0,
         "legend.frameon": False,
     }
-    # only the names in `settings` are restored, whatever the user's own matplotlibrc says
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault.copy(), **settings}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever a matplotlibrc of this machine says
+        matplotlib.rcParams.update(settings)
         yield
 
 
@@ -131,5 +132,5 @@ def _style(element: ElementTree.Element) -> str:
 
 def _shorter(path: str) -> str:
     """Coordinates to a hundredth of a point, on one line."""
-    numbers = re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), path)
+    numbers = re.sub(r"-?\d+\.\d+", lambda match: f"{round(float(match[0]), 2):g}", path)
     return " ".join(numbers.split())
