@@ -144,8 +144,9 @@ def summary(facts: RunFacts) -> str:
     kind = "pairs of texts" if facts.text_pair else "single texts"
     into = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
     taught = "" if teacher is None else f", taught by a teacher of {teacher.facts['layers']}"
+    task = "multilabel classification" if facts.task == "multilabel" else facts.task
     return (
-        f"{facts.task.capitalize()} of {kind}{into}. A student of {student['layers']} layers, "
+        f"{task.capitalize()} of {kind}{into}. A student of {student['layers']} layers, "
         f"{student['hidden']} wide{taught}"
     )
 

@@ -77,7 +77,9 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {
-        "percent": lambda share: NOTHING if share is None else f"{100 * share:.1f} %",
+        "percent": lambda share: (
+            NOTHING if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+        ),
         "megabytes": lambda size: NOTHING if size is None else f"{size / 1e6:.1f} MB",
         "millions": lambda number: NOTHING if number is None else f"{number / 1e6:.1f} M",
         "milliseconds": lambda time: NOTHING if time is None else f"{time:.2f} ms",
@@ -109,7 +111,7 @@ def breakable(label: str) -> str:
     """A label, escaped, that may be broken behind the marks that join words."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([_./,-])(?=\w)", r"\1<wbr>", escape(label)))
+    return Markup(re.sub(r"(?<=\w)([_./-])(?=[^\W\d])", r"\1<wbr>", str(escape(label))))
 
 
 def signed(number: float) -> str:

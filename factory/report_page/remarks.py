@@ -33,7 +33,7 @@ def _leaks(data: DataSection | None) -> list[str]:
         return []
     return [
         f"{count} inputs of {pair.partition('/')[2]} stand in {pair.partition('/')[0]} too: "
-        "scores there are too good."
+        "scores there may flatter."
         for pair, count in data.facts["duplicates_across"].items()
         if count > 0
     ]
