@@ -7,6 +7,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,21 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         return resolve(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_loopback)
+
+
+@pytest.fixture(autouse=True)
+def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process draw no page, which costs a second each, unless a test asks for `pages`.
+
+    Runs of other processes, and of fixtures that outlive a test, draw theirs.
+    """
+    if "factory.pipeline" in sys.modules and "pages" not in request.fixturenames:
+        monkeypatch.setattr("factory.pipeline._report", lambda *arguments: None)
+
+
+@pytest.fixture
+def pages() -> None:
+    """Lets a test's runs draw their pages."""
 
 
 def _only_loopback(original: Any) -> Any:

@@ -27,7 +27,6 @@ KIND_TITLES = {
 class LossPicture:
     """One panel of loss curves with its heading."""
 
-    phase: str
     title: str
     picture: str
 
@@ -71,10 +70,10 @@ class StageRow:
     fingerprint: str
 
 
-def loss_pictures(facts: RunFacts) -> list[LossPicture]:
-    """Every loss of every phase."""
+def loss_pictures(facts: RunFacts) -> dict[str, list[LossPicture]]:
+    """Every loss by phase, in the order in which they were trained."""
     panels = loss_panels(facts.stages)
-    pictures = []
+    pictures: dict[str, list[LossPicture]] = {}
     for number, panel in enumerate(panels):
         if _repeats_total(panel, panels):
             continue
@@ -85,7 +84,7 @@ def loss_pictures(facts: RunFacts) -> list[LossPicture]:
             for curve in panel.curves
         )
         picture = loss_chart(panel, f"loss-{number}", description)
-        pictures.append(LossPicture(panel.title, title, picture))
+        pictures.setdefault(panel.title, []).append(LossPicture(title, picture))
     return pictures
 
 
@@ -165,8 +164,8 @@ def recipe_lines(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
 
 def _repeats_total(panel: Panel, panels: list[Panel]) -> bool:
     """Whether a phase's only term is drawn already as its total."""
-    kinds = [other.kind for other in panels if other.phase == panel.phase]
-    return len(kinds) == 2 and "total" in kinds and panel.kind != "total"
+    totals = (one for one in panels if one.phase == panel.phase and one.kind == "total")
+    return panel.kind != "total" and any(panel.curves == total.curves for total in totals)
 
 
 def _tokenizer(facts: RunFacts) -> Any:

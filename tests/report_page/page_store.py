@@ -1,0 +1,132 @@
+"""A store as a finished run leaves it, written in milliseconds from chosen model outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from minimal_recipe import recipe_tree
+from msgspec import UNSET
+from numpy.typing import NDArray
+from tiny_models import tiny_tokenizer
+
+from factory.data.dataset import Dataset, Split, write_dataset
+from factory.data.facts import facts_of
+from factory.evaluate import evaluate_logits
+from factory.gate import check_rules, measured_student
+from factory.recipe_file import parse_recipe
+from factory.report_page.run_facts import torch_scores
+from factory.store import Step, Store
+from serving.bundle import Manifest, ModelFile, write_manifest
+
+LOSSES = "phase,step,term,value,of_start\n" + "".join(
+    f"{phase},{step},{term},{2 - step / 10},{1 - step / 20}\n"
+    for phase, terms in (("intermediate", ("total", "hidden.1")), ("prediction", ("total",)))
+    for step in (0, 5, 10)
+    for term in terms
+)
+
+
+def dataset_of(
+    labels: tuple[str, ...], texts: list[str], targets: list[Any], task: Any = "classification"
+) -> Dataset:
+    """The same rows as train and dev."""
+    train, dev = (Split(name, list(texts), None, list(targets)) for name in ("train", "dev"))
+    return Dataset(task, labels, train, dev, None)
+
+
+def write_store(
+    directory: Path,
+    dataset: Dataset,
+    logits: Mapping[str, NDArray[np.float32]],
+    changes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write every stage a page reads; the bundle's directory.
+
+    Args:
+        logits: of teacher and student on dev.
+        changes: dotted keys of the recipe.
+    """
+    tree = recipe_tree({"data.task": dataset.task, **(changes or {})})
+    recipe = parse_recipe(tree)
+    store = Store(directory)
+    steps: dict[str, Step] = {}
+
+    def make(stage: str, role: str, facts: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+        def write(here: Path) -> Mapping[str, Any]:
+            for name, content in files.items():
+                (here / name).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, np.ndarray):
+                    np.save(here / name, content)
+                else:
+                    (here / name).write_bytes(content)
+            if stage == "data":
+                write_dataset(dataset, here)
+            return facts
+
+        inputs = {made: step.fingerprint for made, step in steps.items()}
+        steps[role] = Step(stage, 1, {}, inputs)
+        store.build(steps[role], recipe.name, write)
+
+    make("data", "data", facts_of(dataset, {"train/dev": 0}, []), {})
+    model = {"model/model.safetensors": _weights()}
+    make("teacher", "teacher", {"layers": 6, "parameters": 6}, model)
+    student = {"layer_map": [3, 6], "rows": 4, "steps": {"prediction": 10}}
+    tokenizer = tiny_tokenizer().backend_tokenizer.to_str().encode()
+    files = {**model, "losses.csv": LOSSES.encode(), "model/tokenizer.json": tokenizer}
+    make("distill", "student", student, files)
+    scored = {
+        name: evaluate_logits(outputs, dataset.dev, dataset.labels)
+        for name, outputs in logits.items()
+    }
+    evaluation = {name: {"dev": one.facts()} for name, one in scored.items()}
+    stored = {f"{name}.dev.npy": one.predicted for name, one in scored.items()}
+    stored |= {f"{name}.dev.logits.npy": one.logits for name, one in scored.items()}
+    make("evaluate", "evaluation", evaluation, stored)
+    make("bundle", "bundle", {}, {})
+    rules = check_rules(recipe.gate, recipe.metric, measured_student(recipe, evaluation))
+    bundle = store.directory(steps["bundle"])
+    scores = torch_scores(evaluation)
+    latency = {"p50_ms": 2.0, "p95_ms": 3.0, "calls": 9}
+    manifest = Manifest(
+        name=recipe.name,
+        version="0a1b",
+        task=dataset.task,
+        labels=list(dataset.labels),
+        thresholds=[0.5] * len(dataset.labels) if dataset.task == "multilabel" else UNSET,
+        text_pair=False,
+        max_length=24,
+        model=ModelFile(
+            file="onnx/model.onnx",
+            variant="fp32",
+            inputs=["input_ids"],
+            output="logits",
+            opset=17,
+            neighbour_independent=True,
+        ),
+        files={},
+        scores={**scores, "fp32": scores["student"]},
+        measurements={
+            "size_bytes": {"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
+            "latency": {"teacher": {**latency, "p50_ms": 8.0}, "student": latency, "fp32": latency},
+            "latency_conditions": "batch 1, one thread",
+            "machine": {"processor": "a processor", "cores": 2},
+            "label_agreement_with_fp32": {"fp32": {"dev": 1.0}},
+            "choice": "fp32: the only one",
+        },
+        gate=[rule.facts() for rule in rules],
+        recipe=recipe.model_dump(mode="json"),
+        versions={"python": "3"},
+        data={"rows": {split.name: len(split) for split in dataset.splits()}},
+    )
+    write_manifest(bundle, manifest)
+    return bundle
+
+
+def _weights() -> bytes:
+    """A safetensors file of six numbers."""
+    head = json.dumps({"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
+    return len(head).to_bytes(8, "little") + head + bytes(24)
