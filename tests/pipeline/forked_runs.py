@@ -93,7 +93,7 @@ def fork_server(scratch: Path) -> Iterator[ForkServer]:
 
 def _serve() -> None:
     # everything the stages import, so that a fork starts with it
-    import matplotlib.backends.backend_svg
+    import matplotlib.backends.backend_svg  # noqa: F401
     import transformers.trainer  # noqa: F401
 
     import factory.corpus.shards
