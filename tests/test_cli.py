@@ -24,7 +24,7 @@ from serving.bundle import MANIFEST_NAME
 COMMANDS = (
     "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "predict",
     "inspect", "verify", "package", "serve", "compare", "publish",
-    "doctor",
+    "report", "doctor",
 )  # fmt: skip
 
 
