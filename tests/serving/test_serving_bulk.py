@@ -251,7 +251,7 @@ def test_at_most_the_window_waits_and_others_are_served(
             )
         )
         client.start()
-        time.sleep(0.2)
+        time.sleep(0.6)  # longer than a request is held that finds the queue full
         counted.go_on.set()
         client.join()
         assert statuses == [200]
@@ -299,6 +299,23 @@ def test_a_client_that_leaves_stops_the_work(
             # no more is run than one read from the socket brought: 256 KB at most
             assert counted.settle() - before < 1500
         assert httpx.post(f"{url}/predict", json={"text": "good"}).status_code == 200
+
+
+def test_a_client_that_leaves_after_all_was_read(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(predictor, monkeypatch)
+    with serving(predictor) as url:
+        counted.go_on.clear()
+        stream = Stream(url)
+        stream.send(*({"text": "good"} for _ in range(60)))
+        stream.end()
+        time.sleep(0.2)
+        stream.close()
+        time.sleep(0.2)
+        counted.go_on.set()
+        # what ran when the client left, at most all there was room for
+        assert counted.settle() <= 32
 
 
 def test_wrong_lines_do_not_stop_the_stream(predictor: Predictor) -> None:
