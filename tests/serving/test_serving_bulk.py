@@ -305,7 +305,7 @@ def test_a_client_that_leaves_after_all_was_read(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted(predictor, monkeypatch)
-    with serving(predictor) as url:
+    with serving(predictor, threads=1) as url:
         counted.go_on.clear()
         stream = Stream(url)
         stream.send(*({"text": "good"} for _ in range(60)))
