@@ -164,7 +164,7 @@ def lengths_chart(lengths: Sequence[Lengths], limit: int, name: str, description
             axes.axvline(limit, color=COLOURS["gap"], lw=1.4, ls="--", label="cut here")
         axes.set_xlim(0, lengths[0].edges[-1])
         axes.set_ylim(0, None)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.set_xlabel("tokens, special ones included")
         axes.legend(fontsize=9, labelcolor=COLOURS["ink"])
         return inline_svg(figure, name, description)

@@ -1,0 +1,76 @@
+// node check.mjs PAGE.html
+// Opens the page at the widths of a phone and a desk, light and dark, and prints as JSON what it said,
+// what it asked for, how far it runs over, how long it took, and what axe finds.
+// CHROMIUM names the browser's program, if it is not `chromium`.
+
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+import { chromium } from "playwright-core";
+
+const VIEWS = [
+  { width: 380, colorScheme: "light" },
+  { width: 380, colorScheme: "dark" },
+  { width: 1280, colorScheme: "light" },
+  { width: 1280, colorScheme: "dark" },
+];
+
+async function main() {
+  const [page] = process.argv.slice(2);
+  if (page === undefined) throw new Error("usage: node check.mjs PAGE.html");
+  const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf-8");
+  const browser = await chromium.launch({
+    executablePath: browserProgram(),
+    args: ["--disable-background-networking", "--disable-component-update"],
+    chromiumSandbox: false,
+  });
+  try {
+    const address = pathToFileURL(resolve(page)).href;
+    const found = [];
+    for (const view of VIEWS) found.push(await look(browser, address, view, axe));
+    console.log(JSON.stringify(found));
+  } finally {
+    await browser.close();
+  }
+}
+
+/** What a visitor meets, and then what axe says of the page with everything unfolded. */
+async function look(browser, address, view, axe) {
+  const context = await browser.newContext({
+    viewport: { width: view.width, height: 900 },
+    colorScheme: view.colorScheme,
+    bypassCSP: true, // for axe, which the page's own policy would keep out
+  });
+  const page = await context.newPage();
+  const said = [];
+  const requests = [];
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) said.push(message.text());
+  });
+  page.on("pageerror", (error) => said.push(error.message));
+  page.on("request", (request) => requests.push(request.url()));
+  await page.goto(address);
+  const interactive = await page.evaluate(
+    () => performance.getEntriesByType("navigation")[0].domInteractive,
+  );
+  await page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  await page.evaluate(axe);
+  const violations = await page.evaluate(async () =>
+    (await globalThis.axe.run()).violations.map(
+      (rule) => `${rule.id}: ${rule.nodes.slice(0, 3).map((node) => node.html).join(" ")}`,
+    ),
+  );
+  await context.close();
+  const outside = requests.filter((url) => url !== address && !url.startsWith("data:"));
+  return { ...view, said, outside, overflow, interactive, violations };
+}
+
+function browserProgram() {
+  return process.env.CHROMIUM ?? execFileSync("which", ["chromium"], { encoding: "utf-8" }).trim();
+}
+
+await main();
