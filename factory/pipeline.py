@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from factory import gate, processes, stages
 from factory.building import announcing_build, held, require_same_work
-from factory.errors import GateFailedError, first_line
+from factory.errors import EXIT_GATE, FactoryError, GateFailedError, first_line
 from factory.graph import Graph, make_graph
 from factory.progress import say
 from factory.recipe import Recipe
@@ -74,11 +74,7 @@ def _run_stages(
         graph.evaluate, lambda here: stages.evaluate(here, models, recipe, dataset(), device)
     )
     stages.check_student(evaluation, dataset())
-    try:
-        _gate_1(recipe, evaluation.facts)
-    except GateFailedError:
-        _report(recipe, graph, store)
-        raise
+    _gate_1(recipe, evaluation.facts, lambda: _report(recipe, graph, store))
 
     steps = graph.shipping
     trimmed = build_trimmed(
@@ -104,12 +100,18 @@ def _run_stages(
             graph.shipping.bundle,
             lambda here: stages.bundle(here, graph, recipe, dataset(), artifacts, variants),
         )
-    except GateFailedError:  # in the first process only, which decides alone
-        keep_refusal(store, graph.shipping.bundle)
-        store.discard(graph.shipping.bundle)
-        _report(recipe, graph, store)
+    except FactoryError as error:
+        if error.exit_code == EXIT_GATE:  # which the others are told by the first, who decides
+            processes.from_first(lambda: _clear_refused(recipe, graph, store))
         raise
     return bundle.directory
+
+
+def _clear_refused(recipe: Recipe, graph: Graph, store: Store) -> None:
+    """Keep what gate 2 measured, discard what it judged, and write the page."""
+    keep_refusal(store, graph.shipping.bundle)
+    store.discard(graph.shipping.bundle)
+    _report(recipe, graph, store)
 
 
 def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
@@ -125,8 +127,12 @@ def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
         say(f"report: not written ({reason}); `factory report` tries again")
 
 
-def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> None:
-    """The cheap gate: the student in torch, before anything is exported."""
+def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any], report: Callable[[], None]) -> None:
+    """The cheap gate: the student in torch, before anything is exported.
+
+    Args:
+        report: writes the page of a run that ends here.
+    """
     results = gate.check_rules(
         recipe.gate, recipe.metric, gate.measured_student(recipe, evaluation)
     )
@@ -137,4 +143,8 @@ def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> None:
         say(
             "gate 1  the thresholds were tuned on dev too, which flatters every model's score there"
         )
-    gate.require("gate 1 (student in torch)", results)
+    try:
+        gate.require("gate 1 (student in torch)", results)
+    except GateFailedError:  # in all processes; the others wait, as one that ends ends them all
+        processes.from_first(report)
+        raise

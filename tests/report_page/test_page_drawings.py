@@ -67,7 +67,7 @@ def test_the_same_picture_twice_is_the_same_text() -> None:
 
 def test_words_are_drawn_as_text() -> None:
     """Dollar signs are no formulas, and markup is no markup."""
-    words = "$x_1$ <b>&_^ $"
+    words = "$x_1$ <b>&_^"
     text = cost_chart([point("A", 1, 0.5)], words, "any", words)
     root = ElementTree.fromstring(text)
     assert root.find("{*}title").text == words  # type: ignore[union-attr]
