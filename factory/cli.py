@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory import cli_bundle, processes
+from factory import cli_bundle, cli_start, processes
 from factory.cli_compare import compare
 from factory.cli_options import (
     device_option,
@@ -27,7 +27,6 @@ from factory.errors import EXIT_ERROR, FactoryError
 from factory.version import VERSION
 
 if TYPE_CHECKING:
-    from factory.data.dataset import Task
     from factory.recipe import Recipe
     from factory.store import Store
     from factory.tracking import Tracker
@@ -61,52 +60,15 @@ class FactoryGroup(click.Group):
 
 @click.group(cls=FactoryGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="factory")
-def main() -> None:
+@click.option("--quiet", "-q", is_flag=True, help="No talk on stderr: errors and data only.")
+def main(quiet: bool) -> None:
     """Distil a fine-tuned BERT into a small one, gate it, export it, serve it.
 
     Exit codes: 0 done, 1 error, 2 usage or recipe, 3 gate failed.
     """
+    from factory import progress
 
-
-@main.command()
-@click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.toml"))
-@click.option("--train", default="data/train.csv", show_default=True, help="Training file.")
-@click.option("--dev", default=None, help="Dev file; without it a tenth of train is held out.")
-@click.option("--text", default="text", show_default=True, help="Text column.")
-@click.option("--text-pair", default=None, help="Second text column, for pairs.")
-@click.option("--label", default="label", show_default=True, help="Label column.")
-@click.option(
-    "--task",
-    type=click.Choice(["classification", "regression", "multilabel"]),
-    default="classification",
-    show_default=True,
-    help="One label per text, a number, or any number of labels.",
-)
-@click.option("--teacher", default="google-bert/bert-base-uncased", show_default=True)
-def init(
-    path: Path,
-    train: str,
-    dev: str | None,
-    text: str,
-    text_pair: str | None,
-    label: str,
-    task: Task,
-    teacher: str,
-) -> None:
-    """Write a commented recipe to PATH."""
-    from factory.recipe_template import write_template
-
-    columns = [text] if text_pair is None else [text, text_pair]
-    write_template(
-        path,
-        train=train,
-        dev=dev,
-        text_columns=columns,
-        label=label,
-        task=task,
-        teacher=teacher,
-    )
-    click.echo(path)
+    progress.set_quiet(quiet)
 
 
 @main.command()
@@ -190,6 +152,7 @@ def run(
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
     from factory.ci.reporting import reporting
     from factory.pipeline import run as run_pipeline
+    from factory.progress import say
     from factory.report import result_table
     from factory.store import Store
     from factory.tracking import trackers
@@ -201,7 +164,7 @@ def run(
             bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
         report.bundle = bundle
     if processes.from_environment().first:
-        click.echo(result_table(read_manifest(bundle)), err=True)
+        say(result_table(read_manifest(bundle)))
         click.echo(bundle)
 
 
@@ -267,23 +230,7 @@ def augment(
         click.echo(line)
 
 
-@main.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """Print versions, devices and usable execution providers, and what is missing."""
-    from factory.doctor import examine
-
-    examination = examine()
-    if as_json:
-        click.echo(json.dumps(examination.facts(), indent=2))
-    else:
-        for line in examination.lines():
-            click.echo(line)
-    if examination.errors:
-        raise SystemExit(EXIT_ERROR)
-
-
-for command in (*cli_bundle.COMMANDS, compare, publish, report):
+for command in (*cli_start.COMMANDS, *cli_bundle.COMMANDS, compare, publish, report):
     main.add_command(command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from factory.machine_report import extras_found, machine_report, report_lines, usable_cores
 from factory.versions import installed_version, library_versions
 from serving.settings import PROVIDERS
 
@@ -42,14 +42,20 @@ class Examination:
     providers: list[str]
     missing: list[str]
     errors: list[str]
+    machine: Mapping[str, Any]
+    extras: Mapping[str, bool]
+    advice: list[str]
 
     def facts(self) -> dict[str, Any]:
         """The examination as JSON data."""
         return {
             "versions": dict(self.versions),
+            "machine": dict(self.machine),
             "devices": self.devices,
             "providers": self.providers,
+            "extras": dict(self.extras),
             "missing": self.missing,
+            "advice": self.advice,
             "errors": self.errors,
         }
 
@@ -57,22 +63,34 @@ class Examination:
         """The examination as text."""
         width = max(len(name) for name in self.versions)
         lines = [f"{name:{width}}  {version}" for name, version in self.versions.items()]
+        lines += report_lines(self.machine)
         lines += [f"device    {device}" for device in self.devices]
         lines += [f"provider  {provider} (a session ran on it)" for provider in self.providers]
+        there = [name for name, found in self.extras.items() if found]
+        lines.append(f"extras    {', '.join(there) or 'none'}")
         lines += [f"missing   {entry}" for entry in self.missing]
+        lines += [f"advice    {entry}" for entry in self.advice]
         lines += [f"ERROR     {entry}" for entry in self.errors]
         return lines
 
 
-def examine() -> Examination:
-    """Look at the installation without changing it."""
+def examine(store: Path = Path("runs")) -> Examination:
+    """Look at the installation and the machine without changing them.
+
+    Args:
+        store: where runs would be written; its disk is looked at.
+    """
     errors = both_runtimes()
+    machine, advice = machine_report(store)
     return Examination(
         versions=library_versions(),
         devices=_devices(),
         providers=[] if errors else usable_providers(),
         missing=_missing(),
         errors=errors,
+        machine=machine,
+        extras=extras_found(EXTRAS),
+        advice=advice,
     )
 
 
@@ -140,8 +158,7 @@ def _smallest_model() -> bytes:
 
 
 def _devices() -> list[str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = [f"cpu, {cores} cores usable{_memory()}"]
+    devices = [f"cpu, {usable_cores()} cores usable"]
     if importlib.util.find_spec("torch") is None:
         return devices
     import torch
@@ -152,16 +169,6 @@ def _devices() -> list[str]:
             f"cuda:{index}, {torch.cuda.get_device_name(index)}, {memory / 2**30:.0f} GiB"
         )
     return devices
-
-
-def _memory() -> str:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return ""
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemTotal:"):
-            return f", {int(line.split()[1]) / 2**20:.0f} GiB memory"
-    return ""
 
 
 def _missing() -> list[str]:

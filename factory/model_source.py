@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,20 @@ def find_model(
             raise RecipeError(key, [problem])
         return ModelSource(str(directory), None, f"sha256:{sha256_of_directory(directory)}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise RecipeError(key, [f"no such folder: {directory}"])
+        raise RecipeError(key, [f"no such folder: {directory}{_similar(directory)}"])
+    if similar := _similar(directory):
+        # a hub id has one slash too, but nobody keeps a folder of nearly that name by chance
+        problem = f"no such folder: {directory}{similar}; a hub id of this name is not looked for"
+        raise RecipeError(key, [problem])
     return ModelSource(name, revision, f"hub:{name}@{revision or 'main'}")
+
+
+def _similar(directory: Path) -> str:
+    """The model folders of nearly this name in the same place, as a hint; or nothing."""
+    parent = directory.parent
+    models = [entry.parent.name for entry in parent.glob("*/config.json")]
+    close = difflib.get_close_matches(directory.name, models, n=3)
+    return f"; similar there: {', '.join(close)}" if close else ""
 
 
 def _student_of(directory: Path, key: str) -> Path:

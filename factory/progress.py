@@ -31,9 +31,18 @@ class Bar:
         self.handle.set_postfix_str(text, refresh=False)
 
 
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Whether `say` and the bars of this process stay silent from now on."""
+    global _quiet
+    _quiet = quiet
+
+
 def say(message: str) -> None:
     """One line on stderr, kept apart from any running bar."""
-    if processes.from_environment().first:
+    if processes.from_environment().first and not _quiet:
         tqdm.write(message, file=sys.stderr)
 
 
@@ -48,7 +57,7 @@ def bar(
         unit=unit,
         initial=initial,
         file=sys.stderr,
-        disable=None if processes.from_environment().first and not quiet else True,
+        disable=None if processes.from_environment().first and not quiet and not _quiet else True,
         dynamic_ncols=True,
         smoothing=0.1,
         leave=True,

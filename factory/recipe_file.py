@@ -32,7 +32,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(str(path), [f"not valid TOML: {error}"]) from error
+        raise RecipeError(str(path), [f"not valid TOML: {error}; correct that line"]) from error
     for override in overrides:
         _apply_override(tree, override)
     return parse_recipe(tree, source=str(path))

@@ -186,7 +186,8 @@ def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> li
     raise TeacherError(
         f"the teacher's outputs {short_list(names)} cannot be matched by name to the data's "
         f"labels {short_list(dataset.labels)}; name the teacher's outputs in order with "
-        "teacher.labels, or the data's classes with data.labels"
+        "teacher.labels, or the data's classes with data.labels; if the model is not yet "
+        "fine-tuned on these labels, set teacher.fine_tune = true"
     )
 
 
@@ -261,9 +262,15 @@ def _name_labels(config: Any, dataset: Dataset) -> None:
 
 
 def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:
+    taken_for = (
+        "No such folder is beside the recipe, so it was taken for a hub id, and the hub does not "
+        "have it or cannot be reached. "
+        if source.identity.startswith("hub:")
+        else ""
+    )
     return (
         f"teacher.model {settings.model} cannot be loaded from {source.location}: "
-        f"{first_line(error)}. "
+        f"{first_line(error).removesuffix('.')}. {taken_for}"
         "Give a hub id (needs the network once), a folder with config.json, weights and "
         "tokenizer.json, or package:NAME"
     )

