@@ -37,6 +37,8 @@ from serving.open_inference import (
     read_infer,
     write_infer,
 )
+from serving.openapi import describe_routes
+from serving.page import Pages
 from serving.predictor import Prediction, Predictor
 from serving.protocol import read_request, write_response
 from serving.scheduling import NotReadyError, QueueFullError
@@ -164,6 +166,12 @@ class Endpoints:
         about = {"name": "serving", "version": version, "extensions": EXTENSIONS}
         return json_response(msgspec.json.encode(about))
 
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        predictor = self._engines.current.predictor
+        document = describe_routes(request.app.routes, predictor, self._settings)
+        return json_response(msgspec.json.encode(document))
+
     async def health(self, _: Request) -> Response:
         """GET /health: the process answers."""
         return json_response(b'{"live":true}')
@@ -201,7 +209,7 @@ def create_app(bundle: Predictor | Path | str, settings: Settings) -> Starlette:
             engines.close()
 
     app = Starlette(
-        routes=_routes(Endpoints(engines, settings)),
+        routes=[*_routes(Endpoints(engines, settings)), *Pages(engines, settings).routes()],
         middleware=[Middleware(Edge, settings, tokens, engines)],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -218,6 +226,7 @@ def _routes(endpoints: Endpoints) -> list[Route]:
         Route("/health", endpoints.health, methods=["GET"]),
         Route("/ready", endpoints.ready, methods=["GET"]),
         Route("/metrics", endpoints.metrics, methods=["GET"]),
+        Route("/openapi.json", endpoints.openapi, methods=["GET"]),
         Route("/", endpoints.root, methods=["POST"]),
         Route("/v2", endpoints.server_metadata, methods=["GET"]),
         Route("/v2/health/live", endpoints.health, methods=["GET"]),

@@ -26,6 +26,10 @@ logger = logging.getLogger("serving")
 
 # Nobody needs a token, nor a free connection, to learn whether the server lives.
 PROBES = frozenset({"/health", "/ready", "/v2/health/live", "/v2/health/ready"})
+# The pages and their parts; they hold nothing of the model.
+FILES = {"/": "index.html", "/docs": "docs.html"} | {
+    f"/static/{name}": name for name in ("page.css", "page.js", "docs.js", "icon.svg")
+}
 # What a client is told that left before its answer: nothing; so the log and the metrics call it.
 GONE = 499
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -129,6 +133,7 @@ class Edge:
         self._log = RequestLog(settings)
         self._engines = engines
         self._open = PROBES | {"/metrics"} if settings.metrics_open else PROBES
+        self._open |= FILES.keys() - {"/"}  # the pages ask for a token before they ask for more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and tell of it when it is answered."""
@@ -180,7 +185,7 @@ class Edge:
         exchange.trace = read_trace_parent(parents) if parents else None
         if exchange.refused == 431:
             return _error(Request(scope), 431, "the head of the request is too large")
-        if scope["path"] in self._open:
+        if scope["path"] in self._open or (scope["path"] == "/" and scope["method"] != "POST"):
             return None
         if exchange.refused:
             return _error(Request(scope), exchange.refused, "too many connections")

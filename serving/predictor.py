@@ -65,6 +65,7 @@ class Predictor:
         self.thresholds = None if manifest.thresholds is UNSET else tuple(manifest.thresholds)
         self.text_pair = manifest.text_pair
         self.pieces = tokenizer.pieces
+        self.pieces_of = tokenizer.cut
         self._tokenizer = tokenizer
         self._session = session
         self.batch_tokens = batch_tokens

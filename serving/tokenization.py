@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from tokenizers import Tokenizer  # type: ignore[import-untyped, unused-ignore] # untyped in 0.22
 
 from serving.errors import BundleError, InputError
@@ -24,6 +25,15 @@ class Encoded:
     def __len__(self) -> int:
         """Tokens, special ones included."""
         return len(self.input_ids)
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One piece, and the characters it stands for: `start` to `end` of text 0 or, of a pair, 1."""
+
+    piece: str
+    text: int
+    start: int
+    end: int
 
 
 class TextTokenizer:
@@ -80,6 +90,22 @@ class TextTokenizer:
             Encoded(encoding.ids, encoding.type_ids, bool(encoding.overflowing))
             for encoding in encodings
         ]
+
+    def cut(self, given: str | tuple[str, str]) -> tuple[list[Piece], bool]:
+        """The pieces of one input without the special ones, and whether some were cut off.
+
+        Raises:
+            InputError: a text that has no UTF-8 form.
+        """
+        try:
+            encoding = self._tokenizer.encode_batch([given])[0]
+        except TypeError as error:
+            raise InputError(
+                "a text has characters without UTF-8 form (lone surrogates)"
+            ) from error
+        rows = zip(encoding.tokens, encoding.sequence_ids, encoding.offsets, strict=True)
+        pieces = [Piece(token, text, *span) for token, text, span in rows if text is not None]
+        return pieces, bool(encoding.overflowing)
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:
