@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 QUESTION ?= my parcel was due on tuesday and tracking says nothing, where is it??
 
-.PHONY: help install quickstart test lint types clean
+.PHONY: help install quickstart test lint types docs clean
 
 help:
 	@echo "make quickstart   install, build the bundle of recipes/quickstart.toml, serve one answer"
 	@echo "make test         install, run the tests"
 	@echo "make lint types   check style and types"
+	@echo "make docs         build the documentation into site/, links checked"
 	@echo "make clean        remove $(VENV) and runs/"
 
 install: $(INSTALLED)
@@ -37,5 +38,9 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

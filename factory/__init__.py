@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from factory.version import VERSION
 
 if TYPE_CHECKING:
+    from factory.api import Bundle, Plan, compare, plan, run, score, verify
+    from factory.doctor import examine
     from factory.errors import FactoryError, GateFailedError
-    from factory.pipeline import run
+    from factory.first_contact.start import start_recipe
     from factory.recipe import Recipe
     from factory.recipe_file import load_recipe
     from factory.store import Store
 
 __version__ = VERSION
-__all__ = ["FactoryError", "GateFailedError", "Recipe", "Store", "load_recipe", "run"]
-
-# Wheels of onnxruntime from 1.29 on report to their maker, and keep an identifier on disk, unless
-# this is set before their first import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+__all__ = [
+    "Bundle",
+    "FactoryError",
+    "GateFailedError",
+    "Plan",
+    "Recipe",
+    "Store",
+    "compare",
+    "examine",
+    "load_recipe",
+    "plan",
+    "run",
+    "score",
+    "start_recipe",
+    "verify",
+]
 
 _HOMES = {
+    "Bundle": "factory.api",
     "FactoryError": "factory.errors",
     "GateFailedError": "factory.errors",
+    "Plan": "factory.api",
     "Recipe": "factory.recipe",
     "Store": "factory.store",
+    "compare": "factory.api",
+    "examine": "factory.doctor",
     "load_recipe": "factory.recipe_file",
-    "run": "factory.pipeline",
+    "plan": "factory.api",
+    "run": "factory.api",
+    "score": "factory.api",
+    "start_recipe": "factory.first_contact.start",
+    "verify": "factory.api",
 }
 
 
@@ -38,3 +58,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion in notebooks."""
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,196 @@
+"""The Python API: the commands as functions, with results a notebook shows as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory import pipeline
+from factory.graph import PlannedStep, make_graph
+from factory.graph import plan as plan_steps
+from factory.html_table import html_table
+from factory.recipe import Recipe
+from factory.recipe_file import load_recipe
+from factory.report import gate_lines, result_table
+from factory.store import Store
+from serving.bundle import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from factory.comparison.compare import Comparison
+    from factory.evaluate import Evaluation
+    from serving.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Bundle:
+    """A finished bundle: its directory and what its manifest says.
+
+    A path to every function that takes one; a notebook shows its table of scores.
+    """
+
+    directory: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Bundle:
+        """Read the manifest of a bundle; its files are not touched.
+
+        Raises:
+            BundleError: no manifest, or a wrong one.
+        """
+        return cls(Path(directory), read_manifest(Path(directory)))
+
+    @property
+    def gate(self) -> list[str]:
+        """One line per gate rule, as it was decided."""
+        return gate_lines(self.manifest)
+
+    def predictor(self, threads: int = 1) -> Predictor:
+        """The bundle opened to answer texts; its files are verified.
+
+        Raises:
+            BundleError: a file is missing or changed.
+        """
+        from serving.predictor import Predictor
+
+        return Predictor.open(self.directory, threads=threads)
+
+    def __fspath__(self) -> str:
+        return str(self.directory)
+
+    def __repr__(self) -> str:
+        name, version = self.manifest.name, self.manifest.version
+        return f"Bundle({name} {version}, {self.directory})\n{result_table(self.manifest)}"
+
+    def _repr_html_(self) -> str:
+        lines = result_table(self.manifest).splitlines()
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        caption = f"{self.manifest.name} {self.manifest.version}, {self.directory}"
+        return html_table(rows[0], rows[2:], caption)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan:
+    """What `run` would do with each stage of a recipe, and why."""
+
+    steps: tuple[PlannedStep, ...]
+
+    def rows(self) -> list[list[str]]:
+        """Directory, status and reason of each stage."""
+        return [[one.step.directory_name, one.status, one.reason] for one in self.steps]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:24} {status:7} {reason}" for name, status, reason in self.rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(["stage", "status", "reason"], self.rows(), "plan")
+
+
+def run(
+    recipe: Path | str | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    base: Path | str | None = None,
+    store: Path | str = "runs",
+    device: str = "auto",
+) -> Bundle:
+    """Make the bundle of a recipe, reusing every stage that is already there.
+
+    Args:
+        recipe: a file, or a recipe already loaded.
+        overrides: `KEY.PATH=VALUE`, for a file.
+        base: where the recipe's relative paths start; unset: its folder, or the current one.
+        device: auto, cpu or cuda.
+
+    Raises:
+        FactoryError: a stage failed; GateFailedError when a gate said no.
+    """
+    from factory.environment import prepare_libraries
+
+    parsed, start = _loaded(recipe, overrides, base)
+    prepare_libraries()
+    return Bundle.open(pipeline.run(parsed, start, Store(Path(store)), device))
+
+
+def plan(
+    recipe: Path | str | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    base: Path | str | None = None,
+    store: Path | str = "runs",
+) -> Plan:
+    """What `run` would do; arguments as there, and nothing is run.
+
+    Raises:
+        FactoryError: the recipe is wrong, or a file or model is not there.
+    """
+    parsed, start = _loaded(recipe, overrides, base)
+    return Plan(tuple(plan_steps(make_graph(parsed, start), Store(Path(store)), parsed.name)))
+
+
+def score(
+    model: Path | str | Bundle,
+    data: Path | str,
+    *,
+    text: str | Sequence[str] = "text",
+    label: str = "label",
+    label_separator: str = ",",
+    max_length: int | None = None,
+) -> Evaluation:
+    """Score a bundle, or a folder in Hugging Face format, on a labelled file.
+
+    Args:
+        text: the text column, or the two of pairs.
+        max_length: tokens; a bundle knows its own.
+
+    Raises:
+        FactoryError: no model, or data it cannot be scored on.
+    """
+    from factory.environment import prepare_libraries
+    from factory.scoring import score_file
+
+    prepare_libraries()
+    columns = [text] if isinstance(text, str) else list(text)
+    return score_file(Path(model), Path(data), columns, label, max_length, label_separator)
+
+
+def verify(bundle: Path | str | Bundle) -> Bundle:
+    """Check every file of a bundle against its manifest, and that the model answers.
+
+    Raises:
+        BundleError: a file is missing or changed, or the model cannot be run.
+    """
+    opened = Bundle.open(Path(bundle))
+    opened.predictor()
+    return opened
+
+
+def compare(
+    old: Path | str | Bundle, new: Path | str | Bundle, *, split: str | None = None
+) -> Comparison:
+    """Let two bundles answer the rows that both runs were judged on.
+
+    Args:
+        split: dev or test; unset: that of the newer one's gate.
+
+    Raises:
+        ComparisonError: different tasks, or no rows that both can be judged on.
+    """
+    from factory.comparison.compare import compare as compare_bundles
+    from factory.environment import prepare_libraries
+
+    prepare_libraries()
+    return compare_bundles(Path(old), Path(new), None, split)
+
+
+def _loaded(
+    recipe: Path | str | Recipe, overrides: Sequence[str], base: Path | str | None
+) -> tuple[Recipe, Path]:
+    if isinstance(recipe, Recipe):
+        if overrides:
+            raise ValueError("overrides belong to a recipe file; give its path")
+        return recipe, Path(base or ".")
+    path = Path(recipe)
+    return load_recipe(path, overrides), path.parent if base is None else Path(base)
