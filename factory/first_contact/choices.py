@@ -107,9 +107,9 @@ def choose(
         rows -= dev_rows
         reasons.append(f"dev: {fraction:.0%} of the rows, {dev_rows:,}, held out by class")
     batch_size = 32 if rows >= 1000 else 16 if rows >= 200 else 8
-    teacher = _between(round((20000 if packaged else 10000) / rows), 3, 10)
-    intermediate = _between(round(20000 / rows), 2, 20)
-    prediction = _between(round(10000 / rows), 2, 10)
+    teacher = _between(round((30000 if packaged else 15000) / rows), 3, 10)
+    intermediate = _between(round(40000 / rows), 3, 20)
+    prediction = _between(round(20000 / rows), 3, 10)
     reasons.append(
         f"epochs for {rows:,} rows in batches of {batch_size}: teacher {teacher}, "
         f"intermediate {intermediate}, prediction {prediction}"

@@ -21,6 +21,7 @@ LABEL_NAMES = (
     "department", "priority", "type", "y",
 )  # fmt: skip
 PAIR_NAMES = (
+    ("text", "text_pair"),
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"),
     ("question", "answer"), ("question", "sentence"), ("text_a", "text_b"), ("text1", "text2"),
     ("query", "document"),
@@ -115,9 +116,12 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
         also = f" ({first_few_of_names(others)} could be too)" if others else ""
         reasons.append(f"label {best!r}: {count(kinds, 'distinct value')}{also}")
         return best
-    told = first_few_of_names(found or [name for name in sheet.columns if name not in text])
-    which = "which column is the label" if found else "any column with few, repeated values"
-    raise RecipeError("init", [f"{sheet.name}: cannot tell {which}: {told}; give --label"])
+    if found:
+        problem = f"cannot tell which column is the label: {first_few_of_names(found)}"
+    else:
+        rest = first_few_of_names([name for name in sheet.columns if name not in text])
+        problem = f"no column holds few, repeated values: {rest}"
+    raise RecipeError("init", [f"{sheet.name}: {problem}; give --label"])
 
 
 def _is_text(values: Sequence[Any]) -> bool:
@@ -139,7 +143,9 @@ def _is_label(values: Sequence[Any]) -> bool:
     kinds = len({str(value) for value in present})
     if _are_numbers(present) and any(float(value) % 1 for value in present):
         return kinds > 1
-    return 2 <= kinds <= min(MOST_CLASSES, len(present) / 2)
+    if 2 <= kinds <= min(MOST_CLASSES, len(present) / 2):
+        return True
+    return _separator(present) is not None
 
 
 def _task(values: Sequence[Any], separator: str | None) -> Task:

@@ -158,11 +158,12 @@ def test_numbers_are_a_regression(tmp_path: Path) -> None:
     assert recipe.gate.min_agreement is None
 
 
-def test_pairs_by_their_names(tmp_path: Path) -> None:
-    header = ["premise", "hypothesis", "label"]
+@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("text", "text_pair")])
+def test_pairs_by_their_names(tmp_path: Path, names: tuple[str, str]) -> None:
+    header = [*names, "label"]
     rows = [header, *([body(i), body(i + 500), "ab"[i % 2]] for i in range(60))]
     recipe = started(tmp_path, "t.csv", csv_text(rows))
-    assert recipe.data.text_columns == ("premise", "hypothesis")
+    assert recipe.data.text_columns == names
 
 
 def test_several_labels_in_a_cell(tmp_path: Path) -> None:
@@ -172,6 +173,15 @@ def test_several_labels_in_a_cell(tmp_path: Path) -> None:
     assert (recipe.data.task, recipe.data.label_separator) == ("multilabel", ";")
     data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
     assert data.labels == ("anger", "fear", "joy")
+
+
+def test_more_combinations_of_labels_than_classes_may_be(tmp_path: Path) -> None:
+    names = [f"label{i}" for i in range(28)]
+    cells = [f"{names[i % 28]},{names[(i * i + i // 28 + 1) % 28]}" for i in range(600)]
+    rows = [["text", "labels"], *([body(i), cells[i]] for i in range(600))]
+    assert len(set(cells)) > 200
+    recipe = started(tmp_path, "t.csv", csv_text(rows))
+    assert (recipe.data.task, recipe.data.label) == ("multilabel", "labels")
 
 
 def test_a_comma_in_class_names_is_no_list(tmp_path: Path) -> None:
@@ -215,6 +225,8 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
         ([["k", "label"], *([i, "ab"[i % 2]] for i in range(60))], {}, "give --text"),
         ([["text", "u", "v"], *([body(i), "ab"[i % 2], "cd"[i % 2]] for i in range(60))], {},
          "which column is the label: 'u', 'v'; give --label"),
+        ([["text", "u"], *([body(i), f"x{i}"] for i in range(60))], {},
+         "no column holds few, repeated values: 'u'; give --label"),
         ([["text"], *([body(i)] for i in range(60))], {}, "one column only"),
     ],
 )  # fmt: skip
