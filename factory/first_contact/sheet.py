@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from factory.data.scanning import looks_quoted
 from factory.data.source import FILES_HEADLINE, missing_file
 from factory.data.telling import count, places
 from factory.errors import DataError
@@ -173,11 +172,10 @@ def _shape(text: str, own: str) -> tuple[str, Quoting]:
         records = [(n, fields) for n, fields in _records(text, delimiter, quoting) if fields]
         width = _usual_width(records)
         even = sum(len(fields) == width for _, fields in records)
-        # marks that only ever enclose whole values were put there by a writer with quoting
-        raw = _records(text, delimiter, "none") if quoting == "standard" else records
-        marked = [value for _, fields in raw for value in fields if value.startswith('"')]
-        enclosing = all(map(looks_quoted, marked))
-        meant = enclosing if quoting == "standard" else not (marked and enclosing)
+        raw = records if quoting == "none" else _records(text, delimiter, "none")
+        quoted = any(value.startswith('"') for _, fields in raw for value in fields)
+        closed = _all_closed(text, delimiter)
+        meant = closed if quoting == "standard" else not (quoted and closed)
         return width > 1, 2 * even - len(records), delimiter == own, meant
 
     ways: list[tuple[str, Quoting]] = [
@@ -201,6 +199,16 @@ def _records(text: str, delimiter: str, quoting: Quoting) -> Records:
         records.append((begins, fields))
         begins = reader.line_num + 1
     return records
+
+
+def _all_closed(text: str, delimiter: str) -> bool:
+    """Whether every field that begins with a quotation mark ends with one, as a writer does it."""
+    try:
+        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+            pass
+    except csv.Error as error:
+        return "unexpected end" in str(error) and len(text) > SAMPLE // 2  # cut within a field
+    return True
 
 
 def _usual_width(records: Records) -> int:
