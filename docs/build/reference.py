@@ -149,7 +149,11 @@ def _python() -> str:
             thing = getattr(module, name)
             words = inspect.cleandoc(thing.__doc__ or "")
             if inspect.isfunction(thing):
-                sign = str(inspect.signature(thing)).replace("'", "").replace("PosixPath(runs)", '"runs"')
+                sign = (
+                    str(inspect.signature(thing))
+                    .replace("'", "")
+                    .replace("PosixPath(runs)", '"runs"')
+                )
                 parts.append(f"### {name}\n\n```python\n{name}{sign}\n```\n")
                 parts.append(f"```text\n{words}\n```\n")
             else:
