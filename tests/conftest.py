@@ -31,6 +31,13 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 for _name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
     os.environ.pop(_name, None)
 
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Packed bytes hold the time they were packed; a test's name must be the same every time."""
+    packed = isinstance(val, bytes) and val.startswith(b"\x1f\x8b")
+    return f"{argname}-packed" if packed else None
+
+
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
     from tiny_line import Line
 

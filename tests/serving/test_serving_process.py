@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_process import finish, running, start
+from server_under_test import finish, running, start
 
 from serving.__main__ import run
 from serving.errors import MissingDependencyError

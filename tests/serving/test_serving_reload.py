@@ -16,7 +16,7 @@ import psutil
 import pytest
 from changing_bundle import LABELS, load, point, two_bundles
 from raw_client import PREDICT, Client
-from server_process import Running, finish, running, start, wait_until
+from server_under_test import Running, finish, running, start, wait_until
 
 from serving.engine import Engines
 from serving.metrics import Metrics

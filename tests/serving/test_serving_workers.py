@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 from changing_bundle import load, point, two_bundles
-from server_process import Running, finish, running, start, wait_until
+from server_under_test import Running, finish, running, start, wait_until
 
 
 @pytest.fixture
