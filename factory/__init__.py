@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from factory.version import VERSION
@@ -32,6 +33,10 @@ __all__ = [
     "start_recipe",
     "verify",
 ]
+
+# Wheels of onnxruntime from 1.29 on report to their maker, and keep an identifier on disk, unless
+# this is set before their first import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Bundle": "factory.api",
