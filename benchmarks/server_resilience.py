@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -267,7 +268,7 @@ async def stop(bundle: Path, bodies: list[bytes], _: argparse.Namespace) -> Any:
     return {
         "answered": answered,
         "lost": len(lost),
-        "reasons": sorted(set(lost)),
+        "reasons": dict(Counter(lost)),
         "in flight at the last signal": in_flight,
         "exit codes": codes,
         "seconds to the end": statistics.median(seconds),
@@ -308,7 +309,7 @@ async def reload(bundle: Path, bodies: list[bytes], _: argparse.Namespace) -> An
         "reloads counted": counted if status == 200 else [],
         "answered": len(answers.milliseconds),
         "lost": len(answers.lost) + answers.refused,
-        "reasons": sorted(set(answers.lost)),
+        "reasons": dict(Counter(answers.lost)),
         "answered p50 ms": answers.percentile(50),
         "answered p99 ms": answers.percentile(99),
         "resident MB before": before,
@@ -355,7 +356,7 @@ async def rolling(bundle: Path, bodies: list[bytes], _: argparse.Namespace) -> A
         "restarts": 2 * RESTARTS,
         "answered": len(answers.milliseconds),
         "lost": len(answers.lost) + answers.refused,
-        "reasons": sorted(set(answers.lost)),
+        "reasons": dict(Counter(answers.lost)),
         "exit codes": sorted(set(codes)),
         "answered p99 ms": answers.percentile(99),
     }
@@ -394,8 +395,9 @@ async def soak(bundle: Path, bodies: list[bytes], options: argparse.Namespace) -
         "minutes": options.soak_minutes,
         "requests per second": rate,
         "answered": len(answers.milliseconds),
-        "lost": len(answers.lost) + answers.refused,
-        "reasons": sorted(set(answers.lost)),
+        "lost": len(answers.lost),
+        "reasons": dict(Counter(answers.lost)),
+        "refused": answers.refused,
         "answered p50 ms": answers.percentile(50),
         "answered p99 ms": answers.percentile(99),
         "resident MB": memory,

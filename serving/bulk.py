@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serving.asking import ERROR_TYPES, Asked, ProtocolError, decode
 from serving.engine import Engine
@@ -55,16 +55,31 @@ class BulkResponse:
         self._ask = ask
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read, answer and write until the body ends or the client leaves."""
+        """Read, answer and write until the body ends or the client leaves.
+
+        Raises:
+            ProtocolError: 408, the client stopped sending before anything was answered.
+        """
         answers: Answers = asyncio.Queue(LINES_AHEAD)
+        begun = late = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
             with self._engine:
                 async with asyncio.TaskGroup() as group:
                     reader = group.create_task(self._read(scope, receive, answers, group))
-                    await _write(answers, send)
+                    await _write(answers, send_noted)
                     reader.cancel()
-        except* (ClientDisconnect, TimeoutError):
-            pass  # what was at work is cancelled; uvicorn closes the connection
+        except* ClientDisconnect:
+            pass  # what was at work is cancelled
+        except* TimeoutError:
+            late = True  # an answer that has begun stays incomplete: uvicorn closes the connection
+        if late and not begun:
+            raise ProtocolError(408, f"no whole line came within {STALL_SECONDS:.0f} seconds")
 
     async def _read(
         self, scope: Scope, receive: Receive, answers: Answers, group: asyncio.TaskGroup
