@@ -262,7 +262,11 @@ def _routing_error(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not possible here",
     }
     message = messages.get(error.status_code, error.detail)
-    return _error(request, error.status_code, message, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the router knows only the first of several routes of a path
+        same = [item for item in request.app.routes if item.path_regex.match(request.url.path)]
+        headers["Allow"] = ", ".join(sorted({method for item in same for method in item.methods}))
+    return _error(request, error.status_code, message, headers)
 
 
 def _client_gone(request: Request, _: Exception) -> Response:

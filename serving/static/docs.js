@@ -32,7 +32,7 @@ function showRoute(path, method, operation) {
   const content = operation.requestBody?.content ?? {};
   for (const [media, { schema }] of Object.entries(content)) {
     add(box, "h3", `Takes ${media}`);
-    code(box, JSON.stringify(schema, null, 1), `What ${path} takes`);
+    code(box, JSON.stringify(schema, null, 1), `What ${path} takes as ${media}`);
   }
   for (const [status, answer] of Object.entries(operation.responses)) {
     add(box, "p", `${status}: ${answer.description} (${Object.keys(answer.content).join(", ")})`, "quiet");

@@ -331,3 +331,8 @@ def test_other_request_ids_are_replaced(client: TestClient, given: str) -> None:
     }
     assert len(seen) == 2
     assert all(len(item) == 32 and int(item, 16) for item in seen)
+
+
+def test_what_is_allowed_names_every_method_of_a_path(client: TestClient) -> None:
+    assert client.options("/").headers["allow"] == "GET, HEAD, POST"
+    assert client.get("/predict").headers["allow"] == "POST"

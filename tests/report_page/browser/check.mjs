@@ -1,6 +1,7 @@
-// node check.mjs PAGE.html
+// node check.mjs PAGE.html|URL [TEXT]
 // Opens the page at the widths of a phone and a desk, light and dark, and prints as JSON what it said,
-// what it asked for, how far it runs over, how long it took, and what axe finds.
+// what it asked of others, how far it runs over, how long it took, and what axe finds.
+// With a text it types it into the first field, by the keyboard alone, and waits for an answer.
 // CHROMIUM names the browser's program, if it is not `chromium`.
 
 import { execFileSync } from "node:child_process";
@@ -19,8 +20,8 @@ const VIEWS = [
 ];
 
 async function main() {
-  const [page] = process.argv.slice(2);
-  if (page === undefined) throw new Error("usage: node check.mjs PAGE.html");
+  const [page, text] = process.argv.slice(2);
+  if (page === undefined) throw new Error("usage: node check.mjs PAGE.html|URL [TEXT]");
   const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf-8");
   const browser = await chromium.launch({
     executablePath: browserProgram(),
@@ -28,9 +29,9 @@ async function main() {
     chromiumSandbox: false,
   });
   try {
-    const address = pathToFileURL(resolve(page)).href;
+    const address = page.startsWith("http") ? page : pathToFileURL(resolve(page)).href;
     const found = [];
-    for (const view of VIEWS) found.push(await look(browser, address, view, axe));
+    for (const view of VIEWS) found.push(await look(browser, address, view, axe, text));
     console.log(JSON.stringify(found));
   } finally {
     await browser.close();
@@ -38,7 +39,7 @@ async function main() {
 }
 
 /** What a visitor meets, and then what axe says of the page with everything unfolded. */
-async function look(browser, address, view, axe) {
+async function look(browser, address, view, axe, text) {
   const context = await browser.newContext({
     viewport: { width: view.width, height: 900 },
     colorScheme: view.colorScheme,
@@ -56,6 +57,7 @@ async function look(browser, address, view, axe) {
   const interactive = await page.evaluate(
     () => performance.getEntriesByType("navigation")[0].domInteractive,
   );
+  const answers = text === undefined ? [] : await ask(page, text);
   await page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   await page.evaluate(axe);
@@ -65,8 +67,18 @@ async function look(browser, address, view, axe) {
     ),
   );
   await context.close();
-  const outside = requests.filter((url) => url !== address && !url.startsWith("data:"));
-  return { ...view, said, outside, overflow, interactive, violations };
+  const own = address.startsWith("http") ? new URL(address).origin : address;
+  const outside = requests.filter((url) => !url.startsWith(own) && !url.startsWith("data:"));
+  return { ...view, said, outside, overflow, interactive, violations, answers };
+}
+
+/** Types a text, asks with Ctrl and Enter, and reads the answer: one line per label. */
+async function ask(page, text) {
+  await page.locator("textarea").first().focus();
+  await page.keyboard.type(text);
+  await page.keyboard.press("Control+Enter");
+  await page.locator("#bars li").first().waitFor();
+  return page.locator("#bars li").allInnerTexts();
 }
 
 function browserProgram() {
