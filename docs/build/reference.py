@@ -5,6 +5,7 @@ python docs/build/reference.py          writes the files
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,11 +98,13 @@ def _cell(text: str) -> str:
 def _commands() -> str:
     parts = ["# Commands\n\nBefore a command: `factory --quiet COMMAND` says nothing but errors.\n"]
     for name, command in sorted(main.commands.items()):
+        command = copy.copy(command)
+        command._help_option = None  # kept from whoever asked first, with that one's names
         context = click.Context(
             command,
             info_name=f"factory {name}",
             terminal_width=90,
-            help_option_names=["-h", "--help"],  # as in the group: a command keeps its first ones
+            help_option_names=["-h", "--help"],  # as in the group
         )
         parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
