@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from factory.classifier import TorchClassifier
-from factory.distill import phase as phase_module
-from factory.distill.intermediate import (
-    intermediate_losses,
-    train_intermediate,
-    weighted_sum,
-)
-from factory.distill.phase import Phase, train_phase
-from factory.distill.phases import intermediate_phase
+from factory.distill import tinybert
 from factory.distill.student import StudentStart, start_student
-from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import Batch, EncodedRows, collate
+from factory.distill.tinybert import IntermediateLoss
+from factory.distill.transfer_set import intermediate_phase
+from factory.encoding import Batch, EncodedRows, collate, select_rows
 from factory.recipe import DistillSettings, StudentSettings
+from factory.training import trainer
+from factory.training.embedding_subset import embedding_subset
+from factory.training.trainer import Phase
 
 REFERENCE_LENGTH = reference_style.LENGTH
 SLOW_SHARE = 8
@@ -64,41 +61,36 @@ class Bench:
         )
 
 
-def chosen(rows: EncodedRows, positions: NDArray[np.int64]) -> EncodedRows:
-    """Some of the rows."""
-    return EncodedRows(
-        [rows.input_ids[position] for position in positions],
-        [rows.token_type_ids[position] for position in positions],
-        rows.pad_id,
-    )
-
-
 def make_sides(
     bench: Bench, folder: Path, stack: contextlib.ExitStack, ablation: bool
 ) -> dict[str, Side]:
     """Every way of training that is timed, the product's first."""
     start = bench.start()
     teacher = bench.teacher.model
-    rows = small_vocabulary(bench, stack, teacher, start)
-    product = product_side(bench, teacher.bert, start, rows, folder)
+    stack.enter_context(embedding_subset(bench.everything, teacher, start.model))
+    rows = select_rows(bench.everything, bench.sample)
+    product = product_side(bench, teacher, start, rows, folder)
     sides = {"product": product, "reference-style": reference_side(bench)}
     if not ablation:
         return sides
-    few = chosen(rows, np.arange(len(rows) // SLOW_SHARE))
+    few = select_rows(rows, np.arange(len(rows) // SLOW_SHARE))
     returning_teacher, returning = eager(bench)
-    returning_rows = small_vocabulary(bench, stack, returning_teacher, returning)
+    stack.enter_context(embedding_subset(bench.everything, returning_teacher, returning.model))
     sides |= {
         "rows padded to 128": patched(
-            product_side(bench, teacher.bert, start, few, folder), "collate", padded_collate
+            product_side(bench, teacher, start, few, folder), trainer, "collate", padded_collate
         ),
-        "batches not sorted by length": patched(product, "epoch_order", unsorted_order),
+        "batches not sorted by length": patched(product, trainer, "epoch_order", unsorted_order),
         "whole vocabulary": product_side(
-            bench, fresh_teacher(bench).bert, bench.start(), bench.rows, folder
+            bench, fresh_teacher(bench), bench.start(), bench.rows, folder
         ),
-        "everything of every layer returned": returning_side(
-            bench, returning_teacher, returning, returning_rows, folder
+        "everything of every layer returned": patched(
+            product_side(bench, returning_teacher, returning, rows, folder),
+            tinybert,
+            "activations_of",
+            returned,
         ),
-        "optimizer not fused": patched(product, "_optimizer", plain_optimizer),
+        "optimizer not fused": patched(product, trainer, "_optimizer", plain_optimizer),
     }
     if bench.device == "cuda":
         sides["float32"] = without_autocast(product)
@@ -106,14 +98,6 @@ def make_sides(
         threads = 1 if torch.get_num_threads() > 1 else 2
         sides[f"{threads} thread(s)"] = with_threads(product, threads)
     return sides
-
-
-def small_vocabulary(
-    bench: Bench, stack: contextlib.ExitStack, teacher: Any, start: StudentStart
-) -> EncodedRows:
-    """The sample renumbered to the words the whole set uses, and both models cut to them."""
-    berts = (teacher.bert, start.model.bert)
-    return chosen(stack.enter_context(used_vocabulary(bench.everything, *berts)), bench.sample)
 
 
 def fresh_teacher(bench: Bench, **options: Any) -> Any:
@@ -137,24 +121,16 @@ def eager(bench: Bench) -> tuple[Any, StudentStart]:
 
 
 def product_side(
-    bench: Bench, teacher_bert: Any, start: StudentStart, rows: EncodedRows, folder: Path
+    bench: Bench, teacher: Any, start: StudentStart, rows: EncodedRows, folder: Path
 ) -> Side:
-    """`train_intermediate` on one pass over the rows, its last checkpoint included."""
+    """The intermediate phase of one pass over the rows, its last checkpoint included."""
     checkpoint = folder / "intermediate.checkpoint"
 
     def run() -> int:
         checkpoint.unlink(missing_ok=True)
-        train_intermediate(
-            bench.phase,
-            teacher_bert,
-            start,
-            bench.layer_map,
-            rows,
-            np.ones(len(rows), dtype=np.float32),
-            bench.distill.intermediate,
-            checkpoint,
-            bench.device,
-        )
+        settings = bench.distill.intermediate
+        loss = IntermediateLoss(start, teacher, bench.layer_map, settings)
+        trainer.train(bench.phase, loss, rows, checkpoint, bench.device)
         return len(rows)
 
     return run
@@ -162,55 +138,29 @@ def product_side(
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a model returned, in the form of a recording."""
+    """What a model returned, in the form of its activations."""
 
     heads: int
+    embedding: Tensor
     hidden: tuple[Tensor, ...]
     attentions: tuple[Tensor, ...]
-
-    def embeddings(self) -> Tensor:
-        """The embedding output."""
-        return self.hidden[0]
 
     def scores(self, layer: int) -> Tensor:
         """The attentions of a layer, counted from 1."""
         return self.attentions[layer - 1]
 
 
-def returned(model: Any, inputs: Mapping[str, Tensor]) -> Returned:
-    """A forward pass of a whole classifier that returns everything."""
-    output = model(**inputs, output_attentions=True, output_hidden_states=True)
-    return Returned(model.config.num_attention_heads, output.hidden_states, output.attentions)
-
-
-def returning_side(
-    bench: Bench, teacher: Any, start: StudentStart, rows: EncodedRows, folder: Path
-) -> Side:
-    """The product's phase, but on whole models that return everything of every layer."""
-    checkpoint = folder / "returning.checkpoint"
-    modules = nn.ModuleDict({"student": start.model, "projections": start.projections})
-
-    def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "token_type_ids": batch.token_type_ids,
-        }
-        with torch.no_grad():
-            target = returned(teacher, inputs)
-        student = returned(start.model, inputs)
-        terms = intermediate_losses(
-            student, target, start.projections, bench.layer_map, batch.attention_mask, batch.share
-        )
-        total = weighted_sum(terms, bench.distill.intermediate, student.heads, batch.done)
-        return total, terms
-
-    def run() -> int:
-        checkpoint.unlink(missing_ok=True)
-        train_phase(bench.phase, modules, rows, losses, checkpoint, bench.device)
-        return len(rows)
-
-    return run
+def returned(bert: Any, batch: Batch, _layers: Sequence[int]) -> Returned:
+    """A forward pass of a whole encoder that returns everything."""
+    output = bert(
+        batch.input_ids,
+        batch.attention_mask,
+        batch.token_type_ids,
+        output_attentions=True,
+        output_hidden_states=True,
+    )
+    states = output.hidden_states
+    return Returned(bert.config.num_attention_heads, states[0], states, output.attentions)
 
 
 def reference_side(bench: Bench) -> Side:
@@ -237,11 +187,11 @@ def reference_side(bench: Bench) -> Side:
     return run
 
 
-def patched(side: Side, name: str, replacement: Any) -> Side:
-    """A side with one function of `factory.distill.phase` replaced."""
+def patched(side: Side, module: Any, name: str, replacement: Any) -> Side:
+    """A side with one function of a module replaced."""
 
     def run() -> int:
-        with mock.patch.object(phase_module, name, replacement):
+        with mock.patch.object(module, name, replacement):
             return side()
 
     return run
@@ -267,21 +217,21 @@ def unsorted_order(
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def plain_optimizer(modules: nn.ModuleDict, phase: Phase) -> torch.optim.Optimizer:
+def plain_optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
     """AdamW, one parameter after the other."""
     return torch.optim.AdamW(
-        modules.parameters(), phase.learning_rate, weight_decay=phase.weight_decay, foreach=False
+        model.parameters(), phase.learning_rate, weight_decay=phase.weight_decay, foreach=False
     )
 
 
 def without_autocast(side: Side) -> Side:
     """A side in float32."""
+    original = trainer.Accelerator
 
-    def run() -> int:
-        with mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()):
-            return side()
+    def in_float32(**options: Any) -> Any:
+        return original(**{**options, "mixed_precision": "no"})
 
-    return run
+    return patched(side, trainer, "Accelerator", in_float32)
 
 
 def with_threads(side: Side, threads: int) -> Side:

@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from real_data import real_data_folder
 
 from factory.classifier import TorchClassifier
-from factory.distill.layer_map import map_layers
+from factory.distill.matching import map_layers
 from factory.encoding import encode_inputs, epoch_order
 from factory.model_source import find_model
 from factory.progress import say

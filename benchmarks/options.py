@@ -24,9 +24,9 @@ from two_phases import train_both
 from factory.building import announcing_build, held
 from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Split
-from factory.distill.layer_map import map_layers
+from factory.distill.matching import map_layers
 from factory.distill.student import StudentStart, start_student
-from factory.distill.transfer import transfer_set
+from factory.distill.transfer_set import transfer_set
 from factory.environment import keep_freed_memory
 from factory.graph import make_graph
 from factory.recipe import DistillSettings, StudentSettings

@@ -26,10 +26,9 @@ from real_data import real_data_folder
 from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
 from factory.data.unlabelled import read_unlabelled
-from factory.distill.importance import taylor_importance
-from factory.distill.neurons import strongest
-from factory.distill.prediction import LOGITS_FILE, teacher_loss
-from factory.distill.prune import prune
+from factory.distill.losses import teacher_loss
+from factory.distill.prune import prune, strongest, taylor_importance
+from factory.distill.transfer_set import LOGITS_FILE
 from factory.encoding import encode_inputs
 from factory.export.onnx import export_onnx
 from factory.export.sensitivity import compare_logits

@@ -23,9 +23,9 @@ from two_phases import train_both
 
 from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
-from factory.distill.layer_map import map_layers
+from factory.distill.matching import map_layers
 from factory.distill.student import start_student
-from factory.distill.transfer import transfer_set
+from factory.distill.transfer_set import transfer_set
 from factory.environment import keep_freed_memory
 from factory.evaluate import evaluate
 from factory.graph import make_graph

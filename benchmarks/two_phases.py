@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.classifier import TorchClassifier
-from factory.distill.intermediate import train_intermediate
-from factory.distill.phase import total_steps
-from factory.distill.phases import intermediate_phase, prediction_phase
-from factory.distill.prediction import teacher_loss, train_prediction
 from factory.distill.student import StudentStart
-from factory.distill.transfer import TransferSet
-from factory.distill.vocabulary import used_vocabulary
+from factory.distill.tinybert import IntermediateLoss, train_on_logits
+from factory.distill.transfer_set import (
+    DistillationData,
+    TransferSet,
+    intermediate_phase,
+    prediction_phase,
+)
 from factory.recipe import DistillSettings
+from factory.training.embedding_subset import embedding_subset
+from factory.training.trainer import total_steps, train
 
 
 def train_both(
@@ -36,35 +39,17 @@ def train_both(
     """
     phases = intermediate_phase(settings), prediction_phase(settings)
     first, second = (total_steps(phase, len(transfer.rows)) for phase in phases)
-    loss = teacher_loss(teacher.model.config.problem_type, settings.prediction.temperature)
-    weights, bert = transfer.weights, teacher.model.bert
+    everything = np.arange(len(transfer.rows))
+    data = DistillationData(teacher, transfer, teacher_logits, everything, everything[:0])
     scored(0)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        with used_vocabulary(transfer.rows, start.model.bert, bert) as rows:
-            train_intermediate(
-                phases[0],
-                bert,
-                start,
-                layer_map,
-                rows,
-                weights,
-                settings.intermediate,
-                place / "intermediate",
-                "cpu",
-            )
+        with embedding_subset(transfer.rows, start.model, teacher.model):
+            loss = IntermediateLoss(start, teacher.model, layer_map, settings.intermediate)
+            train(phases[0], loss, transfer.rows, place / "intermediate", "cpu")
         start.model.eval()
         scored(first)
-        with used_vocabulary(transfer.rows, start.model.bert) as rows:
-            train_prediction(
-                phases[1],
-                start.model,
-                teacher_logits,
-                loss,
-                rows,
-                weights,
-                place / "prediction",
-                "cpu",
-            )
-    start.model.eval()
+        with embedding_subset(transfer.rows, start.model):
+            temperature = settings.prediction.temperature
+            train_on_logits(phases[1], start.model, data, temperature, place / "prediction")
     scored(first + second)

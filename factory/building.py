@@ -31,13 +31,13 @@ def announcing_build(store: Store, recipe_name: str) -> Build:
 
     def build(step: Step, make: Make) -> Artifact:
         words = {"cached": "cached", "resume": "resuming", "run": "running"}
-        status, artifact = processes.from_first(lambda: _look(store, step))
+        status, artifact = processes.on_main_process(lambda: _look(store, step))
         say(f"[{step.stage}] {words[status]}  {store.directory(step)}")
         make = _tracked(step, recipe_name, make)
         if artifact is None and step.stage in TRAINED_TOGETHER:
             artifact = _build_together(store, step, recipe_name, make)
         elif artifact is None:
-            artifact = processes.from_first(lambda: store.build(step, recipe_name, make))
+            artifact = processes.on_main_process(lambda: store.build(step, recipe_name, make))
         _wait_until_seen(artifact.directory)
         return artifact
 
@@ -60,7 +60,7 @@ def held(store: Store) -> Iterator[None]:
         StoreError: another run holds it.
     """
     with contextlib.ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(store.locked()))
+        processes.on_main_process(lambda: stack.enter_context(store.locked()))
         yield
 
 
@@ -90,21 +90,21 @@ def _look(store: Store, step: Step) -> tuple[Status, Artifact | None]:
 
 def _build_together(store: Store, step: Step, recipe_name: str, make: Make) -> Artifact:
     made = None
-    if processes.current().first:
+    if processes.current().is_main:
         made = store.build(step, recipe_name, make)
     else:
         _wait_until_seen(store.partial(step))
         make(store.partial(step))
     # an error in `make` ends its process without a word to the others, who may stand anywhere in
     # the training; whoever started the processes ends them
-    artifact = processes.from_first(lambda: made)
+    artifact = processes.on_main_process(lambda: made)
     assert artifact is not None
     return artifact
 
 
 def _wait_until_seen(directory: Path) -> None:
     """Give a shared file system time to show what the first process made."""
-    if processes.current().first:
+    if processes.current().is_main:
         return
     deadline = time.monotonic() + SECONDS_UNTIL_SEEN
     while not directory.is_dir():

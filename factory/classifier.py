@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from factory import processes
 from factory.encoding import Batch, collate, encode_inputs, sorted_batches
 from factory.errors import FactoryError
-from factory.processes import Processes
+from factory.processes import Rank
 from factory.progress import bar
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu")
     return TorchClassifier(model, tokenizer, max_length, device)
 
 
-def pick_device(wanted: str, group: Processes | None = None) -> str:
+def pick_device(wanted: str, group: Rank | None = None) -> str:
     """`auto` becomes cuda when torch can use it, else cpu; among several processes, cuda:NUMBER.
 
     Args:
@@ -128,7 +128,7 @@ def pick_device(wanted: str, group: Processes | None = None) -> str:
     if not usable or wanted == "cpu":
         return "cpu"
     own = group or processes.current()
-    if own.count == 1:
+    if own.world_size == 1:
         return "cuda"
     if own.local_rank >= torch.cuda.device_count():
         raise FactoryError(

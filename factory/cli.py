@@ -163,7 +163,7 @@ def run(
         with processes.process_group(device), trackers(asked):
             bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
         report.bundle = bundle
-    if processes.from_environment().first:
+    if processes.from_environment().is_main:
         say(result_table(read_manifest(bundle)))
         click.echo(bundle)
 
@@ -258,7 +258,7 @@ def _print_folder(
     parsed = _load_for_work(recipe, overrides)
     with processes.process_group(device):
         folder = make(parsed, recipe.parent, Store(store), device)
-    if processes.from_environment().first:
+    if processes.from_environment().is_main:
         click.echo(folder)
 
 

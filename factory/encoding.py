@@ -59,31 +59,8 @@ class EncodedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What the losses of some rows count for within the batch of one optimizer step.
-
-    The rows of a step may be spread over several forward passes and processes. Every loss is a sum
-    over its own rows divided by a total of the whole step, so the parts add up to the mean that
-    one forward pass would give. All totals are known without asking the device.
-
-    Args:
-        weights: weight of each row of this part, (batch,).
-        rows, tokens, pairs: sums over the whole step of weight, weight * tokens and
-            weight * tokens^2, each divided by the number of processes.
-    """
-
-    weights: torch.Tensor
-    rows: float
-    tokens: float
-    pairs: float
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """Padded rows on a device.
-
-    Args:
-        done: share of the training phase's steps that came before this one.
 
     Shapes:
         input_ids, token_type_ids, attention_mask: (batch, longest row), int64
@@ -94,8 +71,6 @@ class Batch:
     token_type_ids: torch.Tensor
     attention_mask: torch.Tensor
     rows: torch.Tensor
-    share: Share | None = None
-    done: float = 0.0
 
 
 def encode_inputs(
@@ -168,13 +143,7 @@ def pad_rows(rows: EncodedRows, positions: NDArray[np.int64]) -> PaddedRows:
     return padded
 
 
-def collate(
-    rows: Rows,
-    positions: NDArray[np.int64],
-    device: str,
-    share: Share | None = None,
-    done: float = 0.0,
-) -> Batch:
+def collate(rows: Rows, positions: NDArray[np.int64], device: str) -> Batch:
     """The chosen rows as padded tensors on a device."""
     import torch
 
@@ -184,8 +153,6 @@ def collate(
         torch.from_numpy(padded.token_type_ids).to(device, non_blocking=True),
         torch.from_numpy(padded.attention_mask).to(device, non_blocking=True),
         torch.from_numpy(positions).to(device, non_blocking=True),
-        share,
-        done,
     )
 
 

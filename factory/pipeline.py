@@ -44,7 +44,7 @@ def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto"
     graph = make_graph(recipe, base_directory)
     require_same_work(graph.shipping.bundle.fingerprint)
     with held(store):
-        if processes.from_first(lambda: store.status(graph.shipping.bundle)) == "cached":
+        if processes.on_main_process(lambda: store.status(graph.shipping.bundle)) == "cached":
             say("nothing to do: every stage of this recipe is already made")
             bundle = store.load(graph.shipping.bundle).directory
         else:
@@ -102,7 +102,7 @@ def _run_stages(
         )
     except FactoryError as error:
         if error.exit_code == EXIT_GATE:  # which the others are told by the first, who decides
-            processes.from_first(lambda: _clear_refused(recipe, graph, store))
+            processes.on_main_process(lambda: _clear_refused(recipe, graph, store))
         raise
     return bundle.directory
 
@@ -116,7 +116,7 @@ def _clear_refused(recipe: Recipe, graph: Graph, store: Store) -> None:
 
 def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
     """Write the run's page; one that cannot be drawn must not cost what took hours to train."""
-    if not processes.current().first:
+    if not processes.current().is_main:
         return
     from factory.report_page.write import report_recipe
 
@@ -146,5 +146,5 @@ def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any], report: Callable[[], 
     try:
         gate.require("gate 1 (student in torch)", results)
     except GateFailedError:  # in all processes; the others wait, as one that ends ends them all
-        processes.from_first(report)
+        processes.on_main_process(report)
         raise

@@ -42,7 +42,7 @@ def set_quiet(quiet: bool) -> None:
 
 def say(message: str) -> None:
     """One line on stderr, kept apart from any running bar."""
-    if processes.from_environment().first and not _quiet:
+    if processes.from_environment().is_main and not _quiet:
         tqdm.write(message, file=sys.stderr)
 
 
@@ -57,7 +57,7 @@ def bar(
         unit=unit,
         initial=initial,
         file=sys.stderr,
-        disable=None if processes.from_environment().first and not quiet and not _quiet else True,
+        disable=None if processes.from_environment().is_main and not quiet and not _quiet else True,
         dynamic_ncols=True,
         smoothing=0.1,
         leave=True,

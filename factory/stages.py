@@ -19,7 +19,7 @@ from factory.store import Artifact
 
 if TYPE_CHECKING:
     from factory.augment.tools import AugmentTools
-    from factory.distill.transfer import AugmentedRows, Inputs
+    from factory.distill.transfer_set import AugmentedRows, Inputs
 
 
 def make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
@@ -45,7 +45,7 @@ def make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: D
 def make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str) -> Facts:
     """Fine-tune or adopt the teacher."""
     from factory.classifier import pick_device
-    from factory.teacher import make_teacher
+    from factory.teacher.fine_tune import make_teacher
 
     return make_teacher(
         here,
@@ -129,7 +129,7 @@ def augment(here: Path, recipe: Recipe, dataset: Dataset, tools: AugmentTools) -
 def read_augmented(augmented: Artifact) -> AugmentedRows:
     """The variants that `augment` wrote."""
     from factory.augment.stage import read_augmented
-    from factory.distill.transfer import AugmentedRows
+    from factory.distill.transfer_set import AugmentedRows
 
     inputs, source_rows = read_augmented(augmented.directory)
     return AugmentedRows(inputs, source_rows)
@@ -137,7 +137,7 @@ def read_augmented(augmented: Artifact) -> AugmentedRows:
 
 def check_teacher(teacher: Artifact, dataset: Dataset, recipe: Recipe) -> None:
     """Refuse a teacher that is not better than none."""
-    from factory.teacher import check_teacher
+    from factory.teacher.fine_tune import check_teacher
 
     check_teacher(teacher.facts, dataset, recipe.teacher.min_margin)
 
@@ -151,8 +151,8 @@ def open_model(artifact: Artifact, recipe: Recipe, device: str) -> Any:
 
 
 def distill(here: Path, *arguments: Any) -> Facts:
-    """Both phases of task distillation; see `factory.distill.task.distill`."""
-    from factory.distill.task import distill
+    """Both phases of task distillation; see `factory.distill.tinybert.distill`."""
+    from factory.distill.tinybert import distill
 
     return distill(here, *arguments)
 

@@ -22,8 +22,6 @@ from factory.store import EVENTS
 Tracker = Literal["mlflow", "wandb"]
 TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 PROJECT = "tinybert-factory"
-# How many times a Trainer logs, as share of its steps; our own phases log as often.
-LOGGED_SHARE = 0.01
 FLUSH_SECONDS = 10  # what a killed process may lose; losses.csv, written at the end, has it all
 
 
@@ -68,7 +66,7 @@ def stage(directory: Path, stage_name: str, recipe_name: str) -> Iterator[None]:
     _state.directory = directory
     with contextlib.ExitStack() as stack:
         stack.callback(_close)
-        if processes.from_environment().first:
+        if processes.from_environment().is_main:
             for name in _state.asked:
                 stack.enter_context(_run_of(name, stage_name, recipe_name))
         yield
@@ -76,7 +74,7 @@ def stage(directory: Path, stage_name: str, recipe_name: str) -> Iterator[None]:
 
 def log(phase: str, seed: int, step: int, values: Mapping[str, float]) -> None:
     """Write loss terms of one phase; the seed keeps students of one stage apart."""
-    if _state.directory is None or not processes.from_environment().first:
+    if _state.directory is None or not processes.from_environment().is_main:
         return
     writer = _writer(f"{phase}-seed-{seed}")
     for term, value in values.items():
@@ -100,22 +98,6 @@ def _send(tracker: Tracker, values: Mapping[str, float], step_name: str, step: i
     import wandb
 
     wandb.log({**values, step_name: step})  # wandb's own step only grows, a phase begins at 0
-
-
-def trainer_arguments() -> dict[str, Any]:
-    """How a Hugging Face Trainer reports: what is asked for, never whatever is installed.
-
-    All processes must log alike, since a Trainer gathers the losses of all when it does; its
-    integrations then write in the first.
-    """
-    if _state.directory is None:
-        return {"report_to": [], "logging_strategy": "no"}
-    return {
-        "report_to": [*(["tensorboard"] if _has_tensorboard() else []), *_state.asked],
-        "logging_strategy": "steps",
-        "logging_steps": LOGGED_SHARE,
-        "logging_dir": str(_state.directory / EVENTS / "trainer"),
-    }
 
 
 def _writer(series: str) -> Any:
@@ -150,7 +132,7 @@ def _close() -> None:
 
 @contextlib.contextmanager
 def _run_of(tracker: Tracker, stage_name: str, recipe_name: str) -> Iterator[None]:
-    """A run of a tracker, which a Trainer's own integration then uses too.
+    """A run of a tracker.
 
     Raises:
         TrackingError: it does not start.

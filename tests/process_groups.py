@@ -92,21 +92,20 @@ def forking_server(scratch: Path) -> Iterator[ForkingServer]:
 
 def factory_command(*arguments: str) -> None:
     """The command line, with a checkpoint at every point of the loss log."""
-    import factory.distill.phase
+    import factory.training.trainer
     from factory.cli import main
 
-    factory.distill.phase.CHECKPOINT_SECONDS = -1.0
+    factory.training.trainer.CHECKPOINT_SECONDS = -1.0
     sys.argv = ["factory", *arguments]
     main()
 
 
 def _serve() -> None:
     # everything the stages import, so that a fork starts with it
-    import transformers.trainer  # noqa: F401
 
     import factory.data.stage
-    import factory.distill.task
-    import factory.teacher  # noqa: F401
+    import factory.distill.tinybert
+    import factory.teacher.fine_tune  # noqa: F401
 
     for line in sys.stdin:
         count, function, arguments, files = json.loads(line)

@@ -14,7 +14,7 @@ from factory.data.dataset import Dataset, Split
 from factory.errors import TeacherError, TrainingError
 from factory.evaluate import evaluate_logits
 from factory.fitness import check_student, margin_over_chance, unfitness
-from factory.teacher import check_teacher
+from factory.teacher.fine_tune import check_teacher
 
 SPAM = ("ham", "spam")
 # 500 messages, 3 % spam

@@ -26,7 +26,8 @@ from factory.classifier import (
 )
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
-from factory.teacher import load_pretrained, make_teacher
+from factory.teacher.fine_tune import make_teacher
+from factory.teacher.load import load_pretrained
 
 # Checkpoints of tiny epochs come within one second of each other.
 pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")

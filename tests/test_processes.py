@@ -1,4 +1,4 @@
-"""Who a process is, and what one alone does with the words for many."""
+"""The rank of a process, and what a single one does with the functions for many."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from tiny_line import python
 from factory import processes
 from factory.classifier import pick_device
 from factory.errors import FactoryError, ProcessesError
-from factory.processes import Processes
+from factory.processes import Rank
 from factory.progress import say
-from factory.teacher_batches import share_of
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +26,18 @@ def set_environment(patch: pytest.MonkeyPatch, **values: str) -> None:
 
 
 def test_the_environment_names_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes.from_environment() == Processes(0, 1)
+    assert processes.from_environment() == Rank(0, 1)
     set_environment(monkeypatch, RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
-    assert processes.from_environment() == Processes(5, 8, 1)
-    assert not processes.from_environment().first
+    assert processes.from_environment() == Rank(5, 8, 1)
+    assert not processes.from_environment().is_main
 
 
 def test_one_process_is_alone_whatever_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    assert processes.from_environment() == Processes(0, 1)
+    assert processes.from_environment() == Rank(0, 1)
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("RANK", "3")  # of something else's
-    assert processes.from_environment().first
+    assert processes.from_environment().is_main
 
 
 def test_variables_that_are_no_numbers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +61,9 @@ def test_alone_nothing_of_torch_is_loaded() -> None:
         "import sys\n"
         "from factory import building, processes\n"
         "with processes.process_group('auto'):\n"
-        "    assert processes.from_first(lambda: 3) == 3\n"
+        "    assert processes.on_main_process(lambda: 3) == 3\n"
         "    assert processes.gather('a') == ['a']\n"
-        "    processes.wait_for_all()\n"
+        "    processes.barrier()\n"
         "    building.require_same_work('a')\n"
         "print('torch' in sys.modules)"
     )
@@ -84,20 +83,7 @@ def test_every_process_trains_on_its_own_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_device("auto") == "cuda"
-    assert pick_device("cpu", Processes(1, 2, 1)) == "cpu"
-    assert pick_device("auto", Processes(5, 8, 1)) == "cuda:1"
+    assert pick_device("cpu", Rank(1, 2, 1)) == "cpu"
+    assert pick_device("auto", Rank(5, 8, 1)) == "cuda:1"
     with pytest.raises(FactoryError, match="process 3 on a machine with 2 CUDA devices"):
-        pick_device("cuda", Processes(2, 3, 2))
-
-
-@pytest.mark.parametrize("rows", [1, 2, 7, 16])
-@pytest.mark.parametrize("count", [2, 3])
-def test_shares_of_a_batch_add_up_to_its_mean(rows: int, count: int) -> None:
-    batch = list(range(100, 100 + rows))
-    losses = {position: (position - 90) ** 2 for position in batch}
-    shares = [share_of(batch, Processes(rank, count)) for rank in range(count)]
-    assert all(shares)  # a process without rows would never answer the others
-    taken = sorted(position for share in shares for position, weight in share if weight)
-    assert taken == batch
-    sums = [sum(losses[position] * weight for position, weight in share) for share in shares]
-    assert sum(sums) / count == pytest.approx(sum(losses.values()) / rows)
+        pick_device("cuda", Rank(2, 3, 2))

@@ -20,9 +20,7 @@ from factory import tracking
 from factory.building import announcing_build
 from factory.environment import prepare_libraries
 from factory.errors import MissingDependencyError, TrackingError
-from factory.recipe import TeacherSettings
 from factory.store import Step, Store, load_artifact, read_json
-from factory.teacher_training import training_arguments
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -58,7 +56,7 @@ def test_every_loss_of_a_real_run_is_in_its_stage(line: Line) -> None:
         series = dict(found[f"{row['phase']}/{row['term']}"])
         assert series[int(row["step"])] == pytest.approx(float(row["value"]), rel=1e-5)
     teacher = scalars(stage_directory(line.store, "teacher") / "tensorboard")
-    assert len(teacher["train/loss"]) > 10
+    assert len(teacher["teacher/total"]) > 10
 
 
 def test_event_files_are_no_content(line: Line, tmp_path: Path) -> None:
@@ -75,22 +73,6 @@ def test_event_files_are_no_content(line: Line, tmp_path: Path) -> None:
 def stage(tmp_path: Path) -> Iterator[Path]:
     with tracking.stage(tmp_path, "teacher", "mails"):
         yield tmp_path
-
-
-def arguments(folder: Path) -> Any:
-    return training_arguments(folder / "checkpoints", TeacherSettings(model="x"), "cpu")
-
-
-def test_a_trainer_reports_to_files_only(stage: Path) -> None:
-    made = arguments(stage)
-    assert made.report_to == ["tensorboard"]
-    assert made.logging_dir == str(stage / "tensorboard" / "trainer")
-
-
-def test_a_trainer_outside_a_stage_reports_nothing(tmp_path: Path) -> None:
-    made = arguments(tmp_path)
-    assert made.report_to == []
-    assert made.logging_strategy == "no"
 
 
 class Calls:
@@ -144,19 +126,16 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def one_stage(folder: Path) -> None:
-    def make(here: Path) -> dict[str, Any]:
+    def make(_output: Path) -> dict[str, Any]:
         tracking.log("prediction", 42, 10, {"total": 0.5})
-        return {"report_to": tracking.trainer_arguments()["report_to"]}
+        return {}
 
-    build = announcing_build(Store(folder), "mails")
-    artifact = build(Step("distill", 1, {}, {}), make)
-    (folder / "said").write_text(",".join(artifact.facts["report_to"]), encoding="utf-8")
+    announcing_build(Store(folder), "mails")(Step("distill", 1, {}, {}), make)
 
 
 def test_installed_trackers_hear_nothing_unless_asked(installed: Calls, tmp_path: Path) -> None:
     one_stage(tmp_path)
     assert installed.made == []
-    assert (tmp_path / "said").read_text("utf-8") == "tensorboard"
     assert scalars(tmp_path) == {"prediction/total": [(10, 0.5)]}
 
 
@@ -172,7 +151,6 @@ def test_asked_trackers_get_one_run_per_stage(installed: Calls, tmp_path: Path) 
         ("wandb ends",),
         ("mlflow ends",),
     ]
-    assert (tmp_path / "said").read_text("utf-8") == "tensorboard,mlflow,wandb"
     installed.made.clear()
     one_stage(tmp_path / "later")
     assert installed.made == []
@@ -230,8 +208,6 @@ def test_other_processes_write_nothing(
         monkeypatch.setenv(name, value)
     with tracking.trackers(["mlflow"]), tracking.stage(tmp_path, "teacher", "mails"):
         tracking.log("prediction", 42, 10, {"total": 0.5})
-        # a Trainer gathers losses when it logs, so all processes must do so at the same steps
-        assert tracking.trainer_arguments()["logging_strategy"] == "steps"
     assert installed.made == []
     assert list(tmp_path.iterdir()) == []
 
@@ -247,7 +223,6 @@ def test_without_the_writer_it_is_said_once(
     for number in range(2):
         one_stage(tmp_path / str(number))
     assert capsys.readouterr().err.count("pip install tensorboardX") == 1
-    assert (tmp_path / "0" / "said").read_text("utf-8") == ""
 
 
 def test_a_tracker_that_is_not_installed_stops_before_the_work(

@@ -13,7 +13,7 @@ from tiny_models import (
 from factory.data.dataset import Dataset
 from factory.model_source import ModelSource
 from factory.recipe import TeacherSettings
-from factory.teacher import make_teacher
+from factory.teacher.fine_tune import make_teacher
 
 SMALL = tiny_dataset(60, 30)
 

@@ -81,7 +81,7 @@ def train_mlm(
     masked = _masked_once(held_out, tokenizer, settings)
     scores = {"unigram": unigram_scores(counts, masked), "before": masked_scores(model, masked)}
     _train(directory / "checkpoints", model, tokenizer, settings, train, device)
-    if not processes.current().first:
+    if not processes.current().is_main:
         return {}
     scores["after"] = masked_scores(model, masked)
     if scores["after"]["loss"] is not None and not np.isfinite(scores["after"]["loss"]):
@@ -264,7 +264,7 @@ def _masking_trainer() -> Any:
     from torch.nn.functional import cross_entropy
     from transformers import Trainer
 
-    alone = processes.current().count == 1
+    alone = processes.current().world_size == 1
 
     class MaskingTrainer(Trainer if alone else sharing_trainer(Trainer, None)):  # type: ignore[misc]
         """Takes the mean over the masked tokens of a batch, whichever process has them."""

@@ -57,11 +57,11 @@ def augment(
         FactoryError: the mlm cannot read a single text in the memory there is.
     """
     check_task(settings, train)
-    if not processes.from_first(lambda: (directory / INDEX_NAME).is_file()):
+    if not processes.on_main_process(lambda: (directory / INDEX_NAME).is_file()):
         maker = VariantMaker(train, settings, tools)
         _write_parts(directory, train, maker)
-        processes.wait_for_all()
-    facts: dict[str, Any] = processes.from_first(lambda: _finish(directory, train, settings))
+        processes.barrier()
+    facts: dict[str, Any] = processes.on_main_process(lambda: _finish(directory, train, settings))
     return facts
 
 
@@ -102,7 +102,7 @@ def check_task(settings: AugmentSettings, train: Split) -> None:
 def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
     parts_directory(directory).mkdir(parents=True, exist_ok=True)
     group = processes.current()
-    mine = list(enumerate(parts_of(len(train))))[group.rank :: group.count]
+    mine = list(enumerate(parts_of(len(train))))[group.rank :: group.world_size]
     todo = [(number, rows) for number, rows in mine if not part_file(directory, number).is_file()]
     total = sum(len(rows) for _, rows in mine)
     done = total - sum(len(rows) for _, rows in todo)

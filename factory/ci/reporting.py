@@ -40,7 +40,7 @@ def reporting(
         OSError: a file cannot be written.
     """
     report = RunReport()
-    if not processes.from_environment().first:
+    if not processes.from_environment().is_main:
         yield report
         return
     for file in (junit, summary_file):

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-
-from factory.class_weights import class_weights
-from factory.classifier import TorchClassifier, forward_logits
-from factory.data.dataset import Split, is_multilabel
-from factory.distill.layer_map import map_layers
-from factory.distill.loss_log import summary
-from factory.distill.losses import hard_label_loss
-from factory.distill.phase import total_steps, train_phase
-from factory.distill.phases import baseline_phase
-from factory.distill.saving import save_student
-from factory.distill.student import start_student
-from factory.distill.student_vocabulary import student_vocabulary, without_intermediate
-from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import Batch, encode_inputs
-from factory.label_sets import multi_hot
+from factory.classifier import TorchClassifier
+from factory.data.dataset import Split
+from factory.distill.matching import map_layers
+from factory.distill.student import (
+    save_student,
+    start_student,
+    student_vocabulary,
+    without_intermediate,
+)
+from factory.distill.transfer_set import intermediate_phase, prediction_phase
+from factory.encoding import encode_inputs
 from factory.model_source import ModelSource
 from factory.recipe import DistillSettings, StudentSettings
+from factory.training.embedding_subset import embedding_subset
+from factory.training.hard_labels import HardLabelLoss
+from factory.training.loss_log import summary
+from factory.training.trainer import Phase, steps_per_epoch, total_steps, train
+
+FROM_RANDOM_WEIGHTS = 6e-4
+FROM_A_TRAINED_START = 1e-4
 
 
 def train_baseline(
-    directory: Path,
+    output: Path,
     teacher: TorchClassifier,
-    train: Split,
+    labelled: Split,
     student: StudentSettings,
     source: ModelSource | None,
     settings: DistillSettings,
@@ -42,17 +41,17 @@ def train_baseline(
 ) -> dict[str, Any]:
     """Train the same student on the hard labels alone, for as many steps as `distill` takes.
 
-    The student begins at random weights or at the distilled student's own start, as
-    `distill.baseline` says, and reads with that student's tokenizer; nothing else of the teacher
+    The student starts from random weights or from the distilled student's own start, as
+    `distill.baseline` says, and uses that student's tokenizer; nothing else of the teacher
     enters the training.
 
     Args:
-        augmented_rows, unlabelled_rows: rows the distilled student learns on besides; the
+        augmented_rows, unlabelled_rows: rows the distilled student is trained on besides; the
             baseline cannot use them and takes their steps on the labelled rows.
         weigh_classes: as the teacher was trained (`teacher.class_weights`).
     """
     vocabulary = student_vocabulary(student, source, teacher)
-    rows = encode_inputs(vocabulary.tokenizer, train.inputs(), teacher.max_length)
+    rows = encode_inputs(vocabulary.tokenizer, labelled.inputs(), teacher.max_length)
     layer_map: tuple[int, ...] = ()
     if vocabulary.logits_only is None:
         depth = teacher.model.config.num_hidden_layers
@@ -64,37 +63,30 @@ def train_baseline(
     start = start_student(
         student, source, teacher, layer_map, rows, settings.seed, vocabulary.config
     )
-    targets = _targets(train, start.model.config.num_labels, teacher.device)
     phase = baseline_phase(settings, len(rows), augmented_rows, unlabelled_rows)
-
-    def losses(batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        logits = forward_logits(start.model, batch)
-        return hard_label_loss(logits, targets[batch.rows], batch.share), {}
-
-    checkpoint = directory / "baseline.checkpoint"
-    modules = nn.ModuleDict({"student": start.model})
-    with used_vocabulary(rows, start.model.bert) as small_rows:
-        points = train_phase(
-            phase,
-            modules,
-            small_rows,
-            losses,
-            checkpoint,
-            teacher.device,
-            row_weights=_row_weights(train, teacher) if weigh_classes else None,
-        )
-    save_student(directory, start.model, vocabulary.tokenizer, points)
+    loss = HardLabelLoss(start.model, labelled, teacher.device, weigh_classes)
+    with embedding_subset(rows, start.model):
+        points = train(phase, loss, rows, output / "baseline.checkpoint", teacher.device)
+    save_student(output, start.model, vocabulary.tokenizer, points)
     return {"steps": total_steps(phase, len(rows)), "losses": summary(points)}
 
 
-def _row_weights(train: Split, teacher: TorchClassifier) -> NDArray[np.float32]:
-    weights = class_weights(train.targets, teacher.model.config.num_labels)
-    return weights[np.array(train.targets, dtype=np.int64)]
+def baseline_phase(
+    settings: DistillSettings, rows: int, augmented: int = 0, unlabelled: int = 0
+) -> Phase:
+    """One phase with the steps of both distillation phases.
 
+    A start that already solves the task would be destroyed at the rate that random weights need
+    (docs/log.md).
 
-def _targets(train: Split, labels: int, device: str) -> Tensor:
-    if is_multilabel(train):
-        return torch.from_numpy(multi_hot(train, labels)).to(device)
-    if isinstance(train.targets[0], float):
-        return torch.tensor(train.targets, dtype=torch.float32, device=device).unsqueeze(1)
-    return torch.tensor(train.targets, dtype=torch.int64, device=device)
+    Args:
+        rows: the labelled rows, all that the baseline is trained on.
+        augmented, unlabelled: rows the distilled student is trained on besides.
+    """
+    first, second = intermediate_phase(settings), prediction_phase(settings)
+    everything = rows + augmented + unlabelled
+    of_first = everything - (0 if settings.unlabelled_phases == "both" else unlabelled)
+    steps = total_steps(first, of_first) + total_steps(second, everything)
+    usual = FROM_RANDOM_WEIGHTS if settings.baseline == "random" else FROM_A_TRAINED_START
+    phase = replace(second, name="baseline", learning_rate=settings.baseline_learning_rate or usual)
+    return replace(phase, epochs=steps / steps_per_epoch(phase, rows))

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
-from factory.distill.calibration import Side, nearest_fit, states_of, with_one
-from factory.distill.capture import cut_after
+from factory.distill.activations import Side, cut_after, nearest_fit, states_of, with_one
 from factory.distill.head_plan import HeadSource, plan_heads
 from factory.encoding import EncodedRows
 from factory.errors import RecipeError

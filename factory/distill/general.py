@@ -12,22 +12,20 @@ from factory.bert_loading import UnloadableError, load_classifier
 from factory.classifier import TorchClassifier
 from factory.corpus.rows import PackedRows
 from factory.corpus.stage import load_config, load_tokenizer
-from factory.distill.intermediate import train_intermediate
-from factory.distill.layer_map import describe_map, map_layers
-from factory.distill.loss_log import summary
-from factory.distill.phase import total_steps
-from factory.distill.phases import general_phase
-from factory.distill.projections import save_projections
-from factory.distill.saving import save_student
-from factory.distill.student import CALIBRATION_TOKENS, start_student
+from factory.distill.matching import describe_map, map_layers
+from factory.distill.student import CALIBRATION_TOKENS, save_student, start_student
+from factory.distill.student_checkpoint import save_projections
+from factory.distill.tinybert import IntermediateLoss
 from factory.errors import TeacherError
 from factory.model_source import ModelSource
 from factory.progress import say
 from factory.recipe import GeneralSettings, Recipe
+from factory.training.loss_log import summary
+from factory.training.trainer import Phase, total_steps, train
 
 
 def general_distill(
-    directory: Path, teacher: TorchClassifier, rows: PackedRows, recipe: Recipe
+    output: Path, teacher: TorchClassifier, rows: PackedRows, recipe: Recipe
 ) -> dict[str, Any]:
     """Train a student on a base teacher's layers and save it as a plain `BertModel`.
 
@@ -35,7 +33,7 @@ def general_distill(
     loss. Beside the model lie its width projections.
 
     Args:
-        directory: where the student goes; a checkpoint of an interrupted run is found there.
+        output: the student's output; an interrupted run resumes from its checkpoint there.
         teacher: see `load_base_teacher`.
 
     Returns:
@@ -55,21 +53,21 @@ def general_distill(
     start = start_student(shape, None, teacher, layer_map, few, settings.seed)
     teacher.model.eval()
     teacher.model.requires_grad_(False)
-    phase = general_phase(settings)
-    points = train_intermediate(
-        phase,
-        teacher.model.bert,
-        start,
-        layer_map,
-        rows,
-        settings,
-        directory / "general.checkpoint",
-        teacher.device,
+    phase = Phase(
+        name="general",
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
     )
-    save_student(directory, start.model.bert, teacher.tokenizer, points)
-    if processes.current().first:
-        save_projections(start.projections, directory / "model")
-    processes.wait_for_all()
+    loss = IntermediateLoss(start, teacher.model, layer_map, settings)
+    points = train(phase, loss, rows, output / "general.checkpoint", teacher.device)
+    save_student(output, start.model.bert, teacher.tokenizer, points)
+    if processes.current().is_main:
+        save_projections(start.projections, output / "model")
+    processes.barrier()
     return {
         "layer_map": list(layer_map),
         "rows": len(rows),

@@ -1,110 +1,126 @@
-"""The prune stage: remove a distilled student's least important neurons, and let it recover."""
+"""Prune a distilled student: remove its least important neurons for good, and let it recover."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from factory import processes
-from factory.classifier import TorchClassifier
+from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split
-from factory.distill.importance import neuron_importance
-from factory.distill.lesson import Lesson, learn_logits, repeat_lesson
-from factory.distill.loss_log import LossPoint, summary
-from factory.distill.neurons import keep_neurons, strongest
-from factory.distill.phase import Phase, total_steps
-from factory.distill.phases import prediction_phase
-from factory.distill.prediction import teacher_loss
-from factory.distill.saving import save_student
-from factory.distill.student import first_tokens
-from factory.distill.transfer import AugmentedRows, Inputs
-from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import select_rows
+from factory.distill.activations import (
+    CALIBRATION_BATCH_SIZE,
+    Side,
+    forward_hooks,
+    nearest_fit,
+    states_of,
+)
+from factory.distill.losses import TeacherLoss, teacher_loss
+from factory.distill.student import first_tokens, save_student
+from factory.distill.tinybert import train_on_logits
+from factory.distill.transfer_set import (
+    LOGITS_FILE,
+    AugmentedRows,
+    DistillationData,
+    Inputs,
+    load_data,
+    prediction_phase,
+)
+from factory.encoding import EncodedRows, collate, select_rows, sorted_batches
 from factory.progress import say
 from factory.recipe import DistillSettings
 from factory.recipe_prune import PruneSettings
+from factory.training.embedding_subset import embedding_subset
+from factory.training.loss_log import summary
+from factory.training.trainer import total_steps
+
+# As in the derived start (docs/log.md); from 1e-4 to 1e-2 the students do not differ.
+REFIT_RIDGE = 1e-2
 
 
 def prune(
-    directory: Path,
+    output: Path,
     distilled: Path,
     student: TorchClassifier,
     teacher: TorchClassifier,
-    train: Split,
+    labelled: Split,
     settings: PruneSettings,
-    taught: DistillSettings,
+    distill_settings: DistillSettings,
     augmented: AugmentedRows | None = None,
     unlabelled: Inputs | None = None,
 ) -> dict[str, Any]:
-    """Make a student with fewer feed-forward neurons of one that is distilled, and save it alike.
+    """Make a student with fewer feed-forward neurons from a distilled one, and save it alike.
 
-    Importance is measured on rows that the student learned on, against the teacher's logits; dev
-    and test are not looked at.
+    Importance is measured on rows that the student was trained on, against the teacher's logits;
+    dev and test are not used.
 
     Args:
-        directory: where the student goes; the checkpoint of an interrupted run is found there.
+        output: the pruned student's directory; an interrupted run resumes from its checkpoint.
         distilled: the directory of the distilled student, with the teacher's logits if they are
             still there.
         student: that student; it is changed.
-        taught: how it was distilled; the rows, and how it learns from them again.
+        distill_settings: how it was distilled: the rows, and how it recovers on them.
 
     Returns:
-        Neurons and parameters before and after, each layer's share of importance that was kept,
-        steps, and first and last loss of the recovery.
+        Neurons and parameters before and after, the share of each layer's importance that was
+        kept, steps, and first and last loss of the recovery.
     """
-    lesson = repeat_lesson(
-        directory,
-        distilled,
+    cached = processes.on_main_process((distilled / LOGITS_FILE).is_file)
+    data = load_data(
+        distilled if cached else output,
         teacher,
         student.tokenizer,
-        train,
-        taught,
+        labelled,
+        distill_settings,
         augmented,
         unlabelled,
     )
-    before = {"neurons": student.model.config.intermediate_size, "parameters": _size(student.model)}
-    kept_importance = _remove(student.model, lesson, settings, taught)
-    phase = recovery_phase(settings, taught)
-    points, loss = _recover(directory, student.model, lesson, phase, taught.prediction.temperature)
-    save_student(directory, student.model, student.tokenizer, points)
-    say(f"{before['neurons']} neurons per layer -> {settings.neurons}")
-    return {
-        "before": before,
-        "neurons": settings.neurons,
-        "parameters": _size(student.model),
-        "importance_kept": kept_importance,
-        "rows": len(lesson.learned),
-        "steps": total_steps(phase, len(lesson.learned)),
-        "losses": summary(points),
-        "held_out": {"rows": len(lesson.held_out), "loss": loss} if len(lesson.held_out) else None,
-    }
-
-
-def recovery_phase(settings: PruneSettings, taught: DistillSettings) -> Phase:
-    """The prediction phase once more, at its own length and rate."""
-    return replace(
-        prediction_phase(taught),
+    model, temperature = student.model, distill_settings.prediction.temperature
+    before = {"neurons": model.config.intermediate_size, "parameters": _size(model)}
+    importance_kept = _remove(model, data, settings, distill_settings)
+    phase = replace(  # the prediction phase once more, at its own length and rate
+        prediction_phase(distill_settings),
         name="recovery",
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
     )
+    with embedding_subset(data.transfer.rows, model):
+        points, loss = train_on_logits(
+            phase, model, data, temperature, output / "recovery.checkpoint"
+        )
+    save_student(output, model, student.tokenizer, points)
+    say(f"{before['neurons']} neurons per layer -> {settings.neurons}")
+    return {
+        "before": before,
+        "neurons": settings.neurons,
+        "parameters": _size(model),
+        "importance_kept": importance_kept,
+        "rows": len(data.train),
+        "steps": total_steps(phase, len(data.train)),
+        "losses": summary(points),
+        "held_out": data.held_out_facts({"loss": loss}),
+    }
 
 
 def _remove(
-    student: Any, lesson: Lesson, settings: PruneSettings, taught: DistillSettings
+    student: Any, data: DistillationData, settings: PruneSettings, distill_settings: DistillSettings
 ) -> list[float]:
-    """Cut the student; how much of each layer's importance is left."""
-    device = lesson.teacher.device
-    chosen = _calibration(lesson.learned, settings.calibration_rows, taught.seed)
-    rows = select_rows(lesson.transfer.rows, chosen)
-    loss = teacher_loss(student.config.problem_type, taught.prediction.temperature)
-    # of several processes one decides: the last digits may differ
-    importance = processes.from_first(
-        lambda: neuron_importance(student, rows, lesson.teacher_logits[chosen], loss, device)
+    """Remove neurons; the share of each layer's importance that is left."""
+    device = data.teacher.device
+    draw = np.random.default_rng([distill_settings.seed, len(data.train)])
+    chosen = draw.permutation(data.train)[: settings.calibration_rows]
+    rows = select_rows(data.transfer.rows, chosen)
+    loss = teacher_loss(student.config.problem_type, distill_settings.prediction.temperature)
+    # on one rank: the last digits may differ between ranks
+    importance = processes.on_main_process(
+        lambda: neuron_importance(student, rows, data.teacher_logits[chosen], loss, device)
     )
     kept = strongest(importance, settings.neurons)
     keep_neurons(student, kept, first_tokens(rows), device)
@@ -113,19 +129,114 @@ def _remove(
     return [round(float(share), 4) for share in shares]
 
 
-def _calibration(learned: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Positions of rows drawn from those learned on, in the order they were drawn."""
-    order = np.random.default_rng([seed, len(learned)]).permutation(learned)
-    return order[:count]
+def neuron_importance(
+    student: Any,
+    rows: EncodedRows,
+    teacher_logits: NDArray[np.float32],
+    loss: TeacherLoss,
+    device: str,
+) -> NDArray[np.float64]:
+    """Importance of each feed-forward neuron: (layers, neurons); see `taylor_importance`."""
+    modules = [layer.intermediate for layer in student.bert.encoder.layer]
+    count = student.config.intermediate_size
+    return taylor_importance(student, modules, count, rows, teacher_logits, loss, device)
 
 
-def _recover(
-    directory: Path, student: Any, lesson: Lesson, phase: Phase, temperature: float
-) -> tuple[list[LossPoint], float | None]:
-    with used_vocabulary(lesson.transfer.rows, student.bert) as rows:
-        return learn_logits(
-            phase, student, lesson, rows, temperature, directory / "recovery.checkpoint"
-        )
+def taylor_importance(
+    student: Any,
+    modules: Sequence[nn.Module],
+    units: int,
+    rows: EncodedRows,
+    teacher_logits: NDArray[np.float32],
+    loss: TeacherLoss,
+    device: str,
+) -> NDArray[np.float64]:
+    """By how much the loss of a row would change without a unit, to first order.
+
+    The mean over rows of |a . dL/da|, where a is what the unit puts out for all tokens of the row
+    (Michel et al., arXiv 1905.10650, equation 2; Molchanov et al., arXiv 1906.10771).
+
+    Args:
+        modules: each puts out (batch, tokens, width), or a tuple that begins so; its units are
+            equal parts of the width, side by side.
+        loss: mean over rows, see `teacher_loss`.
+
+    Shapes:
+        teacher_logits: (rows, labels)
+        returns: (modules, units)
+    """
+    student.eval()
+    points: dict[str, tuple[nn.Module, Side]] = {
+        str(place): (module, "output") for place, module in enumerate(modules)
+    }
+    wanted = torch.from_numpy(teacher_logits).to(device)
+    total = np.zeros((len(modules), units))
+    with forward_hooks(points) as seen:
+        for positions in sorted_batches(rows.lengths, CALIBRATION_BATCH_SIZE):
+            batch = collate(rows, positions, device)
+            mean = loss(forward_logits(student, batch), wanted[batch.rows])
+            outputs = [seen[name] for name in points]
+            # of the sum, so that each row's gradient is that of its own loss
+            gradients = torch.autograd.grad(mean * len(positions), outputs)
+            for place, (values, gradient) in enumerate(zip(outputs, gradients, strict=True)):
+                product = (values * gradient).detach().double()
+                of_unit = product.reshape(*product.shape[:2], units, -1).sum(dim=(1, 3))
+                total[place] += of_unit.abs().sum(dim=0).cpu().numpy()
+    return total / len(rows)
+
+
+def strongest(importance: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Positions of the `count` largest numbers of each row, ascending: (rows, count).
+
+    Of equal numbers those that come first win.
+    """
+    order = np.argsort(-importance, axis=1, kind="stable")[:, :count]
+    return np.sort(order, axis=1)
+
+
+def keep_neurons(student: Any, kept: NDArray[np.int64], rows: EncodedRows, device: str) -> None:
+    """Remove all other neurons; those kept stand in for them as well as they can.
+
+    Every layer keeps equally many, so that `intermediate_size` of a plain `BertConfig` says it.
+    From the first layer to the last, the output weights are refitted by least squares to what the
+    whole layer made of the states that the layers before it put out by then; the old weights are
+    the prior. What a removed neuron has in common with the others is not lost that way.
+
+    Shapes:
+        kept: (layers, neurons kept), positions
+    """
+    for number, layer in enumerate(student.bert.encoder.layer):
+        output = layer.output.dense
+        points: dict[str, tuple[nn.Module, Side]] = {
+            "neurons": (output, "input"),
+            "sums": (output, "output"),
+        }
+        states = states_of(student.bert, points, rows, device)
+        _shrink(layer, torch.from_numpy(kept[number]), states["neurons"], states["sums"])
+    student.config.intermediate_size = kept.shape[1]
+
+
+@torch.no_grad()
+def _shrink(layer: Any, kept: Tensor, neurons: Tensor, sums: Tensor) -> None:
+    """Cut both matrices of a layer.
+
+    Shapes:
+        neurons: (tokens, neurons), what enters the second matrix
+        sums: (tokens, hidden), what it makes of them
+    """
+    first, second = layer.intermediate.dense, layer.output.dense
+    place = kept.to(first.weight.device)
+    prior = torch.cat([second.weight[:, place], second.bias[:, None]], dim=1).cpu().double()
+    fitted = nearest_fit(neurons[:, kept], sums, prior, REFIT_RIDGE).to(second.weight)
+    layer.intermediate.dense = _linear(first.weight[place], first.bias[place])
+    layer.output.dense = _linear(fitted[:, :-1], fitted[:, -1])
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+    linear.weight = nn.Parameter(weight.contiguous())
+    linear.bias = nn.Parameter(bias.contiguous())
+    return linear
 
 
 def _size(model: Any) -> int:

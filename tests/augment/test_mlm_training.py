@@ -213,7 +213,7 @@ def share_training(directory: str, base: str) -> None:
         texts = learnable(35)
         source = source_of(Path(base))
         facts = train_mlm(Path(directory), source, settings(), texts, MAX_LENGTH, "cpu")
-        assert bool(facts) is processes.current().first
+        assert bool(facts) is processes.current().is_main
 
 
 def test_processes_share_the_rows_of_each_batch(tmp_path: Path) -> None:

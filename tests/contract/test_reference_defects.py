@@ -34,7 +34,7 @@ from factory.classifier import TorchClassifier
 from factory.corpus.rows import open_rows
 from factory.corpus.stage import make_corpus
 from factory.data.dataset import Dataset
-from factory.distill import baseline, prediction, task
+from factory.distill import baseline, tinybert
 from factory.distill.general import general_distill, load_base_teacher
 from factory.evaluate import evaluate
 from factory.model_source import ModelSource
@@ -45,7 +45,7 @@ from factory.recipe import (
     StudentSettings,
     TeacherSettings,
 )
-from factory.teacher import make_teacher
+from factory.teacher.fine_tune import make_teacher
 
 ROOT = Path(__file__).parents[2]
 CORRECTED = "tests/augment/test_augment_corrected.py"
@@ -72,11 +72,11 @@ class Defect:
 HERE = "tests/contract/test_reference_defects.py"
 CORPUS = "tests/corpus/test_corpus_shards.py"
 GENERAL = "tests/distill/test_general.py"
-PHASE = "tests/distill/test_phase.py"
-TASK = "tests/distill/test_task.py"
+PHASE = "tests/training/test_trainer.py"
+TASK = "tests/distill/test_tinybert.py"
 LOSSES = "tests/distill/test_losses.py"
 TEACHING = "tests/distill/test_teaching.py"
-TEACHER = "tests/test_teacher.py"
+TEACHER = "tests/teacher/test_load_teacher.py"
 
 DEFECTS = (
     Defect(
@@ -197,7 +197,7 @@ DEFECTS = (
         (
             f"{PHASE}::test_an_interrupted_run_ends_with_the_same_weights_to_the_last_bit",
             f"{TASK}::test_an_interrupted_run_ends_with_the_same_weights",
-            "tests/test_teacher_training.py::test_a_killed_run_is_continued_from_its_last_epoch",
+            "tests/teacher/test_fine_tune.py::test_a_killed_run_ends_with_the_same_weights_to_the_last_bit",
             "tests/test_store.py::test_a_resumed_stage_finds_what_it_left",
         ),
     ),
@@ -272,7 +272,7 @@ DEFECTS = (
     Defect(
         26,
         "several processes never share the student's gradients",
-        ("tests/distill/test_shared_training.py::test_two_processes_distil_as_one_does",),
+        ("tests/training/test_distributed.py::test_two_processes_train_one_student",),
     ),
     Defect(
         27,
@@ -359,29 +359,30 @@ def test_the_student_is_the_one_after_the_last_step(
     tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     final: dict[str, torch.Tensor] = {}
-    original = prediction.train_phase
+    original = tinybert.train
 
-    def remember(phase: Any, modules: Any, *rest: Any, **named: Any) -> Any:
-        points = original(phase, modules, *rest, **named)
+    def remember(phase: Any, loss: Any, *rest: Any) -> Any:
+        points = original(phase, loss, *rest)
         assert points[-1].step == 4
-        final["pooler"] = modules["student"].bert.pooler.dense.weight.clone()
-        final["classifier"] = modules["student"].classifier.weight.clone()
+        if phase.name == "prediction":
+            final["pooler"] = loss.student.bert.pooler.dense.weight.clone()
+            final["classifier"] = loss.student.classifier.weight.clone()
         return points
 
-    monkeypatch.setattr(prediction, "train_phase", remember)
+    monkeypatch.setattr(tinybert, "train", remember)
     train = tiny_dataset(60, 3).train
-    task.distill(tmp_path, teacher, train, STUDENT, None, SETTINGS)
+    tinybert.distill(tmp_path, teacher, train, STUDENT, None, SETTINGS)
     saved = load_file(tmp_path / "model" / "model.safetensors")
     assert torch.equal(saved["bert.pooler.dense.weight"], final["pooler"])
     assert torch.equal(saved["classifier.weight"], final["classifier"])
 
 
-@pytest.mark.parametrize("stage", [task.distill, baseline.train_baseline])
+@pytest.mark.parametrize("stage", [tinybert.distill, baseline.train_baseline])
 def test_training_is_given_no_rows_to_select_on(stage: Any) -> None:
     """One split comes in, and it is the training split."""
     given = inspect.signature(stage).parameters.values()
     from_data = [p.name for p in given if "Split" in str(p.annotation) or "Dataset" in str(p)]
-    assert from_data == ["train"]
+    assert from_data == ["labelled"]
 
 
 def files_below(directory: Path) -> set[str]:
@@ -403,7 +404,7 @@ def test_training_writes_only_below_its_directory(
     settings = TeacherSettings(model="base", epochs=1.0)
     make_teacher(tmp_path / "made", source, settings, data, MAX_LENGTH, "cpu")
     teacher = open_tiny(tmp_path / "made" / "model")
-    task.distill(tmp_path / "student", teacher, data.train, STUDENT, None, SETTINGS)
+    tinybert.distill(tmp_path / "student", teacher, data.train, STUDENT, None, SETTINGS)
     baseline.train_baseline(tmp_path / "baseline", teacher, data.train, STUDENT, None, SETTINGS)
     assert files_below(base) == before
     for name in ("working", "home", "temporary"):

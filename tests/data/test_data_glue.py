@@ -15,7 +15,7 @@ from factory.data.dataset import Dataset
 from factory.errors import TeacherError
 from factory.recipe import TeacherSettings
 from factory.recipe_file import load_recipe
-from factory.teacher import match_labels
+from factory.teacher.load import match_labels
 
 Load = Callable[..., Any]
 RECIPES = sorted((ROOT / "recipes" / "glue").glob("*.toml"))

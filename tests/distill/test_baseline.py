@@ -25,14 +25,14 @@ from tiny_runs import (
 )
 
 from factory.data.dataset import Dataset
-from factory.distill.baseline import train_baseline
-from factory.distill.phase import Phase, total_steps
-from factory.distill.phases import baseline_phase, intermediate_phase, prediction_phase
+from factory.distill.baseline import baseline_phase, train_baseline
+from factory.distill.transfer_set import intermediate_phase, prediction_phase
 from factory.recipe import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,
 )
+from factory.training.trainer import Phase, total_steps
 
 
 def test_the_recipe_decides_both_phases() -> None:

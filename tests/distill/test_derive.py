@@ -13,9 +13,8 @@ from torch import nn
 
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
-from factory.distill import calibration, derive
-from factory.distill.calibration import nearest_fit, states_of
-from factory.distill.capture import recording
+from factory.distill import activations, derive
+from factory.distill.activations import activations_of, nearest_fit, states_of
 from factory.distill.derive import RIDGE, derive_student
 from factory.distill.head_plan import HeadSource
 from factory.encoding import EncodedRows, collate, encode_inputs
@@ -74,13 +73,10 @@ def test_attention_scores_of_equal_shape_are_the_teachers(
     student, _ = derived(teacher, dataset, (1, 2, 3))
     rows = encode_inputs(teacher.tokenizer, dataset.dev.inputs()[:8], teacher.max_length)
     batch = collate(rows, np.array([3]), "cpu")
-    with (
-        torch.no_grad(),
-        recording(student.bert, (1, 2, 3)) as ours,
-        recording(teacher.model.bert, (1, 2, 3)) as theirs,
-    ):
-        for model in (student, teacher.model):
-            model.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    with torch.no_grad():
+        ours, theirs = (
+            activations_of(bert, batch, (1, 2, 3)) for bert in (student.bert, teacher.model.bert)
+        )
     for layer in (1, 2, 3):
         torch.testing.assert_close(ours.scores(layer), theirs.scores(layer), rtol=0, atol=2e-3)
 
@@ -155,7 +151,7 @@ def test_states_are_those_of_real_tokens(
     teacher: TorchClassifier, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against every text alone, so that no batch and no padding can enter."""
-    monkeypatch.setattr(calibration, "CALIBRATION_BATCH_SIZE", 4)
+    monkeypatch.setattr(activations, "CALIBRATION_BATCH_SIZE", 4)
     texts = dataset.dev.inputs()[:10]
     rows = encode_inputs(teacher.tokenizer, texts, teacher.max_length)
     bert = teacher.model.bert

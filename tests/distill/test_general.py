@@ -18,13 +18,13 @@ from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, Ele
 from factory.classifier import TorchClassifier
 from factory.corpus.rows import PackedRows, open_rows
 from factory.corpus.stage import make_corpus
-from factory.distill import phase as phase_module
 from factory.distill.general import general_distill, load_base_teacher
 from factory.distill.student import start_student
 from factory.encoding import encode_inputs
 from factory.errors import RecipeError, TeacherError
 from factory.model_source import ModelSource
 from factory.recipe import GeneralSettings, Recipe
+from factory.training import trainer
 
 LENGTH = 16
 LAYER_MAP = (2, 3)
@@ -180,10 +180,10 @@ def test_interrupted_within_an_epoch_it_ends_with_the_same_bytes(
     run(tmp_path / "whole", base)
     steps_an_epoch = -(-len(rows_of(base)) // 8)
     assert steps_an_epoch > 4
-    monkeypatch.setattr(phase_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
     for cut_after in (2, steps_an_epoch + 1):  # in the first epoch, then in a later one
         with monkeypatch.context() as patch:
-            patch.setattr(phase_module, "collate", cutting(cut_after))
+            patch.setattr(trainer, "collate", cutting(cut_after))
             with pytest.raises(PowerCut):
                 run(tmp_path / "cut", base)
         assert (tmp_path / "cut" / "general.checkpoint").is_file()
@@ -196,7 +196,7 @@ def test_interrupted_within_an_epoch_it_ends_with_the_same_bytes(
 def cutting(after: int) -> Callable[..., Any]:
     """A collate that fails once it has made `after` batches."""
     made = 0
-    original = phase_module.collate
+    original = trainer.collate
 
     def collate(*arguments: Any) -> Any:
         nonlocal made

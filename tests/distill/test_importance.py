@@ -10,8 +10,8 @@ import torch
 from tiny_models import MAX_LENGTH, tiny_bert, tiny_split, tiny_tokenizer
 from torch.nn import functional
 
-from factory.distill.importance import neuron_importance, taylor_importance
-from factory.distill.prediction import teacher_loss
+from factory.distill.losses import teacher_loss
+from factory.distill.prune import neuron_importance, taylor_importance
 from factory.encoding import EncodedRows, encode_inputs
 
 ROWS = 7
@@ -97,7 +97,7 @@ def test_it_is_the_same_in_batches_of_any_size_and_leaves_no_trace(
 ) -> None:
     loss = teacher_loss("single_label_classification", 2.0)
     whole = neuron_importance(student, rows, teacher_logits, loss, "cpu")
-    monkeypatch.setattr("factory.distill.importance.CALIBRATION_BATCH_SIZE", 2)
+    monkeypatch.setattr("factory.distill.prune.CALIBRATION_BATCH_SIZE", 2)
     parts = neuron_importance(student, rows, teacher_logits, loss, "cpu")
     np.testing.assert_allclose(parts, whole, rtol=1e-4)
     assert all(parameter.grad is None for parameter in student.parameters())

@@ -1,4 +1,4 @@
-"""The terms of the intermediate phase's loss, from recordings to their weighted sum."""
+"""The terms of the intermediate phase's loss, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ from tiny_runs import (
 from torch import Tensor, nn
 
 from factory.classifier import TorchClassifier
-from factory.distill.capture import recording
-from factory.distill.intermediate import (
-    intermediate_losses,
-    weighted_sum,
-)
+from factory.distill.losses import weighted_sum
+from factory.distill.student import StudentStart
+from factory.distill.tinybert import IntermediateLoss
 from factory.encoding import Batch, collate, encode_inputs
 from factory.errors import RecipeError
 from factory.recipe import (
@@ -36,25 +34,18 @@ from factory.recipe import (
 )
 
 
-def recorded_terms(
-    teacher: TorchClassifier,
-    student: Any,
-    projections: nn.ModuleList,
-    batch: Batch,
-    relation_heads: int | None = None,
-) -> dict[str, Tensor]:
-    values = relation_heads is not None
-    with (
-        torch.no_grad(),
-        recording(student.bert, (1, 2), values=values) as ours,
-        recording(teacher.model.bert, (2, 3), values=values) as theirs,
-    ):
-        for model in (student, teacher.model):
-            model.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        mask = batch.attention_mask
-        return intermediate_losses(
-            ours, theirs, projections, (2, 3), mask, relation_heads=relation_heads
-        )
+def terms_of(
+    teacher: TorchClassifier, student: Any, batch: Batch, **settings: Any
+) -> tuple[dict[str, Tensor], nn.ModuleList]:
+    """The terms of a batch without their sum, and the projections they were computed with."""
+    torch.manual_seed(0)
+    projections = nn.ModuleList(nn.Linear(16, 24) for _ in range(3))
+    start = StudentStart(student, projections)
+    loss = IntermediateLoss(start, teacher.model, (2, 3), IntermediateSettings(**settings))
+    with torch.no_grad():
+        terms = loss(batch)
+    terms.pop("total")
+    return terms, projections
 
 
 def states_and_scores(model: Any, text: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -78,12 +69,10 @@ def states_and_scores(model: Any, text: str) -> tuple[list[np.ndarray], list[np.
 
 def test_every_term_against_each_text_alone(teacher: TorchClassifier) -> None:
     student = tiny_bert(seed=5, num_hidden_layers=2, hidden_size=16, intermediate_size=32)
-    torch.manual_seed(0)
-    projections = nn.ModuleList(nn.Linear(16, 24) for _ in range(3))
     texts = SMALL.train.texts[:6]
     rows = encode_inputs(teacher.tokenizer, texts, MAX_LENGTH)
     assert len(set(rows.lengths.tolist())) > 2  # the batch below is padded
-    terms = recorded_terms(teacher, student, projections, collate(rows, np.arange(6), "cpu"))
+    terms, projections = terms_of(teacher, student, collate(rows, np.arange(6), "cpu"))
 
     squares: dict[str, list[float]] = {name: [] for name in terms}
     for text in texts:
@@ -105,7 +94,6 @@ def test_every_term_against_each_text_alone(teacher: TorchClassifier) -> None:
 
 def test_the_maximum_length_does_not_change_the_terms(teacher: TorchClassifier) -> None:
     student = tiny_bert(seed=5, num_hidden_layers=2, hidden_size=16, intermediate_size=32)
-    projections = nn.ModuleList(nn.Linear(16, 24) for _ in range(3))
     rows = encode_inputs(teacher.tokenizer, SMALL.train.texts[:6], MAX_LENGTH)
     narrow = collate(rows, np.arange(6), "cpu")
     extra = 30 - narrow.input_ids.shape[1]
@@ -116,8 +104,8 @@ def test_the_maximum_length_does_not_change_the_terms(teacher: TorchClassifier) 
         ),
         rows=narrow.rows,
     )
-    first = recorded_terms(teacher, student, projections, narrow)
-    second = recorded_terms(teacher, student, projections, wide)
+    first, _ = terms_of(teacher, student, narrow)
+    second, _ = terms_of(teacher, student, wide)
     for name, term in first.items():
         assert second[name].item() == pytest.approx(term.item(), rel=1e-4), name
 
@@ -175,11 +163,10 @@ def test_relation_terms_against_each_text_alone(teacher: TorchClassifier) -> Non
     student = tiny_bert(
         seed=5, num_hidden_layers=2, hidden_size=16, num_attention_heads=8, intermediate_size=32
     )
-    projections = nn.ModuleList(nn.Linear(16, 24) for _ in range(3))
     texts = SMALL.train.texts[:5]
     rows = encode_inputs(teacher.tokenizer, texts, MAX_LENGTH)
     batch = collate(rows, np.arange(5), "cpu")
-    terms = recorded_terms(teacher, student, projections, batch, relation_heads=4)
+    terms, _ = terms_of(teacher, student, batch, relation_heads=4)
 
     def relations(model: Any, layer: int, text: str) -> list[np.ndarray]:
         """Q-Q, K-K and V-V relations: each (4, tokens, tokens)."""

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from factory.distill.losses import (
     attention_loss,
     attention_scores,
-    hard_label_loss,
     hidden_loss,
     prediction_loss,
     regression_loss,
@@ -203,15 +202,3 @@ def test_prediction_loss_against_numpy(seed: int, classes: int, temperature: flo
 def test_regression_loss_by_hand() -> None:
     outputs, targets = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0], [0.0], [1.0]])
     assert regression_loss(outputs, targets).item() == pytest.approx((0 + 4 + 9) / 3)
-
-
-def test_hard_label_loss_of_classes() -> None:
-    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])
-    # probability of the right class: 1/2, then 1/4
-    result = hard_label_loss(logits, torch.tensor([0, 1]))
-    assert result.item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
-
-
-def test_hard_label_loss_of_numbers() -> None:
-    result = hard_label_loss(torch.tensor([[1.0], [5.0]]), torch.tensor([[3.0], [5.0]]))
-    assert result.item() == 2.0

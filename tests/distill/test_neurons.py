@@ -19,8 +19,8 @@ from tiny_models import (
 from transformers import AutoModelForSequenceClassification
 
 from factory.classifier import load_torch_classifier
-from factory.distill import neurons
-from factory.distill.neurons import keep_neurons, strongest
+from factory.distill import prune
+from factory.distill.prune import keep_neurons, strongest
 from factory.encoding import EncodedRows, encode_inputs
 
 TEXTS = tiny_split("train", 40, seed=3).texts
@@ -96,8 +96,8 @@ def test_refitted_is_nearer_than_cut(rows: EncodedRows, monkeypatch: pytest.Monk
     def drift(ridge: float) -> float:
         student: Any = tiny_bert(intermediate_size=24)
         before = tiny_classifier(student).logits(OTHERS)
-        monkeypatch.setattr(neurons, "REFIT_RIDGE", ridge)
+        monkeypatch.setattr(prune, "REFIT_RIDGE", ridge)
         keep_neurons(student, positions(*[[*range(12)]] * 3), rows, "cpu")
         return float(np.abs(tiny_classifier(student).logits(OTHERS) - before).mean())
 
-    assert drift(neurons.REFIT_RIDGE) < 0.8 * drift(1e12)  # so strong a prior leaves the old ones
+    assert drift(prune.REFIT_RIDGE) < 0.8 * drift(1e12)  # so strong a prior leaves the old ones

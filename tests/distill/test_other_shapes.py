@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_bert, tiny_classifier, tiny_split
 
-from factory.distill.layer_map import map_layers
+from factory.distill.matching import map_layers
 from factory.distill.student import start_student
 from factory.encoding import encode_inputs
 from factory.export.onnx import export_onnx

@@ -16,12 +16,13 @@ from tiny_runs import QUICK, PowerCut, hooks_of, losses_of, same, weights
 from torch import Tensor
 
 from factory.classifier import TorchClassifier
-from factory.distill import phase as phase_module
-from factory.distill import prediction
 from factory.distill import prune as prune_module
-from factory.distill.prune import prune, recovery_phase
+from factory.distill import tinybert, transfer_set
+from factory.distill.prune import prune
 from factory.recipe import DistillSettings
 from factory.recipe_prune import PruneSettings
+from factory.training import trainer
+from factory.training.trainer import Phase
 
 TRAIN = tiny_dataset(100, 30).train
 SETTINGS = PruneSettings(neurons=5, calibration_rows=60, epochs=2.0, learning_rate=3e-3)
@@ -119,7 +120,7 @@ def test_the_teacher_is_asked_again_only_when_its_logits_are_gone(
     def refuse(*_: Any) -> None:
         raise PowerCut
 
-    monkeypatch.setattr(prediction, "logits_with_bar", refuse)
+    monkeypatch.setattr(transfer_set, "logits_with_bar", refuse)
     pruned(tmp_path / "not asked", distilled, trained_folder)
     assert same(weights(tmp_path / "asked"), weights(tmp_path / "not asked"))
 
@@ -129,7 +130,7 @@ def test_an_interrupted_recovery_ends_with_the_same_weights(
 ) -> None:
     """With dropout, so that the random state counts; cut at the ninth of 14 steps."""
     pruned(tmp_path / "whole", distilled, trained_folder)
-    monkeypatch.setattr(phase_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
     original, left = torch.optim.AdamW.step, [8]
 
     def step(*arguments: Any, **keywords: Any) -> Any:
@@ -178,11 +179,22 @@ def test_more_text_is_learned_on_too(tmp_path: Path, distilled: Path, trained_fo
     assert np.load(tmp_path / "one" / "teacher_logits.npy").shape == (120, 3)
 
 
-def test_how_it_recovers_is_how_it_was_taught() -> None:
+def test_how_it_recovers_is_how_it_was_taught(
+    tmp_path: Path, distilled: Path, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: list[Phase] = []
+    original = tinybert.train
+
+    def watch(phase: Phase, *rest: Any) -> Any:
+        phases.append(phase)
+        return original(phase, *rest)
+
+    monkeypatch.setattr(tinybert, "train", watch)
     taught = QUICK.model_copy(
         update={"prediction": QUICK.prediction.model_copy(update={"warmup": 0.3, "batch_size": 8})}
     )
-    phase = recovery_phase(SETTINGS, taught)
+    pruned(tmp_path, distilled, trained_folder, taught=taught)
+    (phase,) = phases
     assert (phase.name, phase.epochs, phase.learning_rate) == ("recovery", 2.0, 3e-3)
     assert (phase.batch_size, phase.warmup, phase.seed) == (8, 0.3, QUICK.seed)
 
@@ -195,7 +207,7 @@ def test_nothing_stays_behind_when_it_fails(
 
     student = open_tiny(distilled / "model")
     before = load_file(distilled / "model" / "model.safetensors")
-    monkeypatch.setattr(prediction, "prediction_loss", failing)
+    monkeypatch.setattr(tinybert, "forward_logits", failing)
     with pytest.raises(PowerCut):
         prune(tmp_path, distilled, student, teacher, TRAIN, SETTINGS, QUICK)
     assert not hooks_of(student.model)

@@ -15,8 +15,8 @@ from tiny_runs import LONG, STUDENT, losses_of, run
 from transformers import BertConfig
 
 from factory.data.dataset import Dataset
-from factory.distill.relations import choose_relation_heads, relation_loss
-from factory.encoding import Share
+from factory.distill.losses import relation_loss
+from factory.distill.matching import choose_relation_heads
 from factory.errors import RecipeError
 from factory.recipe import IntermediateSettings
 
@@ -108,24 +108,6 @@ def test_half_precision_with_padding_is_finite() -> None:
     assert loss.item() == pytest.approx(wanted, rel=0.05)
     assert student.grad is not None
     assert student.grad.isfinite().all()
-
-
-def test_weighted_parts_add_up_to_the_weighted_whole() -> None:
-    student, teacher = drawn(3, 5, 8, seed=6), drawn(3, 5, 12, seed=7)
-    weights = (1.0, 0.5, 2.0)
-    lengths = np.array(LENGTHS)
-    tokens = float(np.array(weights) @ lengths)
-    parts = 0.0
-    for rows in ([0], [1, 2]):
-        of_rows = torch.tensor([weights[row] for row in rows])
-        share = Share(of_rows, sum(weights), tokens, float(np.array(weights) @ lengths**2))
-        mask = mask_of(LENGTHS, 5)[rows]
-        parts += relation_loss(student[rows], teacher[rows], 2, mask, share).item()
-    wanted = [
-        weight * divergence(student.double().numpy(), teacher.double().numpy(), 2, LENGTHS, row)
-        for row, weight in enumerate(weights)
-    ]
-    assert parts == pytest.approx(sum(wanted) / tokens, rel=1e-4)
 
 
 # how many relation heads

@@ -9,10 +9,15 @@ import pytest
 from tiny_runs import QUICK, SMALL, STUDENT, run, same, weights
 
 from factory.classifier import TorchClassifier, forward_logits
-from factory.distill import lesson
-from factory.distill.prediction import teacher_loss
-from factory.distill.selection import held_out_loss, hold_out
-from factory.distill.transfer import NO_SOURCE
+from factory.distill import transfer_set
+from factory.distill.losses import teacher_loss
+from factory.distill.transfer_set import (
+    NO_SOURCE,
+    DistillationData,
+    TransferSet,
+    held_out_loss,
+    hold_out,
+)
 from factory.encoding import collate, encode_inputs
 
 ROWS = np.r_[np.arange(40), np.full(60, NO_SOURCE)]
@@ -47,7 +52,9 @@ def test_the_held_out_loss_is_the_mean_over_rows_one_by_one(teacher: TorchClassi
         wanted = np.exp(logits[row].astype(float))
         total -= float((wanted / wanted.sum() * (ours - np.log(np.exp(ours).sum()))).sum())
     loss = teacher_loss("single_label_classification", 1.0)
-    result = held_out_loss(teacher.model, rows, held_out, logits, loss, "cpu")
+    transfer = TransferSet([*SMALL.train.inputs()], rows, np.arange(len(rows)))
+    data = DistillationData(teacher, transfer, logits, np.arange(3), held_out)
+    result = held_out_loss(teacher.model, data, loss)
     assert result == pytest.approx(total / 5, rel=1e-5)
 
 
@@ -69,7 +76,7 @@ def test_the_seed_with_the_lowest_loss_is_kept(
     # the same student as that seed alone on the same rows
     best = min(losses, key=lambda seed: losses[seed])
     split = hold_out(np.arange(50), 50, 0.2, seed=3)
-    monkeypatch.setattr(lesson, "hold_out", lambda *_: split)
+    monkeypatch.setattr(transfer_set, "hold_out", lambda *_: split)
     alone = QUICK.model_copy(update={"seed": best, "holdout_fraction": 0.2})
     run(tmp_path / "alone", teacher, settings=alone)
     assert same(weights(tmp_path / "alone"), weights(tmp_path / "several"))

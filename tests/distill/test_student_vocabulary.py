@@ -31,8 +31,8 @@ from tiny_runs import LONG, QUICK, SMALL, losses_of
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill.baseline import train_baseline
-from factory.distill.student_vocabulary import student_vocabulary
-from factory.distill.task import distill
+from factory.distill.student import student_vocabulary
+from factory.distill.tinybert import distill
 from factory.errors import RecipeError
 from factory.model_source import ModelSource
 from factory.recipe import DistillSettings, PredictionSettings, StudentSettings
@@ -90,10 +90,7 @@ def test_a_student_with_its_own_vocabulary_learns_from_logits(
     assert facts["steps"]["intermediate"] == 0
     assert "layer_map" not in facts
     told = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
-    assert told == [
-        f"intermediate phase skipped: {SKIPPED}; the student keeps its own tokenizer and learns "
-        "from the teacher's logits"
-    ]
+    assert told == [f"intermediate phase skipped: {SKIPPED}; the student learns from logits alone"]
     assert set(losses_of(tmp_path / "run")) == {"prediction.total"}
     student = open_tiny(tmp_path / "run" / "model")
     assert student.tokenizer.get_vocab() == other_tokenizer().get_vocab()

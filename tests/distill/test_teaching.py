@@ -27,18 +27,16 @@ from tiny_runs import (
     same,
     weights,
 )
-from torch import nn
 
 from factory.classifier import TorchClassifier, forward_logits
-from factory.distill import intermediate, prediction
-from factory.distill.loss_log import LossPoint
-from factory.distill.phase import Phase, train_phase
-from factory.distill.prediction import cached_logits
-from factory.distill.transfer import transfer_set
-from factory.encoding import Batch, EncodedRows, collate
+from factory.distill import tinybert
+from factory.distill.transfer_set import cached_logits, transfer_set
+from factory.encoding import EncodedRows, collate
 from factory.recipe import (
     PredictionSettings,
 )
+from factory.training.loss_log import LossPoint
+from factory.training.trainer import BatchLoss, Phase
 
 
 def test_the_teacher_is_only_read(tmp_path: Path, teacher: TorchClassifier) -> None:
@@ -50,27 +48,20 @@ def test_the_teacher_is_only_read(tmp_path: Path, teacher: TorchClassifier) -> N
     assert not hooks_of(teacher.model)
 
 
-Spy = Callable[[Phase, nn.ModuleDict, EncodedRows, Callable[[Batch], Any]], None]
+Spy = Callable[[Phase, BatchLoss, EncodedRows], None]
 
 
 def spy_on_phases(monkeypatch: pytest.MonkeyPatch, look: Spy) -> list[str]:
     """Call `look` at the start of each phase, then train as usual; returns the phases' names."""
     names: list[str] = []
+    original = tinybert.train
 
-    def spying(
-        phase: Phase,
-        modules: nn.ModuleDict,
-        rows: EncodedRows,
-        losses: Any,
-        *rest: Any,
-        **named: Any,
-    ) -> list[LossPoint]:
+    def spying(phase: Phase, model: BatchLoss, rows: EncodedRows, *rest: Any) -> list[LossPoint]:
         names.append(phase.name)
-        look(phase, modules, rows, losses)
-        return train_phase(phase, modules, rows, losses, *rest, **named)
+        look(phase, model, rows)
+        return original(phase, model, rows, *rest)
 
-    for module in (intermediate, prediction):
-        monkeypatch.setattr(module, "train_phase", spying)
+    monkeypatch.setattr(tinybert, "train", spying)
     return names
 
 
@@ -83,11 +74,11 @@ def test_the_teachers_dropout_is_off_while_it_teaches(
     expected = teacher.logits(SMALL.train.inputs())
     model.train()
 
-    def look(_phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
-        modules.eval()  # only the student's dropout
+    def look(_phase: Phase, model_loss: BatchLoss, rows: EncodedRows) -> None:
+        model_loss.eval()  # only the student's dropout
         batch = collate(rows, np.arange(16), "cpu")
         with torch.no_grad():
-            assert losses(batch)[0].item() == losses(batch)[0].item()
+            assert model_loss(batch)["total"].item() == model_loss(batch)["total"].item()
         assert not any(module.training for module in model.modules())
 
     names = spy_on_phases(monkeypatch, look)
@@ -100,27 +91,21 @@ def test_the_teachers_dropout_is_off_while_it_teaches(
 def test_gradients_reach_the_student_and_not_the_teacher(
     tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untouched: dict[str, set[str]] = {}
+    untouched: dict[str, set[str]] = {}  # a phase is given what it trains
 
-    def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
-        losses(collate(rows, np.arange(16), "cpu"))[0].backward()
+    def look(phase: Phase, loss: BatchLoss, rows: EncodedRows) -> None:
+        loss(collate(rows, np.arange(16), "cpu"))["total"].backward()
         untouched[phase.name] = {
-            ".".join(name.split(".")[:2])
-            for name, parameter in modules.named_parameters()
-            if parameter.grad is None
+            name for name, parameter in loss.named_parameters() if parameter.grad is None
         }
-        modules.zero_grad(set_to_none=True)
+        loss.zero_grad(set_to_none=True)
         for parameter in teacher.model.parameters():
             assert parameter.grad is None
             assert not parameter.requires_grad
 
     spy_on_phases(monkeypatch, look)
     run(tmp_path, teacher)
-    # the intermediate phase has no use for the classifier, which the prediction phase trains
-    assert untouched == {
-        "intermediate": {"student.classifier", "student.bert"},
-        "prediction": set(),
-    }
+    assert untouched == {"intermediate": set(), "prediction": set()}
 
 
 def test_the_prediction_phase_runs_the_bare_student(
@@ -130,20 +115,18 @@ def test_the_prediction_phase_runs_the_bare_student(
     modules_of: dict[str, list[str]] = {}
     teacher_passes: dict[str, int] = {}
 
-    def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
-        modules_of[phase.name] = sorted(modules.keys())
-        is_prediction = phase.name == "prediction"
-        assert bool(hooks_of(modules["student"])) != is_prediction
-        assert bool(hooks_of(teacher.model)) != is_prediction
+    def look(phase: Phase, loss: BatchLoss, rows: EncodedRows) -> None:
+        modules_of[phase.name] = sorted(name for name, _ in loss.named_children())
+        assert not hooks_of(loss)
         passes: list[int] = []
         handle = teacher.model.bert.register_forward_hook(lambda *_: passes.append(1))
-        losses(collate(rows, np.arange(4), "cpu"))
+        loss(collate(rows, np.arange(4), "cpu"))
         handle.remove()
         teacher_passes[phase.name] = len(passes)
 
     spy_on_phases(monkeypatch, look)
     run(tmp_path, teacher)
-    assert modules_of == {"intermediate": ["projections", "student"], "prediction": ["student"]}
+    assert modules_of == {"intermediate": ["projections", "trained"], "prediction": ["student"]}
     assert teacher_passes == {"intermediate": 1, "prediction": 0}
 
 
@@ -151,10 +134,10 @@ def test_the_teachers_logits_are_computed_once(
     tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transfer = transfer_set(SMALL.train.inputs(), None, None, teacher.tokenizer, 24)
-    first = cached_logits(tmp_path, teacher, transfer)
+    first = cached_logits(tmp_path, teacher, transfer.inputs)
     np.testing.assert_array_equal(first, teacher.logits(SMALL.train.inputs()))
     monkeypatch.setattr(TorchClassifier, "logits", None)
-    np.testing.assert_array_equal(cached_logits(tmp_path, teacher, transfer), first)
+    np.testing.assert_array_equal(cached_logits(tmp_path, teacher, transfer.inputs), first)
 
 
 def test_each_row_meets_its_own_logits(
@@ -164,20 +147,20 @@ def test_each_row_meets_its_own_logits(
     temperature = 2.0
     teacher_logits = teacher.logits(SMALL.train.inputs()).astype(float) / temperature
 
-    def look(phase: Phase, modules: nn.ModuleDict, rows: EncodedRows, losses: Any) -> None:
+    def look(phase: Phase, loss: BatchLoss, rows: EncodedRows) -> None:
         if phase.name == "intermediate":
             return
-        modules.eval()
+        loss.eval()
         positions = np.array([41, 3, 17, 8, 30])
         total = 0.0
         for position in positions:
             theirs = teacher_logits[position]
             alone = collate(rows, np.array([position]), "cpu")
-            ours = forward_logits(modules["student"], alone)[0].detach().numpy() / temperature
+            ours = forward_logits(loss.student, alone)[0].detach().numpy() / temperature
             wanted = np.exp(theirs) / np.exp(theirs).sum()
             total -= float((wanted * (ours - np.log(np.exp(ours).sum()))).sum())
-        loss = losses(collate(rows, positions, "cpu"))[0].item()
-        assert loss == pytest.approx(total / 5 * temperature**2, rel=1e-4)
+        found = loss(collate(rows, positions, "cpu"))["total"].item()
+        assert found == pytest.approx(total / 5 * temperature**2, rel=1e-4)
 
     spy_on_phases(monkeypatch, look)
     prediction = PredictionSettings(epochs=1, temperature=temperature)

@@ -16,7 +16,7 @@ from torch import nn
 
 from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
-from factory.distill.task import (
+from factory.distill.tinybert import (
     distill,
 )
 from factory.recipe import (

@@ -94,15 +94,14 @@ def fork_server(scratch: Path) -> Iterator[ForkServer]:
 def _serve() -> None:
     # everything the stages import, so that a fork starts with it
     import matplotlib.backends.backend_svg  # noqa: F401
-    import transformers.trainer  # noqa: F401
 
     import factory.corpus.shards
     import factory.data.stage
-    import factory.distill.phase
-    import factory.teacher
+    import factory.teacher.fine_tune
+    import factory.training.trainer
 
     # a checkpoint at every point of the loss log, so that kills find one in the middle of a phase
-    factory.distill.phase.CHECKPOINT_SECONDS = 0.0
+    factory.training.trainer.CHECKPOINT_SECONDS = 0.0
     # and small shards, so that a tiny corpus has several
     factory.corpus.shards.SHARD_TOKENS = 1000
     factory.corpus.shards.BATCH_PIECES = 16

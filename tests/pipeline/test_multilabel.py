@@ -20,7 +20,7 @@ from factory import pipeline
 from factory.errors import GateFailedError, TeacherError
 from factory.scoring import evaluation_lines, score_file
 from factory.store import Store, load_artifact
-from factory.teacher import check_teacher
+from factory.teacher.fine_tune import check_teacher
 from serving.app import create_app
 from serving.bundle import read_manifest
 from serving.predictor import Predictor

@@ -1,0 +1,131 @@
+"""Make the teacher of a recipe, fine-tuned or adopted, and check that it is better than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from factory import processes
+from factory.classifier import load_torch_classifier, longest_input
+from factory.data.dataset import Dataset, Split
+from factory.encoding import encode_inputs, save_tokenizer
+from factory.errors import TeacherError
+from factory.evaluate import evaluate_splits
+from factory.fitness import unfitness
+from factory.model_source import ModelSource
+from factory.recipe import TeacherSettings
+from factory.teacher.load import load_pretrained
+from factory.training.embedding_subset import embedding_subset
+from factory.training.hard_labels import HardLabelLoss
+from factory.training.loss_log import LossPoint
+from factory.training.trainer import Phase, train
+
+CHECKPOINT = "teacher.checkpoint"
+
+
+def make_teacher(
+    output: Path,
+    source: ModelSource,
+    settings: TeacherSettings,
+    dataset: Dataset,
+    max_length: int,
+    device: str,
+    *,
+    only_bert: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune or adopt the teacher, save it below `output`, and score it on dev.
+
+    Args:
+        only_bert: see `load_pretrained`.
+
+    Returns:
+        Facts: parameters, layers, and the evaluation on dev; empty on other ranks than 0, which
+        saves the teacher.
+
+    Raises:
+        TeacherError: the model cannot be loaded or used, reads fewer tokens than `max_length`, or
+            its labels do not match.
+    """
+    model, tokenizer = load_pretrained(source, settings, dataset, only_bert=only_bert)
+    longest = longest_input(model)
+    if longest is not None and max_length > longest:
+        raise TeacherError(
+            f"data.max_length is {max_length}, but teacher.model {settings.model} reads at most "
+            f"{longest} tokens; lower data.max_length to {longest} or less"
+        )
+    if settings.fine_tune:
+        fine_tune(output, model, tokenizer, settings, dataset.train, max_length, device)
+    if not processes.current().is_main:
+        return {}
+    model.eval()
+    model.save_pretrained(output / "model")
+    save_tokenizer(tokenizer, output / "model")
+    (output / CHECKPOINT).unlink(missing_ok=True)
+    teacher = load_torch_classifier(output / "model", max_length, device)
+    result = evaluate_splits(teacher, [dataset.dev], dataset.labels)[dataset.dev.name]
+    return {
+        "source": source.identity,
+        "fine_tuned_here": settings.fine_tune,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": model.config.num_hidden_layers,
+        "hidden": model.config.hidden_size,
+        "dev": result.facts(),
+    }
+
+
+def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float) -> None:
+    """Raise if the teacher is not clearly better than chance on dev.
+
+    Raises:
+        TeacherError: it gives every row of dev the same answer, or is not above chance by
+            `min_margin` (`factory.fitness`; regression: Spearman not above `min_margin`).
+    """
+    reason = unfitness(facts["dev"], dataset, min_margin)
+    if reason is not None:
+        raise TeacherError(
+            f"the teacher {reason} (teacher.min_margin), so distillation would not work. "
+            + _advice(facts)
+        )
+
+
+def fine_tune(
+    output: Path,
+    model: Any,
+    tokenizer: Any,
+    settings: TeacherSettings,
+    labelled: Split,
+    max_length: int,
+    device: str,
+) -> list[LossPoint]:
+    """Train `model` in place on annotated rows; an interrupted run resumes from its checkpoint.
+
+    The last weights are kept: nothing is selected on dev, which scores the teacher afterwards.
+    """
+    rows = encode_inputs(tokenizer, labelled.inputs(), max_length)
+    phase = Phase(
+        name="teacher",
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+    )
+    loss = HardLabelLoss(model.to(device), labelled, device, settings.class_weights == "balanced")
+    # other architectures may hold weights that their forward pass leaves out
+    loss.leaves_out_parameters = model.config.model_type != "bert"
+    with embedding_subset(rows, model):
+        return train(phase, loss, rows, output / CHECKPOINT, device)
+
+
+def _advice(facts: Mapping[str, Any]) -> str:
+    if facts["fine_tuned_here"]:
+        return (
+            "Fine-tuning did not work: look at teacher.learning_rate and teacher.epochs, and at "
+            "whether the labels in train fit their texts"
+        )
+    return (
+        "Was this model fine-tuned on these labels? If yes, its outputs may be in another order: "
+        "name them with teacher.labels. If not, set teacher.fine_tune = true"
+    )

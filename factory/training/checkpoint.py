@@ -1,0 +1,95 @@
+"""The checkpoint of a training phase: all that resuming it exactly requires, in one file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from factory import processes
+from factory.training.loss_log import LossPoint
+
+
+class TrainingState:
+    """Weights, optimizer, schedule, random state, best weights and loss log."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+        file: Path,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.file = file
+        self.step = 0
+        self.points: list[LossPoint] = []
+        self.start_values: dict[str, float] = {}
+        self.best_score = -math.inf
+        self.best_weights: list[Tensor] = []
+
+    def restore(self) -> None:
+        """Load the checkpoint if it exists."""
+        processes.barrier()  # rank 0 may still be writing it in an earlier phase
+        if not self.file.is_file():
+            return
+        saved = torch.load(self.file, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        rank = processes.current().rank
+        # with more processes than before, the new ranks keep the random state of their seeds
+        if rank < len(saved["random"]):
+            torch.set_rng_state(saved["random"][rank])
+            if saved["random_cuda"][rank] is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(saved["random_cuda"][rank])
+        device = next(self.model.parameters()).device
+        self.best_score = saved["best_score"]
+        self.best_weights = [weight.to(device) for weight in saved["best_weights"]]
+        self.points = [LossPoint(**point) for point in saved["points"]]
+        self.start_values = saved["start_values"]
+        self.step = int(saved["step"])
+
+    def save(self) -> None:
+        """Write the checkpoint to a temporary file and rename it.
+
+        Every rank calls this, for its random state; rank 0 writes.
+        """
+        random = processes.gather(torch.get_rng_state())
+        cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+        random_cuda = processes.gather(cuda)
+        if not processes.current().is_main:
+            return
+        temporary = self.file.with_name(f"{self.file.name}.tmp")
+        content = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": random,
+            "random_cuda": random_cuda,
+            "best_score": self.best_score,
+            "best_weights": self.best_weights,
+            "points": [asdict(point) for point in self.points],
+            "start_values": self.start_values,
+        }
+        torch.save(content, temporary)
+        temporary.replace(self.file)
+
+    def keep_if_best(self, score: float) -> None:
+        """Copy the weights when no earlier score was as high."""
+        if score > self.best_score:
+            self.best_score = score
+            self.best_weights = [weight.detach().clone() for weight in self.model.parameters()]
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Leave the best weights in the module, or the last where nothing was scored."""
+        for parameter, weight in zip(self.model.parameters(), self.best_weights, strict=False):
+            parameter.copy_(weight)
+        self.best_weights = []

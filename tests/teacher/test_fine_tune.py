@@ -1,0 +1,182 @@
+"""Fine-tuning the teacher, and going on after an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from tiny_models import (
+    LABELS,
+    MAX_LENGTH,
+    accuracy,
+    open_tiny,
+    save_tiny,
+    tiny_bert,
+    tiny_dataset,
+    tiny_regression,
+    tiny_tokenizer,
+)
+from tiny_teachers import SMALL, make, tuned
+
+from factory.data.dataset import Dataset, select
+from factory.encoding import encode_inputs
+from factory.errors import TeacherError
+from factory.teacher.fine_tune import check_teacher
+from factory.training import trainer
+
+
+def test_fine_tuning_learns_and_is_scored_on_dev(tmp_path: Path, dataset: Dataset) -> None:
+    base = save_tiny(tiny_bert(("yes", "no")), tmp_path / "base")  # its own head is left behind
+    facts = make(tmp_path / "made", base, tuned(epochs=7.0), dataset)
+    teacher = open_tiny(tmp_path / "made" / "model")
+    assert accuracy(teacher, dataset.dev) > 0.9
+    assert facts["dev"]["scores"]["accuracy"]["value"] == accuracy(teacher, dataset.dev)
+    assert facts["dev"]["rows"] == 90
+    assert (facts["fine_tuned_here"], facts["source"]) == (True, "sha256:test")
+    assert (facts["layers"], facts["hidden"]) == (3, 24)
+    assert facts["parameters"] == sum(p.numel() for p in teacher.model.parameters())
+    assert teacher.model.config.id2label == dict(enumerate(LABELS))
+    assert teacher.model.config.problem_type == "single_label_classification"
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["model"]
+    check_teacher(facts, dataset, 0.05)
+    json.dumps(facts)
+
+
+def test_fine_tuning_fits_numbers(tmp_path: Path) -> None:
+    data = tiny_regression()
+    base = save_tiny(tiny_bert(("yes", "no")), tmp_path / "base")
+    facts = make(tmp_path / "made", base, tuned(epochs=20.0), data)
+    teacher = open_tiny(tmp_path / "made" / "model")
+    assert teacher.model.config.problem_type == "regression"
+    assert teacher.model.config.id2label == {0: "value"}
+    wanted = np.array(data.dev.targets)
+    assert np.corrcoef(teacher.logits(data.dev.inputs())[:, 0], wanted)[0, 1] > 0.8
+    assert set(facts["dev"]["scores"]) == {"pearson", "spearman"}
+    check_teacher(facts, data, 0.5)
+
+
+def test_fine_tuning_is_deterministic(tmp_path: Path) -> None:
+    base = save_tiny(tiny_bert(("yes", "no"), hidden_dropout_prob=0.1), tmp_path / "base")
+    for name, noise in (("first", 1), ("second", 2)):
+        torch.manual_seed(noise)  # whatever ran before in the process
+        make(tmp_path / name, base, tuned(), SMALL)
+    make(tmp_path / "third", base, tuned(seed=5), SMALL)
+    first, second, third = (
+        load_file(tmp_path / name / "model" / "model.safetensors")
+        for name in ("first", "second", "third")
+    )
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not all(np.array_equal(first[name], third[name]) for name in first)
+
+
+def test_fewer_rows_than_a_batch_are_trained_on(tmp_path: Path) -> None:
+    data = tiny_dataset(6, 6)
+    base = save_tiny(tiny_bert(), tmp_path / "base")
+    make(tmp_path / "made", base, tuned(epochs=3.0, batch_size=32), data)
+    before = load_file(base / "model.safetensors")
+    after = load_file(tmp_path / "made" / "model" / "model.safetensors")
+    assert not np.array_equal(before["classifier.weight"], after["classifier.weight"])
+
+
+# class weights
+
+
+def skewed() -> Dataset:
+    """Two classes, the second with one row in eight."""
+    whole = tiny_dataset(160, 160)
+    parts = []
+    for split in (whole.train, whole.dev):
+        rows = [n for n, t in enumerate(split.targets) if t == 0 or (t == 2 and n % 24 == 2)]
+        chosen = select(split, split.name, rows)
+        parts.append(replace(chosen, targets=[int(t == 2) for t in chosen.targets]))
+    return Dataset("classification", ("angry", "glad"), *parts, None)
+
+
+def test_class_weights_reach_the_training(tmp_path: Path) -> None:
+    """Where the plain teacher still answers the frequent class alone, this one finds the rare."""
+    data = skewed()
+    base = save_tiny(tiny_bert(("yes", "no")), tmp_path / "base")
+    recalls, fit = {}, []
+    for weights in ("none", "balanced"):
+        settings = tuned(epochs=8.0, batch_size=8, class_weights=weights)
+        facts = make(tmp_path / weights, base, settings, data)
+        recalls[weights] = facts["dev"]["per_class"]["glad"]["recall"]
+        with contextlib.suppress(TeacherError):
+            check_teacher(facts, data, 0.05)
+            fit.append(weights)
+    assert recalls["none"] < 0.2
+    assert recalls["balanced"] > 0.5
+    assert fit == ["balanced"]
+
+
+# resuming
+
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+import torch
+sys.path[:0] = sys.argv[3:]
+from test_fine_tune import resumable
+original, steps = torch.optim.AdamW.step, []
+def step(*arguments, **keywords):
+    steps.append(1)
+    if len(steps) == 7:  # of 12
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments, **keywords)
+torch.optim.AdamW.step = step
+resumable(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def resumable(base: Path, directory: Path) -> None:
+    """Three epochs of four steps with dropout, with a checkpoint after each step."""
+    trainer.CHECKPOINT_SECONDS = -1.0
+    directory.mkdir(exist_ok=True)
+    make(directory, base, tuned(epochs=3.0), SMALL)
+
+
+def test_a_killed_run_ends_with_the_same_weights_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)  # `resumable` sets it
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    base = save_tiny(tiny_bert(("yes", "no"), **dropout), tmp_path / "base")
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED_RUN, str(base), str(tmp_path / "cut")]
+    killed = subprocess.run(
+        [*command, str(here), str(here.parent)], capture_output=True, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["teacher.checkpoint"]
+    torch.manual_seed(31)
+    resumable(base, tmp_path / "cut")
+    resumable(base, tmp_path / "whole")
+    resumed, whole = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("cut", "whole")
+    )
+    for name in whole:
+        np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["model"]
+
+
+def test_embeddings_of_unused_tokens_keep_every_bit(tmp_path: Path) -> None:
+    base = save_tiny(tiny_bert(("yes", "no")), tmp_path / "base")
+    make(tmp_path / "made", base, tuned(), SMALL)
+    name = "bert.embeddings.word_embeddings.weight"
+    before = load_file(base / "model.safetensors")[name]
+    after = load_file(tmp_path / "made" / "model" / "model.safetensors")[name]
+    rows = encode_inputs(tiny_tokenizer(), SMALL.train.inputs(), MAX_LENGTH)
+    used = np.unique(np.concatenate(rows.input_ids))
+    unused = np.setdiff1d(np.arange(len(before)), used)
+    assert len(unused) > 3
+    np.testing.assert_array_equal(after[unused], before[unused])
+    assert (after[used] != before[used]).any(axis=1).all()

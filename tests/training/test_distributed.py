@@ -1,0 +1,49 @@
+"""Training in two processes, and in one that is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from process_groups import ForkingServer, forking_server
+from tiny_models import accuracy, open_tiny, tiny_dataset
+
+STEPS = 4 + 8  # of `killed_distillation`: 50 rows in batches of 16, one epoch and two
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
+    """Starts processes that share one start-up."""
+    with forking_server(tmp_path_factory.mktemp("groups")) as server:
+        yield server
+
+
+def test_two_processes_train_one_student(server: ForkingServer, tmp_path: Path) -> None:
+    server.run(2, "distributed_runs:one_student", tmp_path)
+    ranks = [(tmp_path / f"teacher.{rank}.safetensors").read_bytes() for rank in (0, 1)]
+    assert ranks[0] == ranks[1]
+    dev = tiny_dataset(209, 30).dev
+    assert accuracy(open_tiny(tmp_path / "teacher"), dev) > 0.8  # chance is 1/3
+    assert accuracy(open_tiny(tmp_path / "model"), dev) > 0.8
+    assert np.load(tmp_path / "teacher_logits.npy").shape == (209, 3)
+    assert not list(tmp_path.glob("*.tmp*"))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_at_any_step_the_weights_end_the_same_to_the_last_bit(
+    server: ForkingServer, trained_folder: Path, tmp_path: Path, seed: int
+) -> None:
+    work, whole, cut = "distributed_runs:killed_distillation", tmp_path / "whole", tmp_path / "cut"
+    assert server.run(1, work, whole, trained_folder, seed, 0) == [f"{STEPS}\n"]
+    kill_at = random.Random(seed).randint(1, STEPS)
+    group = server.start(1, work, cut, trained_folder, seed, kill_at)
+    assert group.finish() == [-signal.SIGKILL]
+    (resumed,) = server.run(1, work, cut, trained_folder, seed, 0)
+    assert json.loads(resumed) == STEPS - kill_at + 1
+    for file in ("model/model.safetensors", "losses.csv"):
+        assert (cut / file).read_bytes() == (whole / file).read_bytes()
