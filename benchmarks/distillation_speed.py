@@ -38,7 +38,6 @@ from distillation_sides import (
     REFERENCE_LENGTH,
     Bench,
     Side,
-    chosen,
     make_sides,
     unsorted_order,
 )
@@ -47,7 +46,7 @@ from real_data import real_data_folder
 
 from factory.classifier import TorchClassifier
 from factory.distill.matching import map_layers
-from factory.encoding import encode_inputs, epoch_order
+from factory.encoding import encode_inputs, epoch_order, select_rows
 from factory.model_source import find_model
 from factory.progress import say
 from factory.recipe import DistillSettings, StudentSettings
@@ -115,7 +114,7 @@ def prepare(data: Path, arguments: argparse.Namespace) -> Bench:
     layer_map = map_layers("uniform", StudentSettings().layers, model.config.num_hidden_layers)
     return Bench(
         [texts[position] for position in sample],
-        chosen(everything, sample),
+        select_rows(everything, sample),
         everything,
         sample,
         location,
