@@ -469,7 +469,6 @@ FROM_VARIANTS = FROM_STUDENT | {"augment"}
         ({"augment.mlm": "start"}, FROM_VARIANTS),
         ({"teacher.epochs": 9.0}, FROM_TEACHER),
         ({"teacher.epochs": 9.0, "augment.filter": "teacher"}, FROM_TEACHER | {"augment"}),
-        ({"distill.augmented_weight": 0.5}, FROM_STUDENT),
         ({"mlm.epochs": 1.0}, set()),
         ({"augment": ...}, FROM_STUDENT),
     ],
