@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from factory.recipe_augment import AugmentSettings as AugmentSettings
-from factory.recipe_augment import MlmSettings as MlmSettings
 from factory.recipe_card import CardSettings as CardSettings
 from factory.recipe_data import DataSettings as DataSettings
 from factory.recipe_gate import TASK_METRICS as TASK_METRICS
@@ -251,7 +250,6 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: DataSettings
     teacher: TeacherSettings
-    mlm: MlmSettings = MlmSettings()
     augment: AugmentSettings | None = Field(default=None, description="left out: no augmentation")
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()

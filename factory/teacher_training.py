@@ -15,7 +15,7 @@ from factory.data.dataset import Dataset
 from factory.encoding import encode_inputs
 from factory.label_sets import multi_hot
 from factory.progress import bar
-from factory.recipe import MlmSettings, TeacherSettings
+from factory.recipe import TeacherSettings
 from factory.teacher_batches import sharing_trainer
 
 
@@ -52,10 +52,8 @@ def fine_tune(
     train_to_the_end(trainer, checkpoints, "teacher")
 
 
-def training_arguments(
-    checkpoints: Path, settings: TeacherSettings | MlmSettings, device: str
-) -> Any:
-    """How our Trainers train: as the settings say, with a checkpoint after every epoch."""
+def training_arguments(checkpoints: Path, settings: TeacherSettings, device: str) -> Any:
+    """Settings of the Trainer, with a checkpoint after every epoch."""
     from transformers import TrainingArguments
 
     return TrainingArguments(
