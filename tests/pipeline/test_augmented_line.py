@@ -16,7 +16,7 @@ from tiny_mlms import save_mlm
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
 from factory.augment.stage import read_augmented
-from factory.cli import main
+from factory.cli.main import main
 from factory.data.dataset import Dataset
 from factory.store import Store, load_artifact
 from serving.predictor import Predictor
