@@ -156,7 +156,7 @@ def run_arm(recipe_file: Path, settings: list[str], trial: Trial, store: Path) -
         _, dataset = build_data(build, graph.data, recipe, base)
         teacher = build_teacher(build, graph, recipe, dataset(), "cpu")
         unlabelled = build_unlabelled(build, graph.unlabelled, recipe, base, dataset)
-        augmented = build_augmented(build, graph, recipe, dataset(), unlabelled, teacher, "cpu")
+        augmented = build_augmented(build, graph, recipe, dataset(), "cpu")
         made = 0 if augmented is None else augmented.facts["variants"]
         made += 0 if unlabelled is None else unlabelled.facts["rows"]
         rows = len(dataset().train) + made

@@ -107,9 +107,7 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         inputs["unlabelled"] = unlabelled.fingerprint
     augmentation = None
     if sources.augment is not None:
-        augmentation = make_augment_steps(
-            recipe, sources.augment, sources.teacher, data, unlabelled, teacher
-        )
+        augmentation = make_augment_steps(recipe, sources.augment, sources.teacher, data)
         inputs["augmented"] = augmentation.augment.fingerprint
     general = None
     if sources.corpus is not None:
@@ -177,9 +175,7 @@ def _find_sources(recipe: Recipe, base_directory: Path) -> _Sources:
     data = found(lambda: source_identity(recipe.data, base_directory))
     unlabelled = found(lambda: unlabelled_identity(recipe.data, base_directory))
     corpus = found(lambda: _find_corpus(recipe, base_directory))
-    augment = None
-    if teacher is not None:
-        augment = found(lambda: find_augment_sources(recipe, base_directory, teacher))
+    augment = found(lambda: find_augment_sources(recipe, base_directory))
     predecessor = found(lambda: find_predecessor(recipe, base_directory))
     if len(problems) > 1:
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]

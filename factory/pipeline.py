@@ -64,7 +64,7 @@ def _run_stages(
     unlabelled = build_unlabelled(build, graph.unlabelled, recipe, base_directory, dataset)
 
     teacher = build_teacher(build, graph, recipe, dataset(), device)
-    augmented = build_augmented(build, graph, recipe, dataset(), unlabelled, teacher, device)
+    augmented = build_augmented(build, graph, recipe, dataset(), device)
     start = build_start(build, graph, recipe, base_directory, device)
     models = {
         "teacher": teacher,

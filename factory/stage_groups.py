@@ -73,43 +73,14 @@ def build_teacher(
     return teacher
 
 
-def build_mlm(
-    build: Build,
-    step: Step | None,
-    recipe: Recipe,
-    start: ModelSource | None,
-    dataset: Dataset,
-    unlabelled: Artifact | None,
-    device: str,
-) -> Artifact | None:
-    """The masked language model trained on the recipe's text, when there is to be one."""
-    if step is None or start is None:
-        return None
-    return build(
-        step, lambda here: stages.train_mlm(here, recipe, start, dataset, unlabelled, device)
-    )
-
-
 def build_augmented(
-    build: Build,
-    graph: Graph,
-    recipe: Recipe,
-    dataset: Dataset,
-    unlabelled: Artifact | None,
-    teacher: Artifact | None,
-    device: str,
+    build: Build, graph: Graph, recipe: Recipe, dataset: Dataset, device: str
 ) -> Artifact | None:
-    """Variants of the training rows, when the recipe asks for them.
-
-    Args:
-        teacher: may be missing where it does not filter the variants.
-    """
+    """Examples made from the training rows, when the recipe asks for them."""
     steps = graph.augmentation
     if steps is None:
         return None
-    start = steps.sources.mlm_start
-    mlm = build_mlm(build, steps.mlm, recipe, start, dataset, unlabelled, device)
-    tools = cache(lambda: stages.open_tools(recipe, graph, mlm, teacher, device))
+    tools = cache(lambda: stages.open_tools(recipe, graph, device))
     return build(steps.augment, lambda here: stages.augment(here, recipe, dataset, tools()))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from factory.building import Facts
 from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.stage import load_dataset
-from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
+from factory.data.unlabelled import load_unlabelled, write_unlabelled
 from factory.graph import Graph
 from factory.models.source import ModelSource
 from factory.recipe.export import VariantName
@@ -79,43 +79,14 @@ def general(
     return general_distill(here, teacher, open_rows(corpus.directory), recipe)
 
 
-def train_mlm(
-    here: Path,
-    recipe: Recipe,
-    source: ModelSource,
-    dataset: Dataset,
-    unlabelled: Artifact | None,
-    device: str,
-) -> Facts:
-    """Train a masked language model on the recipe's own text, never on dev or test."""
-    from factory.augment.mlm_training import train_mlm
-    from factory.models.classifier import pick_device
-
-    more = () if unlabelled is None else read_unlabelled(unlabelled.directory)
-    inputs = [*dataset.train.inputs(), *more]
-    texts = [text for one in inputs for text in ((one,) if isinstance(one, str) else one)]
-    length = recipe.data.max_length
-    return train_mlm(here, source, recipe.mlm, texts, length, pick_device(device))
-
-
-def open_tools(
-    recipe: Recipe, graph: Graph, mlm: Artifact | None, teacher: Artifact | None, device: str
-) -> AugmentTools:
-    """What augmentation works with: who proposes words, and who judges variants."""
+def open_tools(recipe: Recipe, graph: Graph, device: str) -> AugmentTools:
+    """What augmentation works with: who proposes words."""
     from factory.augment.tools import open_tools
     from factory.models.classifier import pick_device
 
-    settings, steps = recipe.augment, graph.augmentation
-    assert settings is not None, "the step was made from it"
-    assert steps is not None, "made with it"
-    judge = None
-    if settings.filter == "teacher":
-        assert teacher is not None, "its step is an input"
-        judge = open_model(teacher, recipe, device)
-    folder = None if mlm is None else mlm.directory / "model"
-    return open_tools(
-        recipe, steps.sources, graph.teacher_source, folder, judge, pick_device(device)
-    )
+    assert graph.augmentation is not None, "the recipe has a section [augment]"
+    sources = graph.augmentation.sources
+    return open_tools(recipe, sources, graph.teacher_source, pick_device(device))
 
 
 def augment(here: Path, recipe: Recipe, dataset: Dataset, tools: AugmentTools) -> Facts:

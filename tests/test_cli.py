@@ -22,7 +22,7 @@ from factory.version import VERSION
 from serving.bundle import MANIFEST_NAME
 
 COMMANDS = (
-    "init", "validate", "plan", "run", "general", "mlm", "augment", "evaluate", "predict",
+    "init", "validate", "plan", "run", "general", "augment", "evaluate", "predict",
     "inspect", "verify", "package", "serve", "compare", "publish", "report",
     "doctor", "completion",
 )  # fmt: skip

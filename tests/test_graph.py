@@ -468,8 +468,6 @@ FROM_VARIANTS = FROM_STUDENT | {"augment"}
         ({"augment.sources": ["mlm", "vectors", "embeddings"]}, set()),
         ({"augment.mlm": "start"}, FROM_VARIANTS),
         ({"teacher.epochs": 9.0}, FROM_TEACHER),
-        ({"teacher.epochs": 9.0, "augment.filter": "teacher"}, FROM_TEACHER | {"augment"}),
-        ({"mlm.epochs": 1.0}, set()),
         ({"augment": ...}, FROM_STUDENT),
     ],
 )
@@ -487,25 +485,11 @@ def test_the_content_of_word_vectors_remakes_the_variants(proposers: Path) -> No
     assert changed(before, graph_of(proposers, AUGMENT)) == FROM_VARIANTS
 
 
-def test_a_model_trained_here_is_a_stage_before_the_variants(proposers: Path) -> None:
-    trained = {"augment.mlm": "trained"}
-    graph = graph_of(proposers, trained)
-    names = [step.stage for step in graph.steps()]
-    assert names[:4] == ["data", "teacher", "mlm", "augment"]
-    more = {**trained, "data.unlabelled": "more.txt"}
-    assert changed(graph, graph_of(proposers, more)) == FROM_VARIANTS | {"mlm"}
-    faster = {**trained, "mlm.epochs": 1.0}
-    assert changed(graph, graph_of(proposers, faster)) == FROM_VARIANTS | {"mlm"}
-    assert graph.augmentation is not None
-    assert graph.augmentation.sources.mlm is None
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"augment.vectors": "word.txt"}, "no such file word.txt .* similar there: words.txt"),
         ({"augment.mlm": "./none"}, "augment.mlm"),
-        ({"augment.mlm": "trained", "mlm.model": "./none"}, "mlm.model"),
     ],
 )
 def test_proposers_that_are_not_there(

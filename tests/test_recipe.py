@@ -408,7 +408,7 @@ def test_who_proposes_words(settings: dict[str, Any], order: tuple[str, ...]) ->
         ({"mlm": "m", "sources": ["embeddings"]}, 'augment.mlm is set, so add "mlm" to sources'),
         ({"mlm": "m", "sources": ["mlm", "mlm"]}, "sources names one source twice"),
         ({"mode": "paper"}, "takes words from an mlm; set augment.mlm"),
-        ({"mlm": "trained", "mlm_revision": "x"}, "mlm_revision belongs to an mlm on the hub"),
+        ({"mlm_revision": "x"}, "mlm_revision belongs to an mlm on the hub"),
         ({"copy": 3}, "did you mean augment.copies?"),
         ({"replace_probability": 0.0}, "augment.replace_probability"),
     ],

@@ -138,7 +138,7 @@ def _facts(counts: Counter[str], rows: int, copies: int, shards: int) -> dict[st
         "rows": rows,
         "copies": copies,
         "variants": counts["variants"],
-        "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "filter", "cap")},
+        "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "cap")},
         "words_replaced": round(share, 6),
         "replaced_by_source": replaced,
         "shards": shards,

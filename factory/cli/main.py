@@ -34,25 +34,8 @@ if TYPE_CHECKING:
     from factory.store import Store
 
 
-class FactoryCommand(click.Command):
-    """A command; in a GitHub job its failures are marked in the recipe it was given."""
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(context)
-        except FactoryError as error:
-            from factory.report.ci.annotations import annotate
-
-            if isinstance(context.params.get("recipe"), Path):
-                annotate(error, context.params["recipe"])
-            raise
-
-
 class FactoryGroup(click.Group):
     """The command group; turns known failures into one message and an exit code."""
-
-    command_class = FactoryCommand
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -184,22 +167,6 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     from factory.partial_runs import run_general
 
     _print_folder(run_general, recipe, overrides, store, device)
-
-
-@main.command()
-@recipe_argument
-@set_option
-@store_option
-@device_option
-def mlm(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
-    """Train a masked language model on the text of RECIPE; prints its folder.
-
-    For augmentation with a BERT that has no such head; the section [mlm] says how. The folder can
-    be the augment.mlm of any recipe; augment.mlm = "trained" does this step in a run.
-    """
-    from factory.partial_runs import run_mlm
-
-    _print_folder(run_mlm, recipe, overrides, store, device)
 
 
 @main.command()

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from factory.recipe.augment import AugmentSettings as AugmentSettings
-from factory.recipe.augment import MlmSettings as MlmSettings
 from factory.recipe.card import CardSettings as CardSettings
 from factory.recipe.data import DataSettings as DataSettings
 from factory.recipe.export import ExportSettings as ExportSettings
@@ -235,7 +234,6 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: DataSettings
     teacher: TeacherSettings
-    mlm: MlmSettings = MlmSettings()
     augment: AugmentSettings | None = Field(default=None, description="left out: no augmentation")
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
