@@ -1,21 +1,20 @@
-"""Fingerprints of the stages: what each setting re-makes, and the plan's words for it."""
+"""The plan: which stages a recipe needs, what each setting remakes, and why."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_line import line_recipe
 
-from factory import graph as graph_module
-from factory import shipping_steps
 from factory.errors import DataError, ProblemsError, RecipeError
-from factory.general_steps import find_general_steps
-from factory.graph import Graph, find_start, make_graph, plan
-from factory.store import Step, Store
+from factory.planning import RunPlan, make_plan, stage_statuses
+from factory.stages import STAGES as ALL_STAGES
+from factory.store import ArtifactKey, Store
 
 STAGES = ("data", "unlabelled", "teacher", "distill", "baseline", "evaluate", "export", "quantize",
           "bundle")  # fmt: skip
@@ -36,24 +35,24 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def graph_of(base: Path, changes: Mapping[str, Any] | None = None) -> Graph:
-    return make_graph(line_recipe({"distill.baseline": "random", **(changes or {})}), base)
+def plan_of(base: Path, changes: Mapping[str, Any] | None = None) -> RunPlan:
+    return make_plan(line_recipe({"distill.baseline": "random", **(changes or {})}), base)
 
 
-def fingerprints(graph: Graph) -> dict[str, str]:
-    return {step.stage: step.fingerprint for step in graph.steps()}
+def fingerprints(plan: RunPlan) -> dict[str, str]:
+    return {name: key.fingerprint for name, key in plan.keys.items()}
 
 
-def changed(old: Graph, new: Graph) -> set[str]:
-    """The stages that are in both graphs under another fingerprint."""
+def changed(old: RunPlan, new: RunPlan) -> set[str]:
+    """The stages that are in both plans under another fingerprint."""
     before, after = fingerprints(old), fingerprints(new)
     return {stage for stage in before if stage in after and before[stage] != after[stage]}
 
 
-def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
-    assert fingerprints(graph_of(base)) == fingerprints(graph_of(base))
-    assert [step.stage for step in graph_of(base).steps()] == list(ALL)
-    assert len(set(fingerprints(graph_of(base)).values())) == len(ALL)
+def test_the_same_recipe_gives_the_same_plan(base: Path) -> None:
+    assert fingerprints(plan_of(base)) == fingerprints(plan_of(base))
+    assert list(plan_of(base).keys) == list(ALL)
+    assert len(set(fingerprints(plan_of(base)).values())) == len(ALL)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
 def test_a_setting_remakes_what_reads_it_and_all_behind(
     base: Path, changes: dict[str, Any], stages: set[str]
 ) -> None:
-    assert changed(graph_of(base), graph_of(base, changes)) == stages
+    assert changed(plan_of(base), plan_of(base, changes)) == stages
 
 
 def append(name: str) -> Callable[[Path], None]:
@@ -121,61 +120,55 @@ def append(name: str) -> Callable[[Path], None]:
     ],
 )
 def test_content_decides(base: Path, change: Callable[[Path], None], stages: set[str]) -> None:
-    before = graph_of(base)
+    before = plan_of(base)
     change(base)
-    assert changed(before, graph_of(base)) == stages
+    assert changed(before, plan_of(base)) == stages
 
 
 def test_names_and_places_do_not(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    before = graph_of(base)
+    before = plan_of(base)
     (base / "train.tsv").rename(base / "renamed.tsv")
     (base / "teacher").rename(base / "elsewhere")
-    renamed = graph_of(base, {"data.train": "renamed.tsv", "teacher.model": "./elsewhere"})
+    renamed = plan_of(base, {"data.train": "renamed.tsv", "teacher.model": "./elsewhere"})
     assert changed(before, renamed) == set()
     moved = base.rename(tmp_path_factory.mktemp("other") / "place")
-    again = graph_of(moved, {"data.train": "renamed.tsv", "teacher.model": "elsewhere"})
+    again = plan_of(moved, {"data.train": "renamed.tsv", "teacher.model": "elsewhere"})
     assert changed(before, again) == set()
 
 
 def test_a_changed_start_checkpoint_remakes_the_student(base: Path) -> None:
-    before = graph_of(base, {"student.start": "start"})
+    before = plan_of(base, {"student.start": "start"})
     append("start/config.json")(base)
-    assert changed(before, graph_of(base, {"student.start": "start"})) == FROM_STUDENT
+    assert changed(before, plan_of(base, {"student.start": "start"})) == FROM_STUDENT
 
 
 def test_stages_a_recipe_does_not_need_are_absent(base: Path) -> None:
-    full = graph_of(base)
-    lean = graph_of(base, {"distill.baseline": "off", "quantize.variants": ["fp32"]})
-    assert (lean.baseline, lean.shipping.quantize) == (None, None)
-    assert [step.stage for step in lean.steps()] == [
-        stage for stage in ALL if stage not in ("baseline", "quantize")
-    ]
+    full = plan_of(base)
+    lean = plan_of(base, {"distill.baseline": "off", "quantize.variants": ["fp32"]})
+    assert list(lean.keys) == [stage for stage in ALL if stage not in ("baseline", "quantize")]
     # without the baseline there is less to evaluate and ship; the student is the same
     assert changed(full, lean) == {"evaluate", "bundle"}
 
 
-def test_a_raised_stage_version_remakes_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = graph_of(base, {"data.unlabelled": "more.txt"})
-    for stage, name in ((stage, f"{stage.upper()}_VERSION") for stage in STAGES):
-        with monkeypatch.context() as patch:
-            module = graph_module if hasattr(graph_module, name) else shipping_steps
-            patch.setattr(module, name, getattr(module, name) + 1)
-            after = changed(before, graph_of(base, {"data.unlabelled": "more.txt"}))
-        assert stage in after
-        assert after <= set(STAGES[STAGES.index(stage) :])
+@pytest.mark.parametrize("name", STAGES)
+def test_a_raised_stage_version_remakes_it(base: Path, name: str) -> None:
+    recipe = line_recipe({"distill.baseline": "random", "data.unlabelled": "more.txt"})
+    raised = [replace(stage, version=stage.version + (stage.name == name)) for stage in ALL_STAGES]
+    after = changed(make_plan(recipe, base), make_plan(recipe, base, stages=raised))
+    assert name in after
+    assert after <= set(STAGES[STAGES.index(name) :])
 
 
 # unlabelled text
 
 
 def test_unlabelled_text_is_a_stage_of_its_own(base: Path) -> None:
-    plain, more = graph_of(base), graph_of(base, {"data.unlabelled": "more.txt"})
-    assert plain.unlabelled is None
-    assert "unlabelled" not in plain.distill.inputs
-    assert [step.stage for step in more.steps()] == list(STAGES)
-    assert more.unlabelled is not None
-    assert more.unlabelled.inputs == {"data": more.data.fingerprint}
-    assert more.distill.inputs["unlabelled"] == more.unlabelled.fingerprint
+    plain, more = plan_of(base), plan_of(base, {"data.unlabelled": "more.txt"})
+    assert "unlabelled" not in plain.keys
+    assert "unlabelled" not in plain.keys["distill"].inputs
+    assert list(more.keys) == list(STAGES)
+    assert more.keys["unlabelled"].inputs == {"data": more.keys["data"].fingerprint}
+    assert more.keys["distill"].inputs["unlabelled"] == more.keys["unlabelled"].fingerprint
 
 
 FROM_UNLABELLED = FROM_STUDENT | {"unlabelled"}
@@ -193,22 +186,15 @@ FROM_UNLABELLED = FROM_STUDENT | {"unlabelled"}
 def test_unlabelled_settings_leave_data_and_teacher_alone(
     base: Path, changes: dict[str, Any], stages: set[str]
 ) -> None:
-    before = graph_of(base, {"data.unlabelled": "more.txt"})
-    assert changed(before, graph_of(base, {"data.unlabelled": "more.txt", **changes})) == stages
+    before = plan_of(base, {"data.unlabelled": "more.txt"})
+    assert changed(before, plan_of(base, {"data.unlabelled": "more.txt", **changes})) == stages
 
 
 def test_the_content_of_unlabelled_text_remakes_the_student(base: Path) -> None:
-    before = graph_of(base, {"data.unlabelled": "more.txt"})
+    before = plan_of(base, {"data.unlabelled": "more.txt"})
     append("more.txt")(base)
-    after = graph_of(base, {"data.unlabelled": "more.txt"})
+    after = plan_of(base, {"data.unlabelled": "more.txt"})
     assert changed(before, after) == FROM_UNLABELLED
-
-
-def test_settings_left_at_their_default_do_not_show_in_the_teacher(base: Path) -> None:
-    """Teachers made before these settings existed stay where they are."""
-    graph = graph_of(base, {"data.unlabelled": "more.txt", "data.unlabelled_limit": 5})
-    assert "class_weights" not in graph.teacher.settings["teacher"]
-    assert not [key for key in graph.data.settings["data"] if key.startswith("unlabelled")]
 
 
 # what is not there
@@ -218,7 +204,7 @@ def test_a_missing_model_and_missing_files_are_told_together(base: Path) -> None
     (base / "train.tsv").unlink()
     changes = {"teacher.model": "./nowhere", "student.start": "./neither"}
     with pytest.raises(RecipeError) as caught:
-        graph_of(base, {**changes, "data.unlabelled": "absent.txt"})
+        plan_of(base, {**changes, "data.unlabelled": "absent.txt"})
     message = str(caught.value)
     assert len(caught.value.problems) == 4
     for part in ("teacher.model", "nowhere", "student.start", "neither", "train.tsv", "absent.txt"):
@@ -227,10 +213,10 @@ def test_a_missing_model_and_missing_files_are_told_together(base: Path) -> None
 
 def test_one_thing_missing_keeps_its_own_kind_of_error(base: Path) -> None:
     with pytest.raises(RecipeError, match=r"teacher\.model"):
-        graph_of(base, {"teacher.model": "./nowhere"})
+        plan_of(base, {"teacher.model": "./nowhere"})
     (base / "dev.tsv").unlink()
     with pytest.raises(DataError, match=r"no such file dev\.tsv") as caught:
-        graph_of(base)
+        plan_of(base)
     assert isinstance(caught.value, ProblemsError)
 
 
@@ -246,15 +232,13 @@ def with_corpus(base: Path) -> Path:
 
 
 def test_a_general_start_puts_two_stages_before_the_student(with_corpus: Path) -> None:
-    graph = graph_of(with_corpus, GENERAL)
-    stages = [step.stage for step in graph.steps()]
-    assert stages == [*ALL[:2], "corpus", "general", *ALL[2:]]
-    assert graph.general is not None
-    assert graph.distill.inputs["general"] == graph.general.general.fingerprint
-    assert changed(graph_of(with_corpus), graph) == FROM_STUDENT
-    unused = graph_of(with_corpus, {"general.corpus": "corpus.txt"})
-    assert unused.general is None
-    assert changed(graph_of(with_corpus), unused) == set()
+    plan = plan_of(with_corpus, GENERAL)
+    assert list(plan.keys) == [*ALL[:2], "corpus", "general", *ALL[2:]]
+    assert plan.keys["distill"].inputs["general"] == plan.keys["general"].fingerprint
+    assert changed(plan_of(with_corpus), plan) == FROM_STUDENT
+    unused = plan_of(with_corpus, {"general.corpus": "corpus.txt"})
+    assert "general" not in unused.keys
+    assert changed(plan_of(with_corpus), unused) == set()
 
 
 FROM_GENERAL = {"general", *FROM_STUDENT}
@@ -282,44 +266,42 @@ FROM_GENERAL = {"general", *FROM_STUDENT}
 def test_what_remakes_the_general_student(
     with_corpus: Path, changes: dict[str, Any], stages: set[str]
 ) -> None:
-    before, after = graph_of(with_corpus, GENERAL), graph_of(with_corpus, {**GENERAL, **changes})
+    before, after = plan_of(with_corpus, GENERAL), plan_of(with_corpus, {**GENERAL, **changes})
     assert changed(before, after) == stages
 
 
 def test_content_of_corpus_and_teacher_remake_the_general_student(with_corpus: Path) -> None:
-    before = graph_of(with_corpus, GENERAL)
+    before = plan_of(with_corpus, GENERAL)
     append("corpus.txt")(with_corpus)
-    after = graph_of(with_corpus, GENERAL)
+    after = plan_of(with_corpus, GENERAL)
     assert changed(before, after) == {"corpus", *FROM_GENERAL}
     append("teacher/config.json")(with_corpus)
-    assert changed(after, graph_of(with_corpus, GENERAL)) == {"corpus", "general", *FROM_TEACHER}
+    assert changed(after, plan_of(with_corpus, GENERAL)) == {"corpus", "general", *FROM_TEACHER}
 
 
 def test_general_alone_has_the_same_stages_and_needs_no_data(with_corpus: Path) -> None:
-    graph = graph_of(with_corpus, GENERAL)
+    whole = plan_of(with_corpus, GENERAL)
     (with_corpus / "train.tsv").unlink()
     for start in ("general", "teacher"):
         recipe = line_recipe({**GENERAL, "student.start": start})
-        steps, teacher = find_general_steps(recipe, with_corpus)
-        assert steps == graph.general
-        assert teacher == graph.teacher_source
+        alone = make_plan(recipe, with_corpus, "general")
+        assert alone.keys == {name: whole.keys[name] for name in ("corpus", "general")}
     with pytest.raises(RecipeError, match=r"no section \[general\]"):
-        find_general_steps(line_recipe(), with_corpus)
+        make_plan(line_recipe(), with_corpus, "general")
 
 
 def test_a_missing_corpus_is_told_with_the_rest(base: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        graph_of(base, {**GENERAL, "teacher.model": "./nowhere"})
+        plan_of(base, {**GENERAL, "teacher.model": "./nowhere"})
     assert len(caught.value.problems) == 2
     assert "general.corpus: no such file corpus.txt" in str(caught.value)
 
 
-def test_find_start(base: Path) -> None:
+def test_the_checkpoint_to_start_from(base: Path) -> None:
     for start in ("teacher", "random"):
-        assert find_start(line_recipe({"student.start": start}), base) is None
-    assert find_start(line_recipe(GENERAL), base) is None
-    hub = line_recipe({"student.start": "org/general", "student.revision": "v2"})
-    source = find_start(hub, base)
+        assert plan_of(base, {"student.start": start}).sources.start is None
+    changes = {"student.start": "org/general", "student.revision": "v2"}
+    source = plan_of(base, changes).sources.start
     assert source is not None
     assert (source.location, source.revision) == ("org/general", "v2")
     assert source.identity == "hub:org/general@v2"
@@ -328,15 +310,15 @@ def test_find_start(base: Path) -> None:
 # plan
 
 
-def publish(store: Store, step: Step, name: str = "tiny-line") -> None:
+def publish(store: Store, key: ArtifactKey, name: str = "tiny-line") -> None:
     """An artifact without files."""
-    store.build(step, name, lambda directory: {})
+    store.build(key, name, lambda directory: {})
 
 
 def planned(base: Path, changes: Mapping[str, Any] | None = None) -> dict[str, tuple[str, str]]:
     recipe = line_recipe({"distill.baseline": "random", **(changes or {})})
-    steps = plan(make_graph(recipe, base), Store(base / "runs"), recipe.name)
-    return {entry.step.stage: (entry.status, entry.reason) for entry in steps}
+    statuses = stage_statuses(make_plan(recipe, base), Store(base / "runs"))
+    return {one.key.stage: (one.status, one.reason) for one in statuses}
 
 
 def test_plan_of_an_empty_store_touches_nothing(base: Path) -> None:
@@ -345,10 +327,10 @@ def test_plan_of_an_empty_store_touches_nothing(base: Path) -> None:
 
 
 def test_plan_of_a_finished_and_an_interrupted_run(base: Path) -> None:
-    store, graph = Store(base / "runs"), graph_of(base)
-    for step in (graph.data, graph.teacher):
-        publish(store, step)
-    store.partial(graph.distill).mkdir()
+    store, keys = Store(base / "runs"), plan_of(base).keys
+    publish(store, keys["data"])
+    publish(store, keys["teacher"])
+    store.partial(keys["distill"]).mkdir()
     found = planned(base)
     assert found["data"] == found["teacher"] == ("cached", "nothing changed")
     assert found["distill"] == ("resume", "an interrupted run left its work")
@@ -356,9 +338,8 @@ def test_plan_of_a_finished_and_an_interrupted_run(base: Path) -> None:
 
 
 def publish_all(base: Path) -> None:
-    store, graph = Store(base / "runs"), graph_of(base)
-    for step in graph.steps():
-        publish(store, step)
+    for key in plan_of(base).keys.values():
+        publish(Store(base / "runs"), key)
 
 
 def test_plan_names_every_changed_setting_and_input(base: Path) -> None:
@@ -367,49 +348,49 @@ def test_plan_names_every_changed_setting_and_input(base: Path) -> None:
     why = ("run", "distill.prediction.temperature 1.0 -> 2.0; distill.seed 42 -> 7")
     assert found["distill"] == why
     assert found["baseline"] == why
-    assert found["export"] == ("run", "new student")
+    assert found["export"] == ("run", "new distill")
     assert found["teacher"] == ("cached", "nothing changed")
 
 
 def test_plan_names_changed_data(base: Path) -> None:
     publish_all(base)
-    old = graph_of(base).data.settings["source"]["files"]["dev"]
+    old = plan_of(base).keys["data"].settings["source"]["files"]["dev"]
     append("dev.tsv")(base)
-    new = graph_of(base).data.settings["source"]["files"]["dev"]
+    new = plan_of(base).keys["data"].settings["source"]["files"]["dev"]
     assert old != new
     found = planned(base)
     assert found["data"] == ("run", f"source.files.dev {old} -> {new}")
     assert found["teacher"] == ("run", "new data")
 
 
-def test_plan_tells_of_changed_code(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish_all(base)
-    monkeypatch.setattr(shipping_steps, "EXPORT_VERSION", 99)
+def test_plan_tells_of_changed_code(base: Path) -> None:
+    key = plan_of(base).keys["export"]
+    publish(Store(base / "runs"), replace(key, version=key.version + 1))
     assert planned(base)["export"] == ("run", "the stage's code changed")
 
 
 def test_plan_tells_of_a_removed_artifact_when_another_of_the_stage_is_like_it(base: Path) -> None:
     publish_all(base)
-    store, graph = Store(base / "runs"), graph_of(base)
-    record = store.directory(graph.shipping.export) / "artifact.json"
+    directory = Store(base / "runs").directory(plan_of(base).keys["export"])
+    record = directory / "artifact.json"
     twin = base / "runs" / "export-000000000000"
     twin.mkdir()
     record.rename(twin / "artifact.json")
-    store.directory(graph.shipping.export).rmdir()
+    directory.rmdir()
     assert planned(base)["export"] == ("run", "its artifact was removed")
 
 
 def test_plan_compares_with_the_same_recipes_last_artifact(base: Path) -> None:
     store = Store(base / "runs")
-    publish(store, graph_of(base, {"distill.seed": 1}).distill, "another")
+    publish(store, plan_of(base, {"distill.seed": 1}).keys["distill"], "another")
     assert planned(base)["distill"] == ("run", "never made")
-    publish(store, graph_of(base, {"distill.seed": 2}).distill)
+    publish(store, plan_of(base, {"distill.seed": 2}).keys["distill"])
     assert planned(base)["distill"] == ("run", "distill.seed 2 -> 42")
 
 
 def test_settings_of_every_stage_are_json(base: Path) -> None:
-    for step in graph_of(base, {"student.start": "start"}).steps():
-        assert json.loads(json.dumps(step.settings)) == step.settings
+    for key in plan_of(base, {"student.start": "start"}).keys.values():
+        assert json.loads(json.dumps(key.settings)) == key.settings
 
 
 MULTILABEL = {"data.task": "multilabel"}
@@ -431,16 +412,14 @@ MULTILABEL = {"data.task": "multilabel"}
 def test_what_settings_of_multilabel_remake(
     base: Path, changes: dict[str, Any], stages: set[str]
 ) -> None:
-    before = graph_of(base, MULTILABEL)
-    assert changed(before, graph_of(base, {**MULTILABEL, **changes})) == stages
+    before = plan_of(base, MULTILABEL)
+    assert changed(before, plan_of(base, {**MULTILABEL, **changes})) == stages
 
 
-def test_settings_of_multilabel_are_no_part_of_the_other_tasks(base: Path) -> None:
-    """What was made before they existed is still what such a recipe makes."""
-    graph = graph_of(base)
-    assert "label_separator" not in graph.data.settings["data"]
-    assert set(graph.evaluate.settings) == {"data"}
-    assert set(graph.shipping.export.inputs) == {"data", "student"}
+def test_thresholds_decide_the_export_of_multilabel_models_alone(base: Path) -> None:
+    assert set(plan_of(base).keys["export"].inputs) == {"data", "distill"}
+    exported = plan_of(base, MULTILABEL).keys["export"]
+    assert set(exported.inputs) == {"data", "distill", "evaluate"}
 
 
 # augmentation
@@ -475,14 +454,14 @@ def test_what_remakes_the_variants(
     proposers: Path, changes: dict[str, Any], stages: set[str]
 ) -> None:
     (proposers / "start" / "config.json").write_text('{"other": 1}', encoding="utf-8")
-    before = graph_of(proposers, AUGMENT)
-    assert changed(before, graph_of(proposers, {**AUGMENT, **changes})) == stages
+    before = plan_of(proposers, AUGMENT)
+    assert changed(before, plan_of(proposers, {**AUGMENT, **changes})) == stages
 
 
 def test_the_content_of_word_vectors_remakes_the_variants(proposers: Path) -> None:
-    before = graph_of(proposers, AUGMENT)
+    before = plan_of(proposers, AUGMENT)
     append("words.txt")(proposers)
-    assert changed(before, graph_of(proposers, AUGMENT)) == FROM_VARIANTS
+    assert changed(before, plan_of(proposers, AUGMENT)) == FROM_VARIANTS
 
 
 @pytest.mark.parametrize(
@@ -496,4 +475,4 @@ def test_proposers_that_are_not_there(
     proposers: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        graph_of(proposers, changes)
+        plan_of(proposers, changes)
