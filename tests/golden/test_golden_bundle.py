@@ -62,7 +62,7 @@ epochs = 0.0
 variants = ["int8-static"]
 
 [gate]
-min_retention = 0.5
+min_retention = 0.1
 max_quantization_drop = 0.1
 """
 MODELS = {"fp32": "onnx/model.onnx", "int8-static": "onnx/model_quantized.onnx"}
@@ -119,6 +119,7 @@ def observe(built: Built) -> dict[str, Any]:
                 "special_tokens_map.json",
                 "sentence_bert_config.json",
             )
+            if (built.bundle / name).is_file()
         },
         "sha256": {
             name: hashlib.sha256((built.bundle / name).read_bytes()).hexdigest()

@@ -80,13 +80,13 @@ general_pieces = 2
 variants = ["int8-static", "int8-rows", "int8-embeddings", "int4", "fp32"]
 
 [gate]
-min_value = 0.7
-max_drop = 0.25
-min_retention = 0.75
-min_gain = -0.5
-min_class_recall = 0.4
-max_quantization_drop = 0.15
-min_agreement = 0.8
+min_value = 0.85
+max_drop = 0.15
+min_retention = 0.85
+min_gain = -0.2
+min_class_recall = 0.7
+max_quantization_drop = 0.1
+min_agreement = 0.9
 max_unknown = 0.05
 max_size_bytes = 2000000
 max_latency_ms = 10000.0
@@ -258,8 +258,8 @@ def test_every_gate_rule_is_there_and_passed(ran: Ran) -> None:
 
 def test_every_model_and_form_is_scored(ran: Ran) -> None:
     """With a floor below what each of them reaches."""
-    floors = dict.fromkeys(("teacher", "student", "unpruned"), 0.8)
-    floors |= dict.fromkeys(FORMS, 0.7) | {"baseline": 0.3}
+    floors = dict.fromkeys(("teacher", "student", "unpruned"), 0.9)
+    floors |= dict.fromkeys(FORMS, 0.85) | {"baseline": 0.5}
     scores = ran.manifest()["scores"]
     assert set(scores) == set(floors)
     for model, floor in floors.items():
