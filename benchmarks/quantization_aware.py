@@ -20,19 +20,23 @@ import numpy as np
 from pruning import Line, open_line
 from real_data import real_data_folder
 
-from factory.classifier import load_torch_classifier
 from factory.distill.lesson import Lesson, make_lesson
 from factory.distill.phase import Phase
 from factory.distill.phases import prediction_phase
 from factory.distill.quantization_aware import roundings_of, train_rounded
-from factory.encoding import encode_inputs
-from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
-from factory.export.integer import write_integer
-from factory.export.integer_form import IntegerForm
 from factory.export.onnx import export_onnx
-from factory.export.sensitivity import compare_logits
+from factory.export.quantize.calibration import (
+    ActivationRanges,
+    activation_ranges,
+    measure_activations,
+)
+from factory.export.quantize.form import IntegerForm
+from factory.export.quantize.sensitivity import compare_logits
+from factory.export.quantize.write import write_integer
 from factory.export.session import open_session, session_logits
 from factory.export.variants import calibration_rows
+from factory.models.classifier import load_torch_classifier
+from factory.models.encoding import encode_inputs
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 CALIBRATION_ROWS = 256

@@ -17,8 +17,8 @@ from factory.distill.losses import attention_loss, hidden_loss
 from factory.distill.phase import Phase, train_phase
 from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.distill.student import StudentStart
-from factory.encoding import Batch, Rows, Share
-from factory.recipe import IntermediateSettings
+from factory.models.encoding import Batch, Rows, Share
+from factory.recipe.recipe import IntermediateSettings
 
 # The last layer joins when this share of the steps is done (`gradual_depth`).
 ALL_LAYERS_AT = 0.5

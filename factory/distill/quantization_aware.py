@@ -21,12 +21,12 @@ from factory.distill.phase import Phase, total_steps
 from factory.distill.saving import save_student
 from factory.distill.vocabulary import used_vocabulary
 from factory.errors import ParityError
-from factory.export.calibration import ActivationRanges
 from factory.export.first_token import FirstTokenLayer, shorten_last_layer
-from factory.export.integer import activations_of, smoothing_of, why_float
-from factory.export.integer_arrays import asymmetric_scale
-from factory.export.integer_form import IntegerForm, find_products
-from factory.export.integer_nodes import SMALLEST_ROW
+from factory.export.quantize.arrays import asymmetric_scale
+from factory.export.quantize.calibration import ActivationRanges
+from factory.export.quantize.form import IntegerForm, find_products
+from factory.export.quantize.nodes import SMALLEST_ROW
+from factory.export.quantize.write import activations_of, smoothing_of, why_float
 
 ROW_LEVELS = 127
 

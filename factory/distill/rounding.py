@@ -7,20 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from factory import processes
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.lesson import repeat_lesson
 from factory.distill.phases import prediction_phase
 from factory.distill.quantization_aware import Rounding, roundings_of, train_rounded
 from factory.distill.transfer import AugmentedRows, Inputs
 from factory.errors import ParityError
-from factory.export.calibration import activation_ranges, measure_activations
 from factory.export.onnx import export_onnx
+from factory.export.quantize.calibration import activation_ranges, measure_activations
 from factory.export.variants import calibration_rows, integer_form
-from factory.progress import say
-from factory.recipe import Recipe
-from factory.recipe_shipping import SEVEN_BIT_HARDWARE, VariantName
+from factory.models.classifier import TorchClassifier
+from factory.recipe.export import SEVEN_BIT_HARDWARE, VariantName
+from factory.recipe.recipe import Recipe
+from factory.runtime import distributed as processes
+from factory.runtime.progress import say
 
 # Whose rounding is trained with; the forms with one scale per token round less.
 FORM: VariantName = "int8-static"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from factory import processes
 from factory.distill.loss_log import LossPoint
+from factory.runtime import distributed as processes
 
 
 class TrainingState:

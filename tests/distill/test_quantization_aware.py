@@ -22,7 +22,6 @@ from tiny_runs import QUICK, hooks_of, losses_of
 from torch.nn.utils import parametrize
 from transformers import BertForSequenceClassification
 
-from factory.classifier import TorchClassifier
 from factory.distill.lesson import Lesson, learn_logits, make_lesson
 from factory.distill.phases import prediction_phase
 from factory.distill.quantization_aware import (
@@ -31,13 +30,18 @@ from factory.distill.quantization_aware import (
     roundings_of,
     train_rounded,
 )
-from factory.encoding import EncodedRows, encode_inputs
 from factory.errors import ParityError
-from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
-from factory.export.integer import write_integer
-from factory.export.integer_form import IntegerForm
 from factory.export.onnx import export_onnx
+from factory.export.quantize.calibration import (
+    ActivationRanges,
+    activation_ranges,
+    measure_activations,
+)
+from factory.export.quantize.form import IntegerForm
+from factory.export.quantize.write import write_integer
 from factory.export.session import open_session, session_logits
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, encode_inputs
 
 TRAIN = tiny_split("train", 60, seed=3)
 DEV = tiny_split("dev", 30, seed=4)

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from factory.data.dataset import Dataset
 from factory.errors import ParityError
-from factory.model_source import find_model
+from factory.models.source import find_model
 from factory.store import load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
