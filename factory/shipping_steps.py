@@ -89,7 +89,7 @@ def _quantize_step(
         return None
     settings = {
         "quantize": {
-            **_without(section, "variants", "training_epochs", "training_learning_rate"),
+            **_without(section, "variants"),
             "forms": list(forms),
             "seven_bits": recipe.target.hardware in SEVEN_BIT_HARDWARE,
         },

@@ -155,31 +155,6 @@ def prune(
     )
 
 
-def train_with_rounding(
-    here: Path,
-    distilled: Artifact,
-    teacher: Artifact,
-    recipe: Recipe,
-    train: Split,
-    augmented: AugmentedRows | None,
-    unlabelled: Inputs | None,
-    device: str,
-) -> Facts:
-    """The student trained as its integer form computes; see `factory.distill.rounding`."""
-    from factory.distill.rounding import train_with_rounding
-
-    return train_with_rounding(
-        here,
-        distilled.directory,
-        open_model(distilled, recipe, device),
-        open_model(teacher, recipe, device),
-        train,
-        recipe,
-        augmented,
-        unlabelled,
-    )
-
-
 def baseline(here: Path, *arguments: Any) -> Facts:
     """The undistilled student; see `factory.distill.baseline.train_baseline`."""
     from factory.distill.baseline import train_baseline

@@ -468,7 +468,6 @@ FROM_VARIANTS = FROM_STUDENT | {"augment"}
         ({"augment.sources": ["mlm", "vectors", "embeddings"]}, set()),
         ({"augment.mlm": "start"}, FROM_VARIANTS),
         ({"teacher.epochs": 9.0}, FROM_TEACHER),
-        ({"distill.augmented_weight": 0.5}, FROM_STUDENT),
         ({"augment": ...}, FROM_STUDENT),
     ],
 )

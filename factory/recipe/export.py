@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from factory.recipe.section import (
     Fraction,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -110,14 +109,6 @@ class QuantizeSettings(Section):
         default=0.8,
         description="how much of the outliers of activations the static forms move into the "
         "weights (SmoothQuant); 0: nothing",
-    )
-    training_epochs: NonNegativeFloat = Field(
-        default=0.0,
-        description="more of the prediction phase before the export, with weights and activations "
-        'rounded as "int8-static" does',
-    )
-    training_learning_rate: PositiveFloat = Field(
-        default=3e-5, description="of it; all else is as in distill.prediction"
     )
 
     def forms(self, hardware: Hardware) -> tuple[VariantName, ...]:
