@@ -44,7 +44,7 @@ from factory.augment.tools import AugmentTools
 from factory.augment.vectors_file import read_vectors
 from factory.data.dataset import Split
 from factory.models.source import find_model
-from factory.recipe.recipe import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 from factory.runtime.progress import say
 from factory.runtime.versions import library_versions
 

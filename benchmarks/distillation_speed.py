@@ -49,7 +49,7 @@ from factory.distill.layer_map import map_layers
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import encode_inputs, epoch_order
 from factory.models.source import find_model
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.runtime.progress import say
 from factory.runtime.versions import library_versions
 

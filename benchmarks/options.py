@@ -29,7 +29,7 @@ from factory.distill.transfer import transfer_set
 from factory.graph import make_graph
 from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.runtime.environment import keep_freed_memory
 from factory.stage_groups import build_data, build_teacher
 from factory.store import Store

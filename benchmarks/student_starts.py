@@ -29,7 +29,7 @@ from factory.evaluation.evaluate import evaluate
 from factory.graph import make_graph
 from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,

@@ -18,7 +18,7 @@ from tiny_line import Line, factory_here, stage_directory
 
 from factory.building import announcing_build
 from factory.errors import MissingDependencyError, TrackingError
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.runtime import tracking
 from factory.runtime.environment import prepare_libraries
 from factory.store import Step, Store, load_artifact, read_json

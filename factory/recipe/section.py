@@ -1,4 +1,4 @@
-"""What every table of the recipe has in common: strictness, and ranges of numbers."""
+"""Base class and number types of the recipe's tables."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 
 class Section(BaseModel):
-    """One table of the recipe; unknown keys and wrong types are errors, values never change."""
+    """One table of the recipe: frozen; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

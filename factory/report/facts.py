@@ -10,8 +10,9 @@ from typing import Any
 from factory.data.dataset import Task
 from factory.errors import FactoryError
 from factory.evaluation import gate
+from factory.recipe.export import ReportSettings
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import Recipe, ReportSettings
+from factory.recipe.recipe import Recipe
 from factory.report.run_files import StageFiles, find_stages, stage_of
 from factory.report.tables import TORCH_MODELS
 from factory.runtime.machine import machine_facts
