@@ -44,7 +44,7 @@ def make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: D
 
 def make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str) -> Facts:
     """Fine-tune or adopt the teacher."""
-    from factory.models.classifier import pick_device
+    from factory.runtime.devices import pick_device
     from factory.teacher.load import make_teacher
 
     return make_teacher(
@@ -72,7 +72,7 @@ def general(
     """Distil the base teacher over the corpus."""
     from factory.data.corpus.rows import open_rows
     from factory.distill.general import general_distill, load_base_teacher
-    from factory.models.classifier import pick_device
+    from factory.runtime.devices import pick_device
 
     assert recipe.general is not None, "checked by the recipe"
     teacher = load_base_teacher(source, recipe.general, pick_device(device))
@@ -82,7 +82,7 @@ def general(
 def open_tools(recipe: Recipe, graph: Graph, device: str) -> AugmentTools:
     """What augmentation works with: who proposes words."""
     from factory.augment.tools import open_tools
-    from factory.models.classifier import pick_device
+    from factory.runtime.devices import pick_device
 
     assert graph.augmentation is not None, "the recipe has a section [augment]"
     sources = graph.augmentation.sources
@@ -115,7 +115,8 @@ def check_teacher(teacher: Artifact, dataset: Dataset, recipe: Recipe) -> None:
 
 def open_model(artifact: Artifact, recipe: Recipe, device: str) -> Any:
     """Open the model of an artifact as a classifier."""
-    from factory.models.classifier import load_torch_classifier, pick_device
+    from factory.models.classifier import load_torch_classifier
+    from factory.runtime.devices import pick_device
 
     directory = artifact.directory / "model"
     return load_torch_classifier(directory, recipe.data.max_length, pick_device(device))
