@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
     """Read the recipe's data into splits."""
-    from factory.runtime.scratch import scratch_directory
+    from factory.runtime.environment import scratch_directory
 
     with scratch_directory(here) as scratch:
         dataset, facts = load_dataset(recipe.data, base_directory, scratch, say)
@@ -34,7 +34,7 @@ def make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
 
 def make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: Dataset) -> Facts:
     """Read the text without labels."""
-    from factory.runtime.scratch import scratch_directory
+    from factory.runtime.environment import scratch_directory
 
     with scratch_directory(here) as scratch:
         rows, facts = load_unlabelled(recipe.data, base_directory, scratch, dataset, say)

@@ -15,8 +15,7 @@ from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.report.run_files import StageFiles, find_stages, stage_of
 from factory.report.tables import TORCH_MODELS
-from factory.runtime.machine import machine_facts
-from factory.runtime.versions import library_versions
+from factory.runtime.environment import library_versions, machine_facts
 from factory.store import ARTIFACT_FILE, Step, Store, read_json
 from serving.bundle import read_manifest
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.machinery
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,6 @@ from factory.building import announcing_build
 from factory.errors import MissingDependencyError, TrackingError
 from factory.recipe.training import TeacherSettings
 from factory.runtime import tracking
-from factory.runtime.environment import prepare_libraries
 from factory.store import Step, Store, load_artifact, read_json
 from factory.teacher.fine_tune import training_arguments
 
@@ -243,7 +241,7 @@ def test_without_the_writer_it_is_said_once(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else found(name)
     )
-    monkeypatch.setattr(tracking._state, "missing_told", False)
+    monkeypatch.setattr(tracking._state, "warned", False)
     for number in range(2):
         one_stage(tmp_path / str(number))
     assert capsys.readouterr().err.count("pip install tensorboardX") == 1
@@ -261,11 +259,3 @@ def test_a_tracker_that_is_not_installed_stops_before_the_work(
     with missing, tracking.trackers(["wandb"]):
         raise AssertionError("the work began")
     assert factory_here("run", "none.toml", "--track", "comet").exit_code == 2
-
-
-def test_usage_data_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
-        monkeypatch.delenv(name, raising=False)
-    prepare_libraries()
-    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
