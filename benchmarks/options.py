@@ -29,7 +29,7 @@ from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.pipeline import run
 from factory.planning import make_plan
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.runtime.environment import keep_freed_memory
 from factory.store import Store
 

@@ -29,7 +29,7 @@ from factory.evaluation.evaluate import evaluate
 from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.planning import make_plan
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from factory.errors import StoreError
-from factory.runtime.write_failure import write_failure
+from factory.errors import StoreError, write_failure
+from factory.runtime.tracking import EVENTS
 
 ARTIFACT_FILE = "artifact.json"
-EVENTS = "tensorboard"  # a folder that is no part of an artifact's content
 Status = Literal["cached", "resume", "run"]
 
 

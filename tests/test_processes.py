@@ -7,8 +7,8 @@ import torch
 from tiny_line import python
 
 from factory.errors import FactoryError, ProcessesError
-from factory.models.classifier import pick_device
 from factory.runtime import distributed as processes
+from factory.runtime.devices import pick_device
 from factory.runtime.distributed import Processes
 from factory.runtime.progress import say
 from factory.teacher.batches import share_of

@@ -10,12 +10,12 @@ from typing import Any
 from factory.data.dataset import Task
 from factory.errors import FactoryError
 from factory.evaluation import gate
+from factory.recipe.export import ReportSettings
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import Recipe, ReportSettings
+from factory.recipe.recipe import Recipe
 from factory.report.run_files import StageFiles, find_stages, stage_of
 from factory.report.tables import TORCH_MODELS
-from factory.runtime.machine import machine_facts
-from factory.runtime.versions import library_versions
+from factory.runtime.environment import library_versions, machine_facts
 from factory.store import ARTIFACT_FILE, ArtifactKey, Store, read_json
 from serving.bundle import read_manifest
 

@@ -47,7 +47,7 @@ def _make(output: Path, run: Run) -> Facts:
 def open_augment_tools(run: Run) -> AugmentTools:
     """Open the models and word lists that propose words."""
     from factory.augment.tools import open_tools
-    from factory.models.classifier import pick_device
+    from factory.runtime.devices import pick_device
 
     sources = run.sources
     assert sources.augment is not None, "looked for with this stage"

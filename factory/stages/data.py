@@ -28,8 +28,8 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 def _make(output: Path, run: Run) -> Facts:
     from factory.data.dataset import write_dataset
     from factory.data.stage import load_dataset
+    from factory.runtime.environment import scratch_directory
     from factory.runtime.progress import say
-    from factory.runtime.scratch import scratch_directory
 
     with scratch_directory(output) as scratch:
         dataset, facts = load_dataset(run.recipe.data, run.base_directory, scratch, say)

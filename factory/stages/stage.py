@@ -77,7 +77,8 @@ class Run:
         Args:
             device: another one than the run's.
         """
-        from factory.models.classifier import load_torch_classifier, pick_device
+        from factory.models.classifier import load_torch_classifier
+        from factory.runtime.devices import pick_device
 
         chosen = pick_device(device or self.device)
         return load_torch_classifier(

@@ -23,7 +23,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.models.classifier import pick_device
+    from factory.runtime.devices import pick_device
     from factory.teacher.load import make_teacher
 
     return make_teacher(

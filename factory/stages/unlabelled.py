@@ -28,8 +28,8 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 def _make(output: Path, run: Run) -> Facts:
     from factory.data.unlabelled import load_unlabelled, write_unlabelled
+    from factory.runtime.environment import scratch_directory
     from factory.runtime.progress import say
-    from factory.runtime.scratch import scratch_directory
 
     with scratch_directory(output) as scratch:
         rows, facts = load_unlabelled(

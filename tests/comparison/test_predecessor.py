@@ -23,7 +23,7 @@ from factory.evaluation.gate import Measured, check_rules
 from factory.evaluation.predecessor import find_predecessor, open_opponent
 from factory.planning import make_plan
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import GateSettings
+from factory.recipe.gate import GateSettings
 from factory.store import Store
 from serving.bundle import read_manifest
 from serving.predictor import Predictor

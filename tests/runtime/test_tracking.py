@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.machinery
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +19,8 @@ from tiny_line import Line, factory_here, stage_directory
 
 from factory.errors import MissingDependencyError, TrackingError
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.runtime import tracking
-from factory.runtime.environment import prepare_libraries
 from factory.stages import distill
 from factory.stages.build import build_stage
 from factory.stages.sources import Sources
@@ -251,7 +249,7 @@ def test_without_the_writer_it_is_said_once(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else found(name)
     )
-    monkeypatch.setattr(tracking._state, "missing_told", False)
+    monkeypatch.setattr(tracking._state, "warned", False)
     for number in range(2):
         one_stage(tmp_path / str(number))
     assert capsys.readouterr().err.count("pip install tensorboardX") == 1
@@ -269,11 +267,3 @@ def test_a_tracker_that_is_not_installed_stops_before_the_work(
     with missing, tracking.trackers(["wandb"]):
         raise AssertionError("the work began")
     assert factory_here("run", "none.toml", "--track", "comet").exit_code == 2
-
-
-def test_usage_data_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
-        monkeypatch.delenv(name, raising=False)
-    prepare_libraries()
-    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

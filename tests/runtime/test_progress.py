@@ -1,4 +1,4 @@
-"""Talk goes to stderr, and bars only to somebody who watches."""
+"""Messages go to stderr; bars are for terminals, lines every 30 seconds for the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import termios
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SAY = """
 from factory.runtime.progress import say
@@ -65,7 +65,7 @@ def test_a_message_goes_to_stderr_only() -> None:
     assert result.stdout == b""
 
 
-def test_a_bar_nobody_watches_writes_nothing() -> None:
+def test_short_work_without_a_terminal_writes_nothing() -> None:
     result = run(BAR)
     assert result.stderr == b""
     assert result.stdout == b""
@@ -83,6 +83,21 @@ def test_a_bar_on_a_terminal_shows_what_it_counts() -> None:
     assert b"train" in shown
     assert b"3/3" in shown
     assert b"loss 0.5" in shown
+
+
+def test_long_work_without_a_terminal_writes_lines() -> None:
+    """Every update counts as 30 seconds here."""
+    result = run("from factory.runtime import progress\nprogress.LINE_SECONDS = 1e-9\n" + BAR)
+    first, second = result.stderr.decode().splitlines()
+    assert first.startswith("train: 2/3 step, ")
+    assert second.startswith("train: 3/3 step, ")
+    assert " left, loss 0.5" in second
+    assert result.stdout == b""
+
+
+def test_a_quiet_process_writes_nothing() -> None:
+    result = run("from factory.runtime import progress\nprogress.set_quiet(True)\n" + BOTH)
+    assert (result.stdout, result.stderr) == (b"", b"")
 
 
 def test_a_bar_lets_an_exception_through() -> None:

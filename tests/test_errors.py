@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from factory.errors import DataError, GateFailedError
-from factory.runtime.write_failure import write_failure
+from factory.errors import DataError, GateFailedError, write_failure
 
 FULL = "No space left on device"
 
@@ -36,7 +35,7 @@ def chained(outer: Exception, inner: Exception, how: str) -> Exception:
         (OSError(errno.EFBIG, ""), "File too large"),
         (Exception("Error while serializing: I/O error: (os error 28)"), FULL),
         (RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/2"),
-         "a file could not be written to its end"),
+         "a file could not be written completely"),
         (chained(DataError("cannot be read", ["x"]), OSError(errno.ENOSPC, ""), "from"), FULL),
         (chained(RuntimeError("at exit"), OSError(errno.ENOSPC, ""), "while"), FULL),
     ],

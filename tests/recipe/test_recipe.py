@@ -10,8 +10,10 @@ from minimal_recipe import recipe_tree
 from pydantic import ValidationError
 
 from factory.errors import RecipeError
+from factory.recipe.data import DataSettings
 from factory.recipe.file import known_keys, parse_recipe
-from factory.recipe.recipe import DataSettings, GeneralSettings, Recipe
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
 from factory.store import Step
 
 HUB = {"data.train": ..., "data.dev": ..., "data.hub": "org/set"}
@@ -357,11 +359,11 @@ def test_unlabelled_splits_and_files_of_a_hub_set() -> None:
         ({**HUB, "data.unlabelled_split": []}, "at least 1 item"),
         (
             {**HUB, "data.unlabelled_split": ["test", "validation"]},
-            "unlabelled_split 'validation' is read with its labels already",
+            "unlabelled_split 'validation' is already read with its labels",
         ),
         (
             {**HUB, "data.unlabelled_split": ["test"], "data.test_split": "test"},
-            "unlabelled_split 'test' is read with its labels already",
+            "unlabelled_split 'test' is already read with its labels",
         ),
         ({"data.unlabelled_limit": 5}, "unlabelled_limit needs unlabelled or unlabelled_split"),
         ({"data.unlabelled": "a.txt", "data.unlabelled_limit": 0}, "greater than 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import socket
+import platform
 import sys
 import tomllib
 from pathlib import Path
@@ -17,13 +17,17 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli.main import main
-from factory.runtime import doctor
-from factory.runtime.doctor import EXTRAS, both_runtimes, examine, install_line, usable_providers
-from factory.runtime.machine_report import advice as machine_advice
-from factory.runtime.machine_report import machine_report
-from factory.scaffold.hub import hub_state
+from factory.runtime.doctor import (
+    EXTRAS,
+    advice,
+    both_runtimes,
+    examine,
+    install_line,
+    smallest_model,
+    usable_providers,
+)
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_command_exits_0_and_its_json_is_the_examination() -> None:
         del found["machine"][volatile]
     assert told == found
     lines = CliRunner().invoke(main, ["doctor"]).stdout.splitlines()
-    assert "provider  CPUExecutionProvider (a session ran on it)" in lines
+    assert "provider  CPUExecutionProvider (tested with a session)" in lines
 
 
 @pytest.mark.usefixtures("both_wheels")
@@ -121,7 +125,7 @@ def test_every_extra_named_is_one_the_project_has() -> None:
 
 
 def test_the_smallest_model_is_a_valid_graph_that_copies() -> None:
-    model = onnx.load_from_string(doctor._smallest_model())
+    model = onnx.load_from_string(smallest_model())
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Identity"]
 
@@ -154,21 +158,25 @@ CPU = "model name : Test CPU\nflags : sse2 {}\n"
 
 
 @pytest.mark.parametrize(
-    ("flags", "advice"),
+    ("flags", "problem"),
     [("", None), ("avx2", "no VNNI"), ("avx2 avx_vnni", None), ("sse4_1 avx512f", "no AVX2")],
 )
-def test_the_processor(tmp_path: Path, flags: str, advice: str | None) -> None:
+def test_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, problem: str | None
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     (tmp_path / "cpuinfo").write_text(CPU.format(flags), encoding="ascii")
     (tmp_path / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\n")
-    facts, told = machine_report(tmp_path, tmp_path / "meminfo", tmp_path / "cpuinfo")
-    facts["architecture"] = "x86_64"
-    assert (facts["memory_bytes"], facts["memory_available_bytes"]) == (2**34, 2**33)
-    assert facts["processor"] == "Test CPU"
-    found = [line for line in machine_advice(facts) if "VNNI" in line or "AVX2" in line]
-    assert (found == []) if advice is None else (advice in found[0])
-    assert told  # the tests run with the hub switched off
-    assert "HF_HUB_OFFLINE" in told[-1]
-    assert "factory init --offline" in told[-1]
+    found = examine(tmp_path, tmp_path / "meminfo", tmp_path / "cpuinfo")
+    assert found.machine["memory_bytes"] == 2**34
+    assert found.machine["memory_available_bytes"] == 2**33
+    assert found.machine["processor"] == "Test CPU"
+    assert "memory    16 GiB" in found.lines()
+    of_processor = [line for line in found.advice if "VNNI" in line or "AVX2" in line]
+    assert (of_processor == []) if problem is None else (problem in of_processor[0])
+    # the tests run with the hub switched off
+    assert "HF_HUB_OFFLINE" in found.advice[-1]
+    assert "factory init --offline" in found.advice[-1]
 
 
 def test_too_little_room_says_what_to_do() -> None:
@@ -176,7 +184,7 @@ def test_too_little_room_says_what_to_do() -> None:
         "architecture": "aarch64", "instruction_sets": [], "memory_available_bytes": 2**30,
         "disk_free_bytes": 2**29, "hub": "reachable",
     }  # fmt: skip
-    memory, disk = machine_advice(facts)
+    memory, disk = advice(facts)
     assert memory.startswith("1.0 GiB of memory available")
     assert "lower teacher.batch_size" in memory
     assert disk.startswith("0.5 GiB of disk free")
@@ -184,31 +192,7 @@ def test_too_little_room_says_what_to_do() -> None:
 
 
 def test_a_store_that_is_not_there_yet_has_a_disk(tmp_path: Path) -> None:
-    facts, _ = machine_report(tmp_path / "runs" / "deeper")
-    assert facts["disk_free_bytes"] > 0
-    assert facts["quickstart_minutes_estimated"] >= 1
-
-
-def test_hub_state_without_a_listener(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    for name in ("http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        assert hub_state() == f"not reachable ({address})"
-        listener.listen()
-        assert hub_state() == "reachable"
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(shell: str) -> None:
-    result = CliRunner().invoke(main, ["completion", shell])
-    assert result.exit_code == 0
-    assert f"_FACTORY_COMPLETE={shell}_complete" in result.stdout
-    answer = CliRunner().invoke(
-        main, prog_name="factory",
-        env={"_FACTORY_COMPLETE": "bash_complete", "COMP_WORDS": "factory doc", "COMP_CWORD": "1"},
-    )  # fmt: skip
-    assert answer.stdout == "plain,doctor\n"
+    found = examine(tmp_path / "runs" / "deeper", tmp_path / "no meminfo")
+    assert found.machine["disk_free_bytes"] > 0
+    assert found.machine["quickstart_minutes_estimated"] >= 1
+    assert "memory    unknown" in found.lines()
