@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from factory.classifier import TorchClassifier
 from factory.distill import tinybert
 from factory.distill.student import StudentStart, start_student
 from factory.distill.tinybert import IntermediateLoss
 from factory.distill.transfer_set import intermediate_phase
-from factory.encoding import Batch, EncodedRows, collate, select_rows
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import Batch, EncodedRows, collate, select_rows
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.training import trainer
 from factory.training.embedding_subset import embedding_subset
 from factory.training.trainer import Phase

@@ -34,9 +34,8 @@ from pathlib import Path
 import psutil
 from server_texts import free_port
 
-from factory.machine import machine_facts
-from factory.progress import say
-from factory.versions import library_versions
+from factory.runtime.environment import library_versions, machine_facts
+from factory.runtime.progress import say
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 AT_ONCE = 256

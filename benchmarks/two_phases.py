@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifier import TorchClassifier
 from factory.distill.student import StudentStart
 from factory.distill.tinybert import IntermediateLoss, train_on_logits
 from factory.distill.transfer_set import (
@@ -18,7 +17,8 @@ from factory.distill.transfer_set import (
     intermediate_phase,
     prediction_phase,
 )
-from factory.recipe import DistillSettings
+from factory.models.classifier import TorchClassifier
+from factory.recipe.training import DistillSettings
 from factory.training.embedding_subset import embedding_subset
 from factory.training.trainer import total_steps, train
 

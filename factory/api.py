@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory import pipeline
-from factory.graph import PlannedStep, make_graph
-from factory.graph import plan as plan_steps
 from factory.html_table import html_table
-from factory.recipe import Recipe
-from factory.recipe_file import load_recipe
-from factory.report import gate_lines, result_table
+from factory.planning import StageStatus, make_plan, stage_statuses
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import Recipe
+from factory.report.tables import gate_lines, result_table
 from factory.store import Store
 from serving.bundle import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from factory.comparison.compare import Comparison
-    from factory.evaluate import Evaluation
+    from factory.evaluation.evaluate import Evaluation
     from serving.predictor import Predictor
 
 
@@ -75,11 +74,11 @@ class Bundle:
 class Plan:
     """What `run` would do with each stage of a recipe, and why."""
 
-    steps: tuple[PlannedStep, ...]
+    stages: tuple[StageStatus, ...]
 
     def rows(self) -> list[list[str]]:
         """Directory, status and reason of each stage."""
-        return [[one.step.directory_name, one.status, one.reason] for one in self.steps]
+        return [[one.key.directory_name, one.status, one.reason] for one in self.stages]
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:24} {status:7} {reason}" for name, status, reason in self.rows())
@@ -107,7 +106,7 @@ def run(
     Raises:
         FactoryError: a stage failed; GateFailedError when a gate said no.
     """
-    from factory.environment import prepare_libraries
+    from factory.runtime.environment import prepare_libraries
 
     parsed, start = _loaded(recipe, overrides, base)
     prepare_libraries()
@@ -127,7 +126,7 @@ def plan(
         FactoryError: the recipe is wrong, or a file or model is not there.
     """
     parsed, start = _loaded(recipe, overrides, base)
-    return Plan(tuple(plan_steps(make_graph(parsed, start), Store(Path(store)), parsed.name)))
+    return Plan(tuple(stage_statuses(make_plan(parsed, start), Store(Path(store)))))
 
 
 def score(
@@ -148,8 +147,8 @@ def score(
     Raises:
         FactoryError: no model, or data it cannot be scored on.
     """
-    from factory.environment import prepare_libraries
-    from factory.scoring import score_file
+    from factory.evaluation.scoring import score_file
+    from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
     columns = [text] if isinstance(text, str) else list(text)
@@ -179,7 +178,7 @@ def compare(
         ComparisonError: different tasks, or no rows that both can be judged on.
     """
     from factory.comparison.compare import compare as compare_bundles
-    from factory.environment import prepare_libraries
+    from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
     return compare_bundles(Path(old), Path(new), None, split)

@@ -93,7 +93,7 @@ def forking_server(scratch: Path) -> Iterator[ForkingServer]:
 def factory_command(*arguments: str) -> None:
     """The command line, with a checkpoint at every point of the loss log."""
     import factory.training.trainer
-    from factory.cli import main
+    from factory.cli.main import main
 
     factory.training.trainer.CHECKPOINT_SECONDS = -1.0
     sys.argv = ["factory", *arguments]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_line import python
 
-from factory import processes
-from factory.classifier import pick_device
 from factory.errors import FactoryError, ProcessesError
-from factory.processes import Rank
-from factory.progress import say
+from factory.runtime import distributed
+from factory.runtime.devices import pick_device
+from factory.runtime.distributed import Rank
+from factory.runtime.progress import say
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +26,24 @@ def set_environment(patch: pytest.MonkeyPatch, **values: str) -> None:
 
 
 def test_the_environment_names_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes.from_environment() == Rank(0, 1)
+    assert distributed.from_environment() == Rank(0, 1)
     set_environment(monkeypatch, RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
-    assert processes.from_environment() == Rank(5, 8, 1)
-    assert not processes.from_environment().is_main
+    assert distributed.from_environment() == Rank(5, 8, 1)
+    assert not distributed.from_environment().is_main
 
 
 def test_one_process_is_alone_whatever_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-    assert processes.from_environment() == Rank(0, 1)
+    assert distributed.from_environment() == Rank(0, 1)
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("RANK", "3")  # of something else's
-    assert processes.from_environment().is_main
+    assert distributed.from_environment().is_main
 
 
 def test_variables_that_are_no_numbers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, RANK="a", WORLD_SIZE="2")
     with pytest.raises(ProcessesError, match="RANK=a, WORLD_SIZE=2, LOCAL_RANK=None: not what"):
-        processes.from_environment()
+        distributed.from_environment()
 
 
 def test_a_group_without_a_meeting_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_a_group_without_a_meeting_place_is_told(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with (
         pytest.raises(ProcessesError, match=r"cannot find each other .* start them with torchrun"),
-        processes.process_group("cpu"),
+        distributed.process_group("cpu"),
     ):
         raise AssertionError("joined")
 
@@ -60,10 +60,10 @@ def test_alone_nothing_of_torch_is_loaded() -> None:
     program = (
         "import sys\n"
         "from factory import building, processes\n"
-        "with processes.process_group('auto'):\n"
-        "    assert processes.on_main_process(lambda: 3) == 3\n"
-        "    assert processes.gather('a') == ['a']\n"
-        "    processes.barrier()\n"
+        "with distributed.process_group('auto'):\n"
+        "    assert distributed.on_main_process(lambda: 3) == 3\n"
+        "    assert distributed.gather('a') == ['a']\n"
+        "    distributed.barrier()\n"
         "    building.require_same_work('a')\n"
         "print('torch' in sys.modules)"
     )

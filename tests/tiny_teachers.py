@@ -11,8 +11,8 @@ from tiny_models import (
 )
 
 from factory.data.dataset import Dataset
-from factory.model_source import ModelSource
-from factory.recipe import TeacherSettings
+from factory.models.source import ModelSource
+from factory.recipe.training import TeacherSettings
 from factory.teacher.fine_tune import make_teacher
 
 SMALL = tiny_dataset(60, 30)

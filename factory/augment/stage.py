@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory import processes
-from factory.augment.freed_memory import return_freed_memory
 from factory.augment.merging import merge_parts, shard_file
 from factory.augment.parts import (
     part_file,
@@ -23,8 +21,10 @@ from factory.augment.parts import (
 from factory.augment.variants import VariantMaker, copies_for
 from factory.data.dataset import Split
 from factory.errors import RecipeError
-from factory.progress import bar
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
+from factory.runtime import distributed
+from factory.runtime.environment import trim_heap
+from factory.runtime.progress import bar
 from factory.store import read_json, write_json
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def augment(
         FactoryError: the mlm cannot read a single text in the memory there is.
     """
     check_task(settings, train)
-    if not processes.on_main_process(lambda: (directory / INDEX_NAME).is_file()):
+    if not distributed.on_main_process(lambda: (directory / INDEX_NAME).is_file()):
         maker = VariantMaker(train, settings, tools)
         _write_parts(directory, train, maker)
-        processes.barrier()
-    facts: dict[str, Any] = processes.on_main_process(lambda: _finish(directory, train, settings))
+        distributed.barrier()
+    facts: dict[str, Any] = distributed.on_main_process(lambda: _finish(directory, train, settings))
     return facts
 
 
@@ -101,7 +101,7 @@ def check_task(settings: AugmentSettings, train: Split) -> None:
 
 def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
     parts_directory(directory).mkdir(parents=True, exist_ok=True)
-    group = processes.current()
+    group = distributed.current()
     mine = list(enumerate(parts_of(len(train))))[group.rank :: group.world_size]
     todo = [(number, rows) for number, rows in mine if not part_file(directory, number).is_file()]
     total = sum(len(rows) for _, rows in mine)
@@ -110,7 +110,7 @@ def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
         for number, rows in todo:
             made = maker.make(rows)
             write_part(part_file(directory, number), made, train.text_pairs is not None)
-            return_freed_memory()
+            trim_heap()
             progress.advance(len(rows))
 
 
@@ -138,7 +138,7 @@ def _facts(counts: Counter[str], rows: int, copies: int, shards: int) -> dict[st
         "rows": rows,
         "copies": copies,
         "variants": counts["variants"],
-        "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "filter", "cap")},
+        "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "cap")},
         "words_replaced": round(share, 6),
         "replaced_by_source": replaced,
         "shards": shards,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from factory.distill.losses import attention_scores
-from factory.encoding import Batch, EncodedRows, collate, sorted_batches
+from factory.models.encoding import Batch, EncodedRows, collate, sorted_batches
 
 CALIBRATION_BATCH_SIZE = 32
 

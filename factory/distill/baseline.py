@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.matching import map_layers
 from factory.distill.student import (
@@ -16,9 +15,10 @@ from factory.distill.student import (
     without_intermediate,
 )
 from factory.distill.transfer_set import intermediate_phase, prediction_phase
-from factory.encoding import encode_inputs
-from factory.model_source import ModelSource
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import encode_inputs
+from factory.models.source import ModelSource
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.training.embedding_subset import embedding_subset
 from factory.training.hard_labels import HardLabelLoss
 from factory.training.loss_log import summary

@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 
-from factory import processes
-from factory.bert_loading import UnloadableError, load_classifier
-from factory.classifier import TorchClassifier
-from factory.corpus.rows import PackedRows
-from factory.corpus.stage import load_config, load_tokenizer
+from factory.data.corpus.rows import PackedRows
+from factory.data.corpus.tokenize import load_config, load_tokenizer
 from factory.distill.matching import describe_map, map_layers
 from factory.distill.student import CALIBRATION_TOKENS, save_student, start_student
 from factory.distill.student_checkpoint import save_projections
 from factory.distill.tinybert import IntermediateLoss
 from factory.errors import TeacherError
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import GeneralSettings, Recipe
+from factory.models.bert_loading import UnloadableError, load_classifier
+from factory.models.classifier import TorchClassifier
+from factory.models.source import ModelSource
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
+from factory.runtime import distributed
+from factory.runtime.progress import say
 from factory.training.loss_log import summary
 from factory.training.trainer import Phase, total_steps, train
 
@@ -65,9 +66,9 @@ def general_distill(
     loss = IntermediateLoss(start, teacher.model, layer_map, settings)
     points = train(phase, loss, rows, output / "general.checkpoint", teacher.device)
     save_student(output, start.model.bert, teacher.tokenizer, points)
-    if processes.current().is_main:
+    if distributed.current().is_main:
         save_projections(start.projections, output / "model")
-    processes.barrier()
+    distributed.barrier()
     return {
         "layer_map": list(layer_map),
         "rows": len(rows),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from factory.recipe import IntermediateSettings
+from factory.recipe.training import IntermediateSettings
 
 TeacherLoss = Callable[[Tensor, Tensor], Tensor]
 

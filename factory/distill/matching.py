@@ -8,8 +8,8 @@ from math import floor, gcd
 from typing import Any
 
 from factory.errors import RecipeError
-from factory.progress import say
-from factory.recipe import DistillSettings, IntermediateSettings
+from factory.recipe.training import DistillSettings, IntermediateSettings
+from factory.runtime.progress import say
 
 # The most relation heads chosen when the recipe leaves the number open; the paper has 48.
 MOST_CHOSEN_HEADS = 48

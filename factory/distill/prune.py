@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory import processes
-from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split
 from factory.distill.activations import (
     CALIBRATION_BATCH_SIZE,
@@ -33,10 +31,11 @@ from factory.distill.transfer_set import (
     load_data,
     prediction_phase,
 )
-from factory.encoding import EncodedRows, collate, select_rows, sorted_batches
-from factory.progress import say
-from factory.recipe import DistillSettings
-from factory.recipe_prune import PruneSettings
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import EncodedRows, collate, select_rows, sorted_batches
+from factory.recipe.training import DistillSettings, PruneSettings
+from factory.runtime import distributed
+from factory.runtime.progress import say
 from factory.training.embedding_subset import embedding_subset
 from factory.training.loss_log import summary
 from factory.training.trainer import total_steps
@@ -72,7 +71,7 @@ def prune(
         Neurons and parameters before and after, the share of each layer's importance that was
         kept, steps, and first and last loss of the recovery.
     """
-    cached = processes.on_main_process((distilled / LOGITS_FILE).is_file)
+    cached = distributed.on_main_process((distilled / LOGITS_FILE).is_file)
     data = load_data(
         distilled if cached else output,
         teacher,
@@ -119,7 +118,7 @@ def _remove(
     rows = select_rows(data.transfer.rows, chosen)
     loss = teacher_loss(student.config.problem_type, distill_settings.prediction.temperature)
     # on one rank: the last digits may differ between ranks
-    importance = processes.on_main_process(
+    importance = distributed.on_main_process(
         lambda: neuron_importance(student, rows, data.teacher_logits[chosen], loss, device)
     )
     kept = strongest(importance, settings.neurons)

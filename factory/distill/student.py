@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from factory import processes
-from factory.bert_loading import UnloadableError, load_classifier
-from factory.classifier import TorchClassifier
 from factory.distill.derive import derive_student
 from factory.distill.student_checkpoint import (
     labels_of,
@@ -22,11 +19,14 @@ from factory.distill.student_checkpoint import (
     settle_classifier,
     take_projections,
 )
-from factory.encoding import EncodedRows, save_tokenizer, select_rows
 from factory.errors import RecipeError, TrainingError, first_line
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.bert_loading import UnloadableError, load_classifier
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, save_tokenizer, select_rows
+from factory.models.source import ModelSource
+from factory.recipe.training import DistillSettings, StudentSettings
+from factory.runtime import distributed
+from factory.runtime.progress import say
 from factory.training.loss_log import LossPoint, write_losses
 
 # More calibration text makes a better start (docs/log.md) and takes time and memory in proportion.
@@ -313,7 +313,7 @@ def save_student(output: Path, student: Any, tokenizer: Any, points: Iterable[Lo
             f"the student's {broken[0]} holds numbers that are not finite after the last step; "
             "lower the learning rates in distill"
         )
-    if processes.current().is_main:
+    if distributed.current().is_main:
         student.save_pretrained(output / "model")
         save_tokenizer(tokenizer, output / "model")
         write_losses(output / "losses.csv", points)
@@ -321,4 +321,4 @@ def save_student(output: Path, student: Any, tokenizer: Any, points: Iterable[Lo
             leftover.unlink()
         for other in output.glob("seed-*"):
             shutil.rmtree(other)
-    processes.barrier()
+    distributed.barrier()

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split
 from factory.distill.activations import activations_of
 from factory.distill.losses import (
@@ -42,10 +41,11 @@ from factory.distill.transfer_set import (
     load_data,
     prediction_phase,
 )
-from factory.encoding import Batch, select_rows
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import DistillSettings, IntermediateSettings, StudentSettings
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import Batch, select_rows
+from factory.models.source import ModelSource
+from factory.recipe.training import DistillSettings, IntermediateSettings, StudentSettings
+from factory.runtime.progress import say
 from factory.training.embedding_subset import embedding_subset
 from factory.training.loss_log import LossPoint, summary
 from factory.training.trainer import BatchLoss, Phase, total_steps, train

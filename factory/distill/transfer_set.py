@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from factory import processes
-from factory.classifier import (
+from factory.data.dataset import Split
+from factory.distill.losses import TeacherLoss
+from factory.models.classifier import (
     INFERENCE_BATCH_SIZE,
     TorchClassifier,
     forward_logits,
     logits_with_bar,
 )
-from factory.data.dataset import Split
-from factory.distill.losses import TeacherLoss
-from factory.encoding import EncodedRows, collate, encode_inputs, sorted_batches
-from factory.recipe import DistillSettings, IntermediateSettings, PredictionSettings
+from factory.models.encoding import EncodedRows, collate, encode_inputs, sorted_batches
+from factory.recipe.training import DistillSettings, IntermediateSettings, PredictionSettings
+from factory.runtime import distributed
 from factory.training.trainer import Phase
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
@@ -148,13 +148,13 @@ def cached_logits(
     Each rank computes a contiguous part of the rows.
     """
     file = output / LOGITS_FILE
-    if processes.on_main_process(file.is_file):
+    if distributed.on_main_process(file.is_file):
         logits: NDArray[np.float32] = np.load(file, allow_pickle=False)
         return logits
-    own = processes.current()
+    own = distributed.current()
     bounds = [len(inputs) * rank // own.world_size for rank in range(own.world_size + 1)]
     mine = inputs[bounds[own.rank] : bounds[own.rank + 1]]
-    logits = np.concatenate(processes.gather(logits_with_bar(teacher, mine, "teacher logits")))
+    logits = np.concatenate(distributed.gather(logits_with_bar(teacher, mine, "teacher logits")))
     if own.is_main:
         temporary = output / "teacher_logits.tmp.npy"
         np.save(temporary, logits)

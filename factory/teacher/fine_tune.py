@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from factory import processes
-from factory.classifier import load_torch_classifier, longest_input
 from factory.data.dataset import Dataset, Split
-from factory.encoding import encode_inputs, save_tokenizer
 from factory.errors import TeacherError
-from factory.evaluate import evaluate_splits
-from factory.fitness import unfitness
-from factory.model_source import ModelSource
-from factory.recipe import TeacherSettings
+from factory.evaluation.chance import unfitness
+from factory.evaluation.evaluate import evaluate_splits
+from factory.models.classifier import load_torch_classifier, longest_input
+from factory.models.encoding import encode_inputs, save_tokenizer
+from factory.models.source import ModelSource
+from factory.recipe.training import TeacherSettings
+from factory.runtime import distributed
 from factory.teacher.load import load_pretrained
 from factory.training.embedding_subset import embedding_subset
 from factory.training.hard_labels import HardLabelLoss
@@ -56,7 +56,7 @@ def make_teacher(
         )
     if settings.fine_tune:
         fine_tune(output, model, tokenizer, settings, dataset.train, max_length, device)
-    if not processes.current().is_main:
+    if not distributed.current().is_main:
         return {}
     model.eval()
     model.save_pretrained(output / "model")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from factory.data.dataset import Dataset, Task
+from factory.data.label_sets import multi_hot
 from factory.errors import TeacherError, first_line, short_list
-from factory.label_sets import multi_hot
-from factory.model_source import ModelSource
-from factory.recipe import TeacherSettings
+from factory.models.source import ModelSource
+from factory.recipe.training import TeacherSettings
 
 # What transformers calls the tasks; distillation chooses the loss by it.
 PROBLEM_TYPES: Mapping[Task, str] = {

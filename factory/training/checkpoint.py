@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from factory import processes
+from factory.runtime import distributed
 from factory.training.loss_log import LossPoint
 
 
@@ -35,14 +35,14 @@ class TrainingState:
 
     def restore(self) -> None:
         """Load the checkpoint if it exists."""
-        processes.barrier()  # rank 0 may still be writing it in an earlier phase
+        distributed.barrier()  # rank 0 may still be writing it in an earlier phase
         if not self.file.is_file():
             return
         saved = torch.load(self.file, map_location="cpu", weights_only=True)
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
-        rank = processes.current().rank
+        rank = distributed.current().rank
         # with more processes than before, the new ranks keep the random state of their seeds
         if rank < len(saved["random"]):
             torch.set_rng_state(saved["random"][rank])
@@ -60,10 +60,10 @@ class TrainingState:
 
         Every rank calls this, for its random state; rank 0 writes.
         """
-        random = processes.gather(torch.get_rng_state())
+        random = distributed.gather(torch.get_rng_state())
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        random_cuda = processes.gather(cuda)
-        if not processes.current().is_main:
+        random_cuda = distributed.gather(cuda)
+        if not distributed.current().is_main:
             return
         temporary = self.file.with_name(f"{self.file.name}.tmp")
         content = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from factory.encoding import EncodedRows
+from factory.models.encoding import EncodedRows
 
 
 class SubsetEmbedding(nn.Embedding):

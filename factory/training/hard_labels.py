@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from factory.classifier import forward_logits
 from factory.data.dataset import Split, is_multilabel
-from factory.encoding import Batch
-from factory.label_sets import multi_hot
+from factory.data.label_sets import multi_hot
+from factory.models.classifier import forward_logits
+from factory.models.encoding import Batch
 from factory.training.trainer import BatchLoss
 
 

@@ -19,10 +19,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory import processes, tracking
-from factory.encoding import Batch, Rows, collate, epoch_order
 from factory.errors import TrainingError
-from factory.progress import bar, say
+from factory.models.encoding import Batch, Rows, collate, epoch_order
+from factory.runtime import distributed, tracking
+from factory.runtime.progress import bar, say
 from factory.training.checkpoint import TrainingState
 from factory.training.loss_log import LossPoint, bar_text, points_of, require_finite
 
@@ -115,7 +115,7 @@ def train(
     def keep_best() -> None:
         if score is not None:
             wrapped.eval()
-            state.keep_if_best(processes.on_main_process(score))
+            state.keep_if_best(distributed.on_main_process(score))
             wrapped.train()
 
     def log(pending: list[dict[str, Tensor]]) -> dict[str, float]:
@@ -155,12 +155,12 @@ def train(
                     saved_at = time.monotonic()
     state.finish()
     state.save()
-    processes.barrier()
+    distributed.barrier()
     return state.points
 
 
 def _checkpoint_due(saved_at: float) -> bool:
-    return processes.on_main_process(lambda: time.monotonic() - saved_at > CHECKPOINT_SECONDS)
+    return distributed.on_main_process(lambda: time.monotonic() - saved_at > CHECKPOINT_SECONDS)
 
 
 class _Gradients:

@@ -10,12 +10,12 @@ from typing import Any
 from tiny_masked import listed, settings_with, tiny_mlm
 from tiny_models import tiny_split, tiny_tokenizer
 
-from factory import processes
 from factory.augment import masked_lm, merging, parts
 from factory.augment.stage import augment
 from factory.augment.tools import AugmentTools
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
+from factory.runtime import distributed
 
 ROWS = 100
 PARTS = 7
@@ -45,13 +45,13 @@ def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
     _kill_while_writing(int(kill_at))
     here = Path(directory)
     here.mkdir(exist_ok=True)
-    with processes.process_group("cpu"):
+    with distributed.process_group("cpu"):
         neighbours = {"embeddings": listed(lamp=["light"])}
         facts = augment(
             here,
             rows(),
             recipe(mode),
-            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours, None),
+            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours),
         )
         print(facts)  # noqa: T201
 

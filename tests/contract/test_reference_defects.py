@@ -30,15 +30,15 @@ from tiny_models import (
     tiny_split,
 )
 
-from factory.classifier import TorchClassifier
-from factory.corpus.rows import open_rows
-from factory.corpus.stage import make_corpus
+from factory.data.corpus.rows import open_rows
+from factory.data.corpus.tokenize import make_corpus
 from factory.data.dataset import Dataset
 from factory.distill import baseline, tinybert
 from factory.distill.general import general_distill, load_base_teacher
-from factory.evaluate import evaluate
-from factory.model_source import ModelSource
-from factory.recipe import (
+from factory.evaluation.evaluate import evaluate
+from factory.models.classifier import TorchClassifier
+from factory.models.source import ModelSource
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,

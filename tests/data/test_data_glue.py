@@ -13,8 +13,8 @@ from tiny_models import tiny_bert
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
-from factory.recipe import TeacherSettings
-from factory.recipe_file import load_recipe
+from factory.recipe.file import load_recipe
+from factory.recipe.training import TeacherSettings
 from factory.teacher.load import match_labels
 
 Load = Callable[..., Any]

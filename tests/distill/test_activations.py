@@ -11,7 +11,7 @@ from tiny_models import VOCABULARY, tiny_bert
 from torch import nn
 
 from factory.distill.activations import activations_of
-from factory.encoding import Batch
+from factory.models.encoding import Batch
 
 LENGTHS = (9, 4, 2)
 

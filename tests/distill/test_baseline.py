@@ -27,11 +27,7 @@ from tiny_runs import (
 from factory.data.dataset import Dataset
 from factory.distill.baseline import baseline_phase, train_baseline
 from factory.distill.transfer_set import intermediate_phase, prediction_phase
-from factory.recipe import (
-    DistillSettings,
-    IntermediateSettings,
-    PredictionSettings,
-)
+from factory.recipe.training import DistillSettings, IntermediateSettings, PredictionSettings
 from factory.training.trainer import Phase, total_steps
 
 

@@ -11,14 +11,14 @@ import torch
 from tiny_models import tiny_bert, tiny_classifier
 from torch import nn
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill import activations, derive
 from factory.distill.activations import activations_of, nearest_fit, states_of
 from factory.distill.derive import RIDGE, derive_student
 from factory.distill.head_plan import HeadSource
-from factory.encoding import EncodedRows, collate, encode_inputs
 from factory.errors import RecipeError
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, collate, encode_inputs
 
 TEACHER_WIDTH = 24
 HEADS = 4

@@ -23,15 +23,13 @@ from tiny_runs import (
 )
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier
 from factory.distill.losses import weighted_sum
 from factory.distill.student import StudentStart
 from factory.distill.tinybert import IntermediateLoss
-from factory.encoding import Batch, collate, encode_inputs
 from factory.errors import RecipeError
-from factory.recipe import (
-    IntermediateSettings,
-)
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import Batch, collate, encode_inputs
+from factory.recipe.training import IntermediateSettings
 
 
 def terms_of(

@@ -15,12 +15,11 @@ from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_dataset, train_pla
 from tiny_runs import QUICK, PowerCut, hooks_of, losses_of, same, weights
 from torch import Tensor
 
-from factory.classifier import TorchClassifier
 from factory.distill import prune as prune_module
 from factory.distill import tinybert, transfer_set
 from factory.distill.prune import prune
-from factory.recipe import DistillSettings
-from factory.recipe_prune import PruneSettings
+from factory.models.classifier import TorchClassifier
+from factory.recipe.training import DistillSettings, PruneSettings
 from factory.training import trainer
 from factory.training.trainer import Phase
 

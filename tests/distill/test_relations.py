@@ -18,7 +18,7 @@ from factory.data.dataset import Dataset
 from factory.distill.losses import relation_loss
 from factory.distill.matching import choose_relation_heads
 from factory.errors import RecipeError
-from factory.recipe import IntermediateSettings
+from factory.recipe.training import IntermediateSettings
 
 LENGTHS = (5, 2, 1)
 

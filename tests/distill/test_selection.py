@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, SMALL, STUDENT, run, same, weights
 
-from factory.classifier import TorchClassifier, forward_logits
 from factory.distill import transfer_set
 from factory.distill.losses import teacher_loss
 from factory.distill.transfer_set import (
@@ -18,7 +17,8 @@ from factory.distill.transfer_set import (
     held_out_loss,
     hold_out,
 )
-from factory.encoding import collate, encode_inputs
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import collate, encode_inputs
 
 ROWS = np.r_[np.arange(40), np.full(60, NO_SOURCE)]
 

@@ -28,13 +28,11 @@ from tiny_runs import (
     weights,
 )
 
-from factory.classifier import TorchClassifier, forward_logits
 from factory.distill import tinybert
 from factory.distill.transfer_set import cached_logits, transfer_set
-from factory.encoding import EncodedRows, collate
-from factory.recipe import (
-    PredictionSettings,
-)
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import EncodedRows, collate
+from factory.recipe.training import PredictionSettings
 from factory.training.loss_log import LossPoint
 from factory.training.trainer import BatchLoss, Phase
 

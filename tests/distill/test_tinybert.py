@@ -32,14 +32,11 @@ from tiny_runs import (
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill import losses, tinybert
 from factory.distill.baseline import train_baseline
-from factory.recipe import (
-    IntermediateSettings,
-    PredictionSettings,
-)
+from factory.models.classifier import TorchClassifier
+from factory.recipe.training import IntermediateSettings, PredictionSettings
 from factory.training import trainer
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, SMALL, STUDENT
 
-from factory.classifier import TorchClassifier
 from factory.distill import tinybert
 from factory.distill.tinybert import distill
 from factory.distill.transfer_set import NO_SOURCE, AugmentedRows, transfer_set
-from factory.encoding import EncodedRows
-from factory.recipe import DistillSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows
+from factory.recipe.training import DistillSettings
 from factory.training.trainer import Phase
 
 LABELLED = ["one two", "three four five"]

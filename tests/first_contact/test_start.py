@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factory.cli import main
+from factory.cli.main import main
 from factory.data.stage import scan_dataset
 from factory.errors import DataError, FactoryError, RecipeError
-from factory.first_contact import start_recipe
-from factory.graph import make_graph
-from factory.recipe import Recipe
-from factory.recipe_file import load_recipe
+from factory.planning import make_plan
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import Recipe
+from factory.scaffold.start import start_recipe
 
 WORDS = ("parcel", "late", "broken", "refund", "my", "the", "order", "is", "when", "paid")
 
@@ -48,7 +48,7 @@ def teacher_in(folder: Path) -> str:
 def accepted(folder: Path) -> Recipe:
     """The recipe after `factory validate`'s checks and the data stage's."""
     recipe = load_recipe(folder / "recipe.toml")
-    make_graph(recipe, folder)
+    make_plan(recipe, folder)
     scan_dataset(recipe.data, folder, folder / "cache", lambda _: None)
     return recipe
 

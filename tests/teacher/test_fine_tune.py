@@ -28,8 +28,8 @@ from tiny_models import (
 from tiny_teachers import SMALL, make, tuned
 
 from factory.data.dataset import Dataset, select
-from factory.encoding import encode_inputs
 from factory.errors import TeacherError
+from factory.models.encoding import encode_inputs
 from factory.teacher.fine_tune import check_teacher
 from factory.training import trainer
 

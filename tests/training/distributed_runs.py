@@ -14,14 +14,14 @@ from tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tin
 from tiny_models import tiny_split as split_of
 from tiny_teachers import source_of, tuned
 
-from factory import processes
 from factory.distill.tinybert import distill
-from factory.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,
     StudentSettings,
 )
+from factory.runtime import distributed
 from factory.teacher.fine_tune import fine_tune
 from factory.teacher.load import load_pretrained
 from factory.training import trainer
@@ -47,18 +47,18 @@ def one_student(directory: str) -> None:
     The last batch of an epoch has one row, which two ranks cannot share.
     """
     output, data = Path(directory), tiny_dataset(209, 30)
-    with processes.process_group("cpu"):
-        if processes.current().is_main:
+    with distributed.process_group("cpu"):
+        if distributed.current().is_main:
             save_tiny(tiny_bert(LABELS), output / "base")
-        processes.barrier()
+        distributed.barrier()
         settings = tuned(epochs=7.0)
         model, tokenizer = load_pretrained(source_of(output / "base"), settings, data)
         fine_tune(output, model, tokenizer, settings, data.train, MAX_LENGTH, "cpu")
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, output / f"teacher.{processes.current().rank}.safetensors")
-        if processes.current().is_main:
+        save_file(weights, output / f"teacher.{distributed.current().rank}.safetensors")
+        if distributed.current().is_main:
             save_tiny(model, output / "teacher")
-        processes.barrier()
+        distributed.barrier()
         teacher = open_tiny(output / "teacher")
         how = settings_of(6, 4, holdout_fraction=0.1)
         distill(output, teacher, data.train, STUDENT, None, how)

@@ -8,7 +8,7 @@ import torch
 from tiny_foreigners import tiny_roberta
 from tiny_models import LABELS, tiny_bert
 
-from factory.encoding import EncodedRows, collate
+from factory.models.encoding import EncodedRows, collate
 from factory.training.embedding_subset import embedding_subset
 
 

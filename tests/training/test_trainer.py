@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from factory.encoding import Batch, EncodedRows
 from factory.errors import TrainingError
+from factory.models.encoding import Batch, EncodedRows
 from factory.training import trainer
 from factory.training.loss_log import LossPoint
 from factory.training.trainer import BatchLoss, Phase, total_steps, train
