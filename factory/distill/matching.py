@@ -14,10 +14,12 @@ from factory.runtime.progress import say
 # The most relation heads chosen when the recipe leaves the number open; the paper has 48.
 MOST_CHOSEN_HEADS = 48
 
+LayerMap = tuple[int, ...]  # for each student layer, the teacher layer it learns from
+
 
 def match_layers(
     settings: DistillSettings, student: Any, teacher: Any
-) -> tuple[tuple[int, ...], dict[str, Any]]:
+) -> tuple[LayerMap, dict[str, Any]]:
     """The layer map, and it and the comparison of attention as facts; both are logged.
 
     Args:
@@ -35,9 +37,7 @@ def match_layers(
     return layer_map, facts
 
 
-def map_layers(
-    strategy: str | Sequence[int], student_layers: int, teacher_layers: int
-) -> tuple[int, ...]:
+def map_layers(strategy: str | Sequence[int], student_layers: int, teacher_layers: int) -> LayerMap:
     """Teacher layer for each student layer, both counted from 1.
 
     uniform is g(m) = m * N / M (TinyBERT, section 3.2), rounded half up where M does not divide

@@ -14,16 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from factory.data.dataset import Split
+from factory.distill import losses
 from factory.distill.activations import activations_of
-from factory.distill.losses import (
-    TeacherLoss,
-    attention_loss,
-    hidden_loss,
-    relation_loss,
-    teacher_loss,
-    weighted_sum,
-)
-from factory.distill.matching import choose_relation_heads, match_layers
+from factory.distill.matching import LayerMap, choose_relation_heads, match_layers
 from factory.distill.student import (
     StudentStart,
     save_student,
@@ -63,18 +56,14 @@ def distill(
 ) -> dict[str, Any]:
     """Train a student on the teacher in both phases and save it as a plain BERT classifier.
 
+    All that is learned comes from the teacher, which labels every row of the transfer set anew.
+
     Args:
         output: the student's directory; an interrupted run resumes from its checkpoints there.
         source: the checkpoint the student starts from, when the recipe names one.
-        augmented: augmented examples of the labelled rows; the teacher labels them anew.
-        unlabelled: more inputs; the student learns the teacher's outputs on them.
-
-    Returns:
-        Layer map and how attention was compared, or why the intermediate phase was skipped;
-        rows, steps, parameters, first and last value of each loss term, and the held-out losses.
 
     Raises:
-        RecipeError: student and teacher do not fit together in the way the recipe asks for.
+        RecipeError: student and teacher do not fit together as the recipe asks for.
     """
     vocabulary = student_vocabulary(student, source, teacher)
     if vocabulary.logits_only is None:
@@ -86,7 +75,6 @@ def distill(
         say(f"intermediate phase {facts['intermediate']}; the student learns from logits alone")
     tokenizer = vocabulary.tokenizer
     data = load_data(output, teacher, tokenizer, labelled, settings, augmented, unlabelled)
-
     students: list[tuple[float, Any, list[LossPoint]]] = []
     for seed in range(settings.seed, settings.seed + settings.seeds):
         folder = output if settings.seeds == 1 else output / f"seed-{seed}"
@@ -99,31 +87,30 @@ def distill(
         students.append((0.0 if loss is None else loss, start.model, points))
     _, model, points = min(students, key=lambda trained: trained[0])  # the first without held-out
     save_student(output, model, tokenizer, points)
-
     first = len(data.intermediate_rows(settings))
     phases = ((intermediate_phase(settings), first), (prediction_phase(settings), len(data.train)))
-    losses = {seed: loss for seed, (loss, _, _) in enumerate(students, start=settings.seed)}
+    by_seed = {seed: loss for seed, (loss, _, _) in enumerate(students, start=settings.seed)}
     return {
         **facts,
         "rows": len(data.train),
         "steps": {phase.name: total_steps(phase, rows) for phase, rows in phases},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "losses": summary(points),
-        "held_out": data.held_out_facts({"loss_by_seed": losses}),
+        "held_out": data.held_out_facts({"loss_by_seed": by_seed}),
     }
 
 
 def _train_student(
     folder: Path,
     start: StudentStart,
-    layer_map: tuple[int, ...],
+    layer_map: LayerMap,
     data: DistillationData,
     settings: DistillSettings,
 ) -> tuple[list[LossPoint], float | None]:
     """Both phases in place; the loss log, and the loss on the held-out rows if there are any."""
     points: list[LossPoint] = []
     compares_layers = settings.intermediate.epochs > 0
-    models = [start.model, *([data.teacher.model] if compares_layers else [])]
+    models = [start.model, data.teacher.model][: 1 + compares_layers]
     with embedding_subset(data.transfer.rows, *models):
         if compares_layers:
             points = train(
@@ -133,8 +120,8 @@ def _train_student(
                 folder / "intermediate.checkpoint",
                 data.teacher.device,
             )
-        phase, file = prediction_phase(settings), folder / "prediction.checkpoint"
-        temperature = settings.prediction.temperature
+        phase, temperature = prediction_phase(settings), settings.prediction.temperature
+        file = folder / "prediction.checkpoint"
         more, loss = train_on_logits(phase, start.model, data, temperature, file)
     return points + more, loss
 
@@ -143,20 +130,10 @@ class IntermediateLoss(BatchLoss):
     """The losses of the embeddings and of every mapped layer (eq. 7 to 9), and their weighted sum.
 
     It trains what these losses reach: the student's embeddings and layers, and the projections.
-
-    Args:
-        teacher: a frozen classifier in eval mode.
-
-    Raises:
-        RecipeError: the attention of these two models cannot be compared as the recipe says.
     """
 
     def __init__(
-        self,
-        start: StudentStart,
-        teacher: Any,
-        layer_map: tuple[int, ...],
-        settings: IntermediateSettings,
+        self, start: StudentStart, teacher: Any, layer_map: LayerMap, settings: IntermediateSettings
     ) -> None:
         super().__init__()
         student = start.model.bert
@@ -175,18 +152,19 @@ class IntermediateLoss(BatchLoss):
             theirs = activations_of(teacher, batch, self.layer_map)
         ours = activations_of(student, batch, range(1, len(self.layer_map) + 1))
         projected = self.projections[0](ours.embedding)
-        terms = {"embedding": hidden_loss(projected, theirs.embedding, mask)}  # eq. 9
+        terms = {"embedding": losses.hidden_loss(projected, theirs.embedding, mask)}  # eq. 9
         for m, g in enumerate(self.layer_map, start=1):
             projected = self.projections[m](ours.hidden[m])
-            terms[f"hidden.{m}"] = hidden_loss(projected, theirs.hidden[g], mask)  # eq. 8
+            terms[f"hidden.{m}"] = losses.hidden_loss(projected, theirs.hidden[g], mask)  # eq. 8
             if relation_heads is None:
-                attention = attention_loss(ours.scores(m), theirs.scores(g), mask)  # eq. 7
+                attention = losses.attention_loss(ours.scores(m), theirs.scores(g), mask)  # eq. 7
             else:  # MiniLMv2's loss of queries, keys and values, for other head counts
                 pairs = zip(ours.vectors(m), theirs.vectors(g), strict=True)
-                losses = [relation_loss(a, b, relation_heads, mask) for a, b in pairs]
-                attention = torch.stack(losses).sum()
+                attention = torch.stack(
+                    [losses.relation_loss(a, b, relation_heads, mask) for a, b in pairs]
+                ).sum()
             terms[f"attention.{m}"] = attention
-        total = weighted_sum(terms, self.settings, relation_heads or ours.heads)
+        total = losses.weighted_sum(terms, self.settings, relation_heads or ours.heads)
         return {"total": total, **terms}
 
 
@@ -198,7 +176,7 @@ def train_on_logits(
     Where rows are held out, the epoch with the lowest loss on them is kept.
     """
     device, rows = data.teacher.device, select_rows(data.transfer.rows, data.train)
-    loss = teacher_loss(data.teacher.model.config.problem_type, temperature)
+    loss = losses.teacher_loss(data.teacher.model.config.problem_type, temperature)
     logits = torch.from_numpy(data.teacher_logits[data.train]).to(device)
     model = PredictionLoss(student, logits, loss)
     score = (lambda: -held_out_loss(student, data, loss)) if len(data.held_out) else None
@@ -210,7 +188,9 @@ def train_on_logits(
 class PredictionLoss(BatchLoss):
     """The loss of the student's logits against the teacher's (eq. 10)."""
 
-    def __init__(self, student: nn.Module, teacher_logits: Tensor, loss: TeacherLoss) -> None:
+    def __init__(
+        self, student: nn.Module, teacher_logits: Tensor, loss: losses.TeacherLoss
+    ) -> None:
         super().__init__()
         self.student = student
         self.teacher_logits = teacher_logits

@@ -191,8 +191,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     """Cut in the intermediate phase (three such losses a step), at and in the prediction phase."""
     run(tmp_path / "whole", open_tiny(trained_folder))
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
-    module = tinybert if loss == "hidden_loss" else losses
-    original = getattr(module, loss)
+    original = getattr(losses, loss)
     left = [calls]
 
     def failing(*arguments: Any) -> Tensor:
@@ -203,7 +202,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, loss, failing)
+        patch.setattr(losses, loss, failing)
         with pytest.raises(PowerCut):
             run(tmp_path / "cut", open_tiny(trained_folder))
     assert list((tmp_path / "cut").glob("*.checkpoint"))
@@ -221,7 +220,7 @@ def test_hooks_are_gone_after_a_failure(
     def failing(*_arguments: Any) -> Tensor:
         raise PowerCut
 
-    monkeypatch.setattr(tinybert, "hidden_loss", failing)
+    monkeypatch.setattr(losses, "hidden_loss", failing)
     with pytest.raises(PowerCut):
         run(tmp_path, teacher)
     assert not hooks_of(teacher.model)

@@ -59,12 +59,13 @@ def test_a_group_without_a_meeting_place_is_told(monkeypatch: pytest.MonkeyPatch
 def test_alone_nothing_of_torch_is_loaded() -> None:
     program = (
         "import sys\n"
-        "from factory import building, processes\n"
+        "from factory.runtime import distributed\n"
+        "from factory.stages.build import check_same_fingerprint\n"
         "with distributed.process_group('auto'):\n"
         "    assert distributed.on_main_process(lambda: 3) == 3\n"
         "    assert distributed.gather('a') == ['a']\n"
         "    distributed.barrier()\n"
-        "    building.require_same_work('a')\n"
+        "    check_same_fingerprint('a')\n"
         "print('torch' in sys.modules)"
     )
     assert python(program) == "False\n"
