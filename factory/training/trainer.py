@@ -96,9 +96,7 @@ def train(
         cpu=device == "cpu",
         mixed_precision="bf16" if device.startswith("cuda") else "no",
         kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False, find_unused_parameters=model.leaves_out_parameters
-            )
+            DistributedDataParallelKwargs(find_unused_parameters=model.leaves_out_parameters)
         ],
     )
     steps, per_epoch = total_steps(phase, len(rows)), steps_per_epoch(phase, len(rows))
