@@ -89,7 +89,7 @@ def test_a_killed_process_ends_the_other_and_the_next_run_finishes(
 @pytest.mark.parametrize(
     ("override", "code", "message"),
     [
-        ("gate.min_value=0.9999", 3, "error: gate 1 (student in torch) failed"),
+        ("gate.min_retention=1.5", 3, "error: gate 1 (student in torch) failed"),
         ("data.label=nothing", 1, "error: the data cannot be used as it is"),
         ("data.train=nothing.tsv", 1, "error: the data files cannot be used"),
     ],

@@ -153,12 +153,12 @@ def test_a_second_run_has_nothing_to_do_and_loads_no_torch(line: Line) -> None:
 
 def test_a_raised_threshold_fails_without_training_or_publishing(line: Line) -> None:
     before = published(line.store)
-    result = factory("run", line.recipe, "--store", line.store, "--set", "gate.min_value=0.9999")
+    result = factory("run", line.recipe, "--store", line.store, "--set", "gate.min_retention=1.5")
     assert result.returncode == 3
     assert result.stdout == ""
     assert "error: gate 1 (student in torch) failed, nothing was published" in result.stderr
-    assert "FAIL  min_value: accuracy is 0." in result.stderr
-    assert "< 0.9999" in result.stderr
+    assert "FAIL  min_retention: accuracy kept of" in result.stderr
+    assert "< 1.5" in result.stderr
     words = [text.split()[:2] for text in result.stderr.splitlines() if text.startswith("[")]
     assert words == [[f"[{stage}]", "cached"] for stage in STAGES[:5]]
     assert published(line.store) == before
