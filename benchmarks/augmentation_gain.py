@@ -157,7 +157,7 @@ def run_arm(recipe_file: Path, settings: list[str], trial: Trial, store: Path) -
         teacher = build_teacher(build, graph, recipe, dataset(), "cpu")
         unlabelled = build_unlabelled(build, graph.unlabelled, recipe, base, dataset)
         augmented = build_augmented(build, graph, recipe, dataset(), "cpu")
-        made = 0 if augmented is None else augmented.facts["variants"]
+        made = 0 if augmented is None else augmented.facts["examples"]
         made += 0 if unlabelled is None else unlabelled.facts["rows"]
         rows = len(dataset().train) + made
         recipe = load_recipe(recipe_file, [*settings, *epochs_for(trial.steps, rows, recipe)])

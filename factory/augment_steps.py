@@ -1,4 +1,4 @@
-"""The two stages of data augmentation with their fingerprints."""
+"""The augmentation stage with its fingerprint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ AUGMENT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class AugmentSources:
-    """Who proposes words.
+    """What proposes words.
 
     Args:
-        mlm: the checkpoint with a masked-language-model head, when the recipe names one.
+        mlm: the checkpoint with a masked-language-model head, if the recipe names one.
         vectors: the file of word vectors.
     """
 
@@ -42,10 +42,10 @@ class AugmentSteps:
 
 
 def find_augment_sources(recipe: Recipe, base_directory: Path) -> AugmentSources | None:
-    """Look for what proposes words; None for a recipe without augmentation.
+    """Find what proposes words; None for a recipe without augmentation.
 
     Raises:
-        RecipeError: a model or file that is not there; all of them together.
+        RecipeError: a model or file is missing.
     """
     settings = recipe.augment
     if settings is None:

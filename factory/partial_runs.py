@@ -40,7 +40,7 @@ def run_general(recipe: Recipe, base_directory: Path, store: Store, device: str 
 
 
 def run_augment(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto") -> Path:
-    """Make the variants of the training rows and what they need, nothing else.
+    """Augment the training rows, nothing else.
 
     Returns:
         The folder of Parquet shards.
@@ -67,7 +67,7 @@ def preview_augmentation(
     *,
     colours: bool = False,
 ) -> list[str]:
-    """Some training rows before and after, as the whole run would make them; writes no variants.
+    """Some training rows before and after augmentation, as a run would make them.
 
     Args:
         count: how many rows.
@@ -83,8 +83,8 @@ def preview_augmentation(
     with held(store):
         build = announcing_build(store, recipe.name)
         _, dataset = build_data(build, graph.data, recipe, base_directory)
-        tools = stages.open_tools(recipe, graph, device)
-        return preview_lines(dataset().train, recipe.augment, tools, count, colours=colours)
+        proposers = stages.open_proposers(recipe, graph, device)
+        return preview_lines(dataset().train, recipe.augment, proposers, count, colours=colours)
 
 
 def _augment_graph(recipe: Recipe, base_directory: Path) -> tuple[Graph, AugmentSteps]:

@@ -80,8 +80,12 @@ def build_augmented(
     steps = graph.augmentation
     if steps is None:
         return None
-    tools = cache(lambda: stages.open_tools(recipe, graph, device))
-    return build(steps.augment, lambda here: stages.augment(here, recipe, dataset, tools()))
+    return build(
+        steps.augment,
+        lambda here: stages.augment(
+            here, recipe, dataset, stages.open_proposers(recipe, graph, device)
+        ),
+    )
 
 
 def build_start(
@@ -147,7 +151,7 @@ def build_students(
         )
     if graph.baseline is not None:
         counts = (
-            0 if augmented is None else augmented.facts["variants"],
+            0 if augmented is None else augmented.facts["examples"],
             0 if unlabelled is None else unlabelled.facts["rows"],
         )
         weighs = recipe.teacher.class_weights == "balanced"

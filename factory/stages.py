@@ -18,7 +18,7 @@ from factory.runtime.progress import say
 from factory.store import Artifact
 
 if TYPE_CHECKING:
-    from factory.augment.tools import AugmentTools
+    from factory.augment.proposers import Proposers
     from factory.distill.transfer import AugmentedRows, Inputs
 
 
@@ -79,27 +79,27 @@ def general(
     return general_distill(here, teacher, open_rows(corpus.directory), recipe)
 
 
-def open_tools(recipe: Recipe, graph: Graph, device: str) -> AugmentTools:
-    """What augmentation works with: who proposes words."""
-    from factory.augment.tools import open_tools
+def open_proposers(recipe: Recipe, graph: Graph, device: str) -> Proposers:
+    """The models and word lists that propose words for augmentation."""
+    from factory.augment.proposers import open_proposers
     from factory.models.classifier import pick_device
 
     assert graph.augmentation is not None, "the recipe has a section [augment]"
     sources = graph.augmentation.sources
-    return open_tools(recipe, sources, graph.teacher_source, pick_device(device))
+    return open_proposers(recipe, sources, graph.teacher_source, pick_device(device))
 
 
-def augment(here: Path, recipe: Recipe, dataset: Dataset, tools: AugmentTools) -> Facts:
-    """Variants of the training rows; see `factory.augment.stage.augment`."""
-    from factory.augment.stage import augment
+def augment(here: Path, recipe: Recipe, dataset: Dataset, proposers: Proposers) -> Facts:
+    """Augment the training rows; see `factory.augment.run.augment`."""
+    from factory.augment.run import augment
 
     assert recipe.augment is not None, "the step was made from it"
-    return augment(here, dataset.train, recipe.augment, tools)
+    return augment(here, dataset.train, recipe.augment, proposers)
 
 
 def read_augmented(augmented: Artifact) -> AugmentedRows:
-    """The variants that `augment` wrote."""
-    from factory.augment.stage import read_augmented
+    """The examples that `augment` wrote."""
+    from factory.augment.run import read_augmented
     from factory.distill.transfer import AugmentedRows
 
     inputs, source_rows = read_augmented(augmented.directory)

@@ -48,8 +48,8 @@ from factory.recipe.recipe import (
 from factory.teacher.load import make_teacher
 
 ROOT = Path(__file__).parents[2]
-CORRECTED = "tests/augment/test_augment_corrected.py"
-STAGE = "tests/augment/test_augment_stage.py"
+CORRECTED = "tests/augment/test_augment_contextual.py"
+STAGE = "tests/augment/test_augment_run.py"
 WORDS = "tests/augment/test_augment_words.py"
 MASKED = "tests/augment/test_augment_masked_lm.py"
 
@@ -140,7 +140,7 @@ DEFECTS = (
         "a pair's second text meets a wrong first one",
         (
             f"{CORRECTED}::test_sides_of_a_pair_stay_with_their_own_partner",
-            "tests/augment/test_augment_paper.py::test_pairs_keep_their_partner",
+            "tests/augment/test_augment_algorithm_1.py::test_pairs_keep_their_partner",
         ),
     ),
     Defect(
@@ -264,8 +264,8 @@ DEFECTS = (
         24,
         "word vectors with blanks or few rows break loading",
         (
-            "tests/augment/test_vectors_file.py::test_tokens_that_are_no_words_are_left_out",
-            "tests/augment/test_neighbours.py::test_fewer_words_than_asked_for_and_unknown_ones",
+            "tests/augment/test_augment_word_vectors.py::test_tokens_that_are_no_words_are_left_out",
+            "tests/augment/test_augment_neighbours.py::test_fewer_words_than_asked_for_and_unknown_ones",
         ),
     ),
     Defect(25, "augmentation knows English only", (f"{WORDS}::test_words_marks_and_scripts",)),

@@ -7,12 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tiny_masked import listed, settings_with, tiny_mlm
-from tiny_models import tiny_split, tiny_tokenizer
+from tiny_masked import listed, proposers_with, settings_with, tiny_mlm
+from tiny_models import tiny_split
 
-from factory.augment import masked_lm, merging, parts
-from factory.augment.stage import augment
-from factory.augment.tools import AugmentTools
+from factory.augment import masked_lm, shards
+from factory.augment.run import augment
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
 from factory.runtime import distributed as processes
@@ -34,8 +33,8 @@ def recipe(mode: str) -> AugmentSettings:
 
 def make_smaller() -> None:
     """Parts and shards of few rows, so that there are several."""
-    parts.PART_ROWS = 16
-    merging.SHARD_ROWS = 100
+    shards.PART_ROWS = 16
+    shards.SHARD_ROWS = 100
 
 
 def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
@@ -46,13 +45,8 @@ def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
     here = Path(directory)
     here.mkdir(exist_ok=True)
     with processes.process_group("cpu"):
-        neighbours = {"embeddings": listed(lamp=["light"])}
-        facts = augment(
-            here,
-            rows(),
-            recipe(mode),
-            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours),
-        )
+        proposers = proposers_with(tiny_mlm(), embeddings=listed(lamp=["light"]))
+        facts = augment(here, rows(), recipe(mode), proposers)
         print(facts)  # noqa: T201
 
 
