@@ -70,7 +70,7 @@ def general(
     here: Path, recipe: Recipe, source: ModelSource, corpus: Artifact, device: str
 ) -> Facts:
     """Distil the base teacher over the corpus."""
-    from factory.data.corpus.rows import open_rows
+    from factory.data.corpus.shards import open_rows
     from factory.distill.general import general_distill, load_base_teacher
     from factory.models.classifier import pick_device
 

@@ -30,7 +30,7 @@ from tiny_models import (
     tiny_split,
 )
 
-from factory.data.corpus.rows import open_rows
+from factory.data.corpus.shards import open_rows
 from factory.data.corpus.tokenize import make_corpus
 from factory.data.dataset import Dataset
 from factory.distill import baseline, prediction, task
