@@ -18,6 +18,8 @@ from factory.runtime import distributed as processes
 
 ROWS = 100
 PARTS = 7
+# Few rows, so that there are several parts and shards.
+PART_ROWS, SHARD_ROWS = 16, 100
 
 
 def rows() -> Split:
@@ -31,23 +33,21 @@ def recipe(mode: str) -> AugmentSettings:
     return settings_with(mode=mode, sources=["mlm", "embeddings"], copies=4, max_rows_per_class=120)
 
 
-def make_smaller() -> None:
-    """Parts and shards of few rows, so that there are several."""
-    shards.PART_ROWS = 16
-    shards.SHARD_ROWS = 100
+def augment_rows(directory: Path, mode: str) -> dict[str, Any]:
+    """The whole stage."""
+    proposers = proposers_with(tiny_mlm(), embeddings=listed(lamp=["light"]))
+    return augment(directory, rows(), recipe(mode), proposers)
 
 
 def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
-    """Augment; SIGKILL in the middle of writing the file number `kill_at`, counted from 1."""
-    make_smaller()
+    """Augment; SIGKILL in the middle of writing file number `kill_at`, counted from 1."""
+    shards.PART_ROWS, shards.SHARD_ROWS = PART_ROWS, SHARD_ROWS
     masked_lm.CPU_BATCH_TOKENS = int(batch_tokens)
     _kill_while_writing(int(kill_at))
-    here = Path(directory)
-    here.mkdir(exist_ok=True)
+    output = Path(directory)
+    output.mkdir(exist_ok=True)
     with processes.process_group("cpu"):
-        proposers = proposers_with(tiny_mlm(), embeddings=listed(lamp=["light"]))
-        facts = augment(here, rows(), recipe(mode), proposers)
-        print(facts)  # noqa: T201
+        print(augment_rows(output, mode))  # noqa: T201
 
 
 def _kill_while_writing(kill_at: int) -> None:

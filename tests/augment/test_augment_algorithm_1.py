@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from tiny_masked import (
     ListedNeighbours,
     fixed_mlm,
@@ -88,12 +87,9 @@ def long_words(train: Split) -> Split:
     return Split("train", texts, None, train.targets)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_examples_are_those_of_the_papers_loop(seed: int) -> None:
+def test_the_examples_are_those_of_the_papers_loop() -> None:
     train = long_words(tiny_split("train", 25, seed=3))
-    recipe = settings_with(
-        mode="paper", sources=["mlm", "embeddings"], copies=4, candidates=3, seed=seed
-    )
+    recipe = settings_with(mode="paper", sources=["mlm", "embeddings"], copies=4, candidates=3)
     mlm = tiny_mlm()
     drawn = draw(train, recipe, mlm, embeddings=listed(**NEAREST))
     expected = plain_algorithm(train, recipe, mlm, NEAREST)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_masked import (
@@ -112,13 +111,13 @@ def plain_examples(train: Split, recipe: AugmentSettings, mlm: MaskedLanguageMod
 
 
 def test_the_examples_are_those_of_a_plain_loop() -> None:
-    train = tiny_split("train", 40, seed=3)
+    train = tiny_split("train", 25, seed=3)
     recipe = settings_with(copies=3, candidates=4, masked_share=1e-6, replace_probability=0.4)
     mlm = tiny_mlm()
     drawn = draw(train, recipe, mlm)
     expected = plain_examples(train, recipe, mlm)
     assert texts_of(drawn) == expected
-    assert len(set(expected)) > 100
+    assert len(set(expected)) > 60
     again = draw(train, recipe.model_copy(update={"seed": 43}), mlm)
     assert texts_of(again) != expected
 
@@ -340,10 +339,3 @@ def test_no_word_to_replace() -> None:
     recipe = settings_with(copies=3)
     drawn = draw(split_of("", "42 !", "the a"), recipe, fixed_mlm())
     assert drawn == Drawn([], 0, Counter())
-
-
-def test_no_gradient_is_kept() -> None:
-    mlm = tiny_mlm()
-    draw(split_of("shop lamp"), settings_with(), mlm)
-    assert all(parameter.grad is None for parameter in mlm.model.parameters())
-    assert torch.is_grad_enabled()

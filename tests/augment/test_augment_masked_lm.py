@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_masked import fixed_mlm, headed_bert, save_mlm, source_of_rows, split_of, tiny_mlm
 from tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
-from transformers import CanineTokenizer, DistilBertConfig, DistilBertForMaskedLM
+from transformers import ByT5Tokenizer, DistilBertConfig, DistilBertForMaskedLM
 
 from factory.augment import masked_lm
 from factory.augment.masked_lm import HiddenWords, MaskedLanguageModel, WordGuesser, load_masked_lm
@@ -253,7 +253,7 @@ def test_a_folder_without_weights_and_one_of_other_shapes(tmp_path: Path) -> Non
 def test_a_tokenizer_that_is_not_fast(tmp_path: Path) -> None:
     folder = save_mlm(tmp_path)
     (folder / "tokenizer.json").unlink()
-    CanineTokenizer().save_pretrained(folder)
+    ByT5Tokenizer().save_pretrained(folder)
     assert "no fast tokenizer" in refusal(folder)
 
 

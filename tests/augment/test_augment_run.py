@@ -25,8 +25,8 @@ from tiny_masked import (
 )
 from tiny_models import tiny_multilabel, tiny_regression, tiny_split
 
+from factory.augment import masked_lm, shards
 from factory.augment import run as run_module
-from factory.augment import shards
 from factory.augment.examples import ExampleMaker, copies_for
 from factory.augment.masked_lm import MaskedLanguageModel
 from factory.augment.run import augment, read_augmented
@@ -78,16 +78,24 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     return [row for file in files for row in pyarrow.parquet.ParquetFile(file).read().to_pylist()]
 
 
+def augmented_here(
+    directory: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, bytes]]:
+    """What one process that is not interrupted prints and writes."""
+    monkeypatch.setattr(shards, "PART_ROWS", augment_processes.PART_ROWS)
+    monkeypatch.setattr(shards, "SHARD_ROWS", augment_processes.SHARD_ROWS)
+    directory.mkdir()
+    facts = augment_processes.augment_rows(directory, mode)
+    return f"{facts}\n", contents(directory)
+
+
 def test_killed_shared_or_in_other_batches_the_bytes_are_the_same(
-    server: ForkingServer, tmp_path: Path
+    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tmp_path / "whole"
-    (told,) = server.run(1, WORK, whole, "corrected", 4096, 0)
-    expected = contents(whole)
+    told, expected = augmented_here(tmp_path / "whole", "corrected", monkeypatch)
     assert sorted(expected) == [*(f"augmented-0000{n}.parquet" for n in range(4)), "index.json"]
-    again = tmp_path / "again"
-    assert server.run(1, WORK, again, "corrected", 50, 0) == [told]
-    assert contents(again) == expected
+    monkeypatch.setattr(masked_lm, "CPU_BATCH_TOKENS", 50)
+    assert augmented_here(tmp_path / "again", "corrected", monkeypatch) == (told, expected)
     cut = tmp_path / "cut"
     # of 7 parts: one process in its 3rd; two, each in its 2nd of the rest; one in its 2nd shard
     for count, kill_at, finished in ((1, 3, 2), (2, 2, 4), (1, 5, augment_processes.PARTS)):
@@ -140,13 +148,13 @@ def test_a_kill_between_the_index_and_the_removal_of_the_parts(
     assert contents(tmp_path) == kept
 
 
-def test_two_processes_walk_the_papers_way_as_one_does(
-    server: ForkingServer, tmp_path: Path
+def test_two_processes_make_the_papers_examples_as_one_does(
+    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    (told,) = server.run(1, WORK, alone, "paper", 4096, 0)
+    told, expected = augmented_here(tmp_path / "alone", "paper", monkeypatch)
+    shared = tmp_path / "shared"
     assert server.run(2, WORK, shared, "paper", 64, 0) == [told, told]
-    assert contents(shared) == contents(alone)
+    assert contents(shared) == expected
 
 
 def test_of_one_row_no_example_is_made_twice() -> None:

@@ -36,7 +36,7 @@ def replaceable(text: str) -> list[str]:
     return [one.surface(place) for place, word in enumerate(one.words) if word.replaceable]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(text=st.text(), make=st.sampled_from([tiny_tokenizer, byte_level_tokenizer]))
 @example("e\u0301a [MASK] ##a [CLS]", tiny_tokenizer)
 @example("İstanbul ﬁ 你好\u200dक\u093f \ufffd\x00\u00ad", tiny_tokenizer)
@@ -56,7 +56,7 @@ def test_any_text_is_its_words_and_what_stands_between(text: str, make: Callable
     assert pieces == len(one.input_ids)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(text=st.text(), data=st.data())
 def test_what_is_not_replaced_keeps_its_characters(text: str, data: st.DataObject) -> None:
     one = split(text)

@@ -70,7 +70,7 @@ class Defect:
 
 
 HERE = "tests/contract/test_reference_defects.py"
-CORPUS = "tests/corpus/test_corpus_shards.py"
+CORPUS = "tests/data/corpus/test_corpus_shards.py"
 GENERAL = "tests/distill/test_general.py"
 PHASE = "tests/distill/test_phase.py"
 TASK = "tests/distill/test_task.py"

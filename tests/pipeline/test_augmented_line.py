@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from tiny_line import run_here, stage_directory, write_files, write_recipe
-from tiny_masked import save_mlm
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
+from transformers import BertForMaskedLM
 
 from factory.augment.run import read_augmented
 from factory.cli.main import main
@@ -71,7 +71,7 @@ def test_variants_are_learned_on_in_both_phases(tmp_path: Path) -> None:
 def test_augment_alone_and_its_preview(tmp_path: Path) -> None:
     write_files(tmp_path, small())
     save_tiny(tiny_bert(), tmp_path / "teacher")
-    save_mlm(tmp_path / "mlm")
+    save_tiny(BertForMaskedLM(tiny_bert().config), tmp_path / "mlm")
     recipe = write_recipe(tmp_path / "recipe.toml", {"augment": {"mlm": "mlm", "copies": 2}})
     store = tmp_path / "runs"
 

@@ -1,4 +1,4 @@
-"""The source of the raw corpus: local files in order, or a hub data set."""
+"""Where the raw corpus comes from: local files in their order, or a hub data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CorpusFile:
     """One file of the corpus.
 
     Args:
-        name: the path as written in the recipe, for messages.
+        name: the path as the recipe gives it; messages use it.
         gzipped: whether it is compressed.
     """
 
@@ -30,10 +30,10 @@ class CorpusFile:
 
 
 def corpus_files(settings: GeneralSettings, base_directory: Path) -> list[CorpusFile]:
-    """Find the recipe's corpus files and their formats; empty for a hub data set.
+    """The recipe's corpus files, found and of a known format; none for a hub data set.
 
     Raises:
-        DataError: files are missing or have an unknown extension; lists all of them.
+        DataError: a file is missing or has an unknown ending; all such files together.
     """
     files: list[CorpusFile] = []
     problems: list[str] = []
@@ -55,7 +55,7 @@ def corpus_files(settings: GeneralSettings, base_directory: Path) -> list[Corpus
 
 
 def corpus_folder(settings: GeneralSettings, base_directory: Path) -> Path | None:
-    """The local folder that `general.hub` names, or None if it is a name on the hub.
+    """The local folder `general.hub` names, or None when it is a name on the hub.
 
     Raises:
         DataError: as `factory.data.source.hub_folder`.
@@ -65,10 +65,10 @@ def corpus_folder(settings: GeneralSettings, base_directory: Path) -> Path | Non
 
 
 def corpus_identity(settings: GeneralSettings, base_directory: Path) -> dict[str, object]:
-    """Identify the corpus: SHA-256 of each file in order, or name and revision on the hub.
+    """What identifies the corpus: SHA-256 of each file in order, or name and revision on the hub.
 
     Raises:
-        DataError: a file or folder is missing, or a file has an unknown extension.
+        DataError: a file or folder is missing, or a file has an unknown ending.
     """
     if settings.hub is None:
         files = corpus_files(settings, base_directory)
