@@ -44,9 +44,9 @@ from factory.augment.run import augment
 from factory.augment.word_vectors import read_vectors
 from factory.data.dataset import Split
 from factory.models.source import find_model
-from factory.recipe.recipe import AugmentSettings
+from factory.recipe.augment import AugmentSettings
+from factory.runtime.environment import library_versions
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 SENTENCES, PHRASES = "sst2-sentences/train.tsv", "sst2/train.tsv.gz"

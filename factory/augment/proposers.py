@@ -8,7 +8,7 @@ from typing import Any
 
 from factory.augment.masked_lm import MaskedLanguageModel, load_masked_lm
 from factory.augment.neighbours import Neighbours
-from factory.augment_steps import AugmentSources
+from factory.augment.sources import AugmentSources
 from factory.errors import RecipeError, first_line
 from factory.models.source import ModelSource
 from factory.recipe.recipe import Recipe

@@ -12,7 +12,7 @@ from factory.data.dataset import Dataset
 from factory.data.label_sets import multi_hot
 from factory.models.classifier import takes_token_types
 from factory.models.encoding import encode_inputs
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.runtime import distributed as processes
 from factory.runtime import tracking
 from factory.runtime.progress import bar

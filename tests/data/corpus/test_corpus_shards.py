@@ -21,7 +21,7 @@ from factory.data.corpus.shards import PackedRows, RowLayout, open_rows, write_s
 from factory.data.corpus.tokenize import check_corpus, make_corpus, row_layout
 from factory.errors import DataError
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 PAD, CLS, SEP = 0, 2, 3
 LAYOUT = RowLayout(8, CLS, SEP, PAD, "uint16")
