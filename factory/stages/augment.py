@@ -54,4 +54,4 @@ def open_augment_proposers(run: Run) -> Proposers:
     return open_proposers(run.recipe, sources.augment, sources.teacher, pick_device(run.device))
 
 
-STAGE = Stage("augment", 2, _inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage("augment", 3, _inputs, _settings, _make, _wanted, on_every_rank=True)

@@ -14,7 +14,7 @@ from factory.recipe.data import DataSettings
 from factory.recipe.file import known_keys, parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.recipe.training import GeneralSettings
-from factory.store import Step
+from factory.store import ArtifactKey
 
 HUB = {"data.train": ..., "data.dev": ..., "data.hub": "org/set"}
 REGRESSION = {"data.task": "regression", "gate.metric": "pearson"}
@@ -307,7 +307,7 @@ def test_use_leaves_the_dump_as_it_was() -> None:
     assert recipe.metric == "accuracy"
     assert recipe.data.text_columns == ("q", "a")
     settings = recipe.model_dump(mode="json")
-    assert Step("distill", 1, settings, {}).fingerprint
+    assert ArtifactKey("distill", 1, settings, {}).fingerprint
     settings["distill"]["layer_map"].append(1)
     settings["data"]["train"] = "other.tsv"
     tree["distill"]["layer_map"].reverse()
