@@ -44,10 +44,10 @@ from factory.augment.stage import augment
 from factory.augment.tools import AugmentTools
 from factory.augment.vectors_file import read_vectors
 from factory.data.dataset import Split
-from factory.model_source import find_model
-from factory.progress import say
-from factory.recipe import AugmentSettings
-from factory.versions import library_versions
+from factory.models.source import find_model
+from factory.recipe.recipe import AugmentSettings
+from factory.runtime.progress import say
+from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 SENTENCES, PHRASES = "sst2-sentences/train.tsv", "sst2/train.tsv.gz"

@@ -25,12 +25,12 @@ from distillation import REVIEWS, ROOT, find, sentences
 from real_data import real_data_folder
 
 from factory.building import announcing_build, held
-from factory.classifier import load_torch_classifier
-from factory.environment import keep_freed_memory
-from factory.evaluate import evaluate
+from factory.evaluation.evaluate import evaluate
 from factory.graph import make_graph
-from factory.recipe import Recipe
-from factory.recipe_file import load_recipe
+from factory.models.classifier import load_torch_classifier
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import Recipe
+from factory.runtime.environment import keep_freed_memory
 from factory.stage_groups import (
     build_augmented,
     build_data,

@@ -25,8 +25,8 @@ from typing import Any
 from real_data import real_data_folder
 
 from factory.graph import make_graph
-from factory.recipe import Recipe
-from factory.recipe_file import load_recipe
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import Recipe
 from factory.store import ARTIFACT_FILE, Store, read_json
 
 ROOT = Path(__file__).resolve().parent.parent

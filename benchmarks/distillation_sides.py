@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from factory.classifier import TorchClassifier
 from factory.distill import phase as phase_module
 from factory.distill.intermediate import (
     intermediate_losses,
@@ -27,8 +26,9 @@ from factory.distill.phase import Phase, train_phase
 from factory.distill.phases import intermediate_phase
 from factory.distill.student import StudentStart, start_student
 from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import Batch, EncodedRows, collate
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import Batch, EncodedRows, collate
+from factory.recipe.recipe import DistillSettings, StudentSettings
 
 REFERENCE_LENGTH = reference_style.LENGTH
 SLOW_SHARE = 8

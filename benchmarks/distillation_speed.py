@@ -45,13 +45,13 @@ from distillation_sides import (
 from numpy.typing import NDArray
 from real_data import real_data_folder
 
-from factory.classifier import TorchClassifier
 from factory.distill.layer_map import map_layers
-from factory.encoding import encode_inputs, epoch_order
-from factory.model_source import find_model
-from factory.progress import say
-from factory.recipe import DistillSettings, StudentSettings
-from factory.versions import library_versions
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import encode_inputs, epoch_order
+from factory.models.source import find_model
+from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.runtime.progress import say
+from factory.runtime.versions import library_versions
 
 SETS = {"sst2": "train.tsv.gz", "sst2-sentences": "train.tsv"}
 RESULT_FILE = Path(__file__).with_suffix(".json")

@@ -34,9 +34,9 @@ from pathlib import Path
 import psutil
 from server_texts import free_port
 
-from factory.machine import machine_facts
-from factory.progress import say
-from factory.versions import library_versions
+from factory.runtime.machine import machine_facts
+from factory.runtime.progress import say
+from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 AT_ONCE = 256

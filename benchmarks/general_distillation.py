@@ -20,7 +20,7 @@ from typing import Any
 from distillation import run_recipe, stage_artifacts
 from real_data import real_data_folder
 
-from factory.recipe_file import load_recipe
+from factory.recipe.file import load_recipe
 from factory.store import read_json
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ from glue_folder import LOCAL_TASKS, write_glue_folder
 
 from factory.errors import EXIT_GATE, FactoryError
 from factory.graph import make_graph
-from factory.recipe_file import load_recipe
+from factory.recipe.file import load_recipe
 from factory.store import ARTIFACT_FILE, Store, read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -34,12 +34,12 @@ import numpy as np
 import torch
 from inference_work import PEAK_SIZE, Work, count_work, peak_runners
 
-from factory.encoding import PaddedRows
 from factory.export.onnx import export_onnx
 from factory.export.session import open_session, run_session
-from factory.machine import machine_facts
-from factory.progress import say
-from factory.versions import library_versions
+from factory.models.encoding import PaddedRows
+from factory.runtime.machine import machine_facts
+from factory.runtime.progress import say
+from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 # rounds of each batch size and length, so that BERT-base takes seconds in each

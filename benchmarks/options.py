@@ -22,15 +22,15 @@ import numpy as np
 from two_phases import train_both
 
 from factory.building import announcing_build, held
-from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Split
 from factory.distill.layer_map import map_layers
 from factory.distill.student import StudentStart, start_student
 from factory.distill.transfer import transfer_set
-from factory.environment import keep_freed_memory
 from factory.graph import make_graph
-from factory.recipe import DistillSettings, StudentSettings
-from factory.recipe_file import load_recipe
+from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.runtime.environment import keep_freed_memory
 from factory.stage_groups import build_data, build_teacher
 from factory.store import Store
 

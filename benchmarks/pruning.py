@@ -23,20 +23,20 @@ import numpy as np
 from quantized_forms import SHAPES, cpu_times
 from real_data import real_data_folder
 
-from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
 from factory.data.unlabelled import read_unlabelled
 from factory.distill.importance import taylor_importance
 from factory.distill.neurons import strongest
 from factory.distill.prediction import LOGITS_FILE, teacher_loss
 from factory.distill.prune import prune
-from factory.encoding import encode_inputs
 from factory.export.onnx import export_onnx
-from factory.export.sensitivity import compare_logits
+from factory.export.quantize.sensitivity import compare_logits
 from factory.export.session import open_session, session_logits
 from factory.export.variants import write_variants
-from factory.recipe import DistillSettings, QuantizeSettings
-from factory.recipe_prune import PruneSettings
+from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.models.encoding import encode_inputs
+from factory.recipe.prune import PruneSettings
+from factory.recipe.recipe import DistillSettings, QuantizeSettings
 from factory.store import ARTIFACT_FILE, directory_name, read_json
 
 RESULT_FILE = Path(__file__).with_suffix(".json")

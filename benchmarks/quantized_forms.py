@@ -25,14 +25,14 @@ import onnxruntime
 from real_data import real_data_folder
 from transformers import AutoTokenizer
 
-from factory.encoding import EncodedRows, PaddedRows, encode_inputs
-from factory.export.calibration import activation_ranges, measure_activations
-from factory.export.integer import write_integer
-from factory.export.integer_form import IntegerForm
+from factory.export.dynamic import quantize_int8
 from factory.export.onnx import export_onnx
-from factory.export.quantize import quantize_int8
-from factory.export.sensitivity import compare_logits
+from factory.export.quantize.calibration import activation_ranges, measure_activations
+from factory.export.quantize.form import IntegerForm
+from factory.export.quantize.sensitivity import compare_logits
+from factory.export.quantize.write import write_integer
 from factory.export.session import open_session, run_session, session_logits
+from factory.models.encoding import EncodedRows, PaddedRows, encode_inputs
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 MAX_LENGTH = 64

@@ -39,9 +39,9 @@ from typing import Any
 import psutil
 from server_texts import free_port, write_texts
 
-from factory.machine import machine_facts
-from factory.progress import say
-from factory.versions import library_versions
+from factory.runtime.machine import machine_facts
+from factory.runtime.progress import say
+from factory.runtime.versions import library_versions
 
 HERE = Path(__file__).parent
 RESULT_FILE = HERE / "server.json"

@@ -21,21 +21,21 @@ from typing import Any
 from real_data import real_data_folder
 from two_phases import train_both
 
-from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, read_dataset
 from factory.distill.layer_map import map_layers
 from factory.distill.student import start_student
 from factory.distill.transfer import transfer_set
-from factory.environment import keep_freed_memory
-from factory.evaluate import evaluate
+from factory.evaluation.evaluate import evaluate
 from factory.graph import make_graph
-from factory.recipe import (
+from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,
     StudentSettings,
 )
-from factory.recipe_file import load_recipe
+from factory.runtime.environment import keep_freed_memory
 from factory.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent

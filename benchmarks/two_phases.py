@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifier import TorchClassifier
 from factory.distill.intermediate import train_intermediate
 from factory.distill.phase import total_steps
 from factory.distill.phases import intermediate_phase, prediction_phase
@@ -17,7 +16,8 @@ from factory.distill.prediction import teacher_loss, train_prediction
 from factory.distill.student import StudentStart
 from factory.distill.transfer import TransferSet
 from factory.distill.vocabulary import used_vocabulary
-from factory.recipe import DistillSettings
+from factory.models.classifier import TorchClassifier
+from factory.recipe.recipe import DistillSettings
 
 
 def train_both(

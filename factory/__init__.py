@@ -9,11 +9,11 @@ from factory.version import VERSION
 
 if TYPE_CHECKING:
     from factory.api import Bundle, Plan, compare, plan, run, score, verify
-    from factory.doctor import examine
     from factory.errors import FactoryError, GateFailedError
-    from factory.first_contact.start import start_recipe
-    from factory.recipe import Recipe
-    from factory.recipe_file import load_recipe
+    from factory.recipe.file import load_recipe
+    from factory.recipe.recipe import Recipe
+    from factory.runtime.doctor import examine
+    from factory.scaffold.start import start_recipe
     from factory.store import Store
 
 __version__ = VERSION
@@ -43,15 +43,15 @@ _HOMES = {
     "FactoryError": "factory.errors",
     "GateFailedError": "factory.errors",
     "Plan": "factory.api",
-    "Recipe": "factory.recipe",
+    "Recipe": "factory.recipe.recipe",
     "Store": "factory.store",
     "compare": "factory.api",
-    "examine": "factory.doctor",
-    "load_recipe": "factory.recipe_file",
+    "examine": "factory.runtime.doctor",
+    "load_recipe": "factory.recipe.file",
     "plan": "factory.api",
     "run": "factory.api",
     "score": "factory.api",
-    "start_recipe": "factory.first_contact.start",
+    "start_recipe": "factory.scaffold.start",
     "verify": "factory.api",
 }
 

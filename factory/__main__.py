@@ -1,6 +1,6 @@
 """`python -m factory`: the same as the `factory` command."""
 
-from factory.cli import main
+from factory.cli.main import main
 
 if __name__ == "__main__":
     main()

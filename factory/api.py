@@ -11,15 +11,15 @@ from factory import pipeline
 from factory.graph import PlannedStep, make_graph
 from factory.graph import plan as plan_steps
 from factory.html_table import html_table
-from factory.recipe import Recipe
-from factory.recipe_file import load_recipe
-from factory.report import gate_lines, result_table
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import Recipe
+from factory.report.tables import gate_lines, result_table
 from factory.store import Store
 from serving.bundle import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from factory.comparison.compare import Comparison
-    from factory.evaluate import Evaluation
+    from factory.evaluation.evaluate import Evaluation
     from serving.predictor import Predictor
 
 
@@ -107,7 +107,7 @@ def run(
     Raises:
         FactoryError: a stage failed; GateFailedError when a gate said no.
     """
-    from factory.environment import prepare_libraries
+    from factory.runtime.environment import prepare_libraries
 
     parsed, start = _loaded(recipe, overrides, base)
     prepare_libraries()
@@ -148,8 +148,8 @@ def score(
     Raises:
         FactoryError: no model, or data it cannot be scored on.
     """
-    from factory.environment import prepare_libraries
-    from factory.scoring import score_file
+    from factory.evaluation.scoring import score_file
+    from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
     columns = [text] if isinstance(text, str) else list(text)
@@ -179,7 +179,7 @@ def compare(
         ComparisonError: different tasks, or no rows that both can be judged on.
     """
     from factory.comparison.compare import compare as compare_bundles
-    from factory.environment import prepare_libraries
+    from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
     return compare_bundles(Path(old), Path(new), None, split)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from factory.data.source import missing_file
 from factory.errors import RecipeError
-from factory.model_source import ModelSource, find_model
-from factory.recipe import Recipe
+from factory.models.source import ModelSource, find_model
+from factory.recipe.recipe import Recipe
 from factory.store import Step
 from serving.bundle import sha256_file
 

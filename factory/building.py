@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from factory import processes, tracking
 from factory.errors import ProcessesError, StoreError
-from factory.progress import say
+from factory.runtime import distributed as processes
+from factory.runtime import tracking
+from factory.runtime.progress import say
 from factory.store import Artifact, Status, Step, Store
 
 Facts = dict[str, Any]

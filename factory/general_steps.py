@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.corpus.source import corpus_identity
+from factory.data.corpus.source import corpus_identity
 from factory.errors import RecipeError
-from factory.model_source import ModelSource, find_model
-from factory.recipe import Recipe
+from factory.models.source import ModelSource, find_model
+from factory.recipe.recipe import Recipe
 from factory.store import Step
 
 # Raised by hand when a stage's code makes something else from the same inputs.

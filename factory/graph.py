@@ -13,13 +13,13 @@ from factory.augment_steps import (
     find_augment_sources,
     make_augment_steps,
 )
-from factory.comparison.predecessor import Predecessor, find_predecessor
-from factory.corpus.source import corpus_identity
+from factory.data.corpus.source import corpus_identity
 from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
+from factory.evaluation.predecessor import Predecessor, find_predecessor
 from factory.general_steps import GeneralSteps, make_general_steps
-from factory.model_source import ModelSource, find_model
-from factory.recipe import Recipe
+from factory.models.source import ModelSource, find_model
+from factory.recipe.recipe import Recipe
 from factory.shipping_steps import ShippingSteps, make_shipping_steps
 from factory.store import Status, Step, Store
 

@@ -11,7 +11,7 @@ from factory.data.dataset import Dataset
 from factory.errors import RecipeError
 from factory.general_steps import find_general_steps
 from factory.graph import Graph, make_graph
-from factory.recipe import Recipe
+from factory.recipe.recipe import Recipe
 from factory.stage_groups import (
     build_augmented,
     build_data,

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from factory import gate, processes, stages
+from factory import stages
 from factory.building import announcing_build, held, require_same_work
 from factory.errors import EXIT_GATE, FactoryError, GateFailedError, first_line
+from factory.evaluation import gate
 from factory.graph import Graph, make_graph
-from factory.progress import say
-from factory.recipe import Recipe
-from factory.recipe_shipping import VariantName
-from factory.report_page.refusal import keep_refusal
+from factory.recipe.export import VariantName
+from factory.recipe.recipe import Recipe
+from factory.report.gate_failure import keep_refusal
+from factory.runtime import distributed as processes
+from factory.runtime.progress import say
 from factory.stage_groups import (
     build_augmented,
     build_data,
@@ -118,7 +120,7 @@ def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
     """Write the run's page; one that cannot be drawn must not cost what took hours to train."""
     if not processes.current().first:
         return
-    from factory.report_page.write import report_recipe
+    from factory.report.write import report_recipe
 
     try:
         say(f"report: {report_recipe(recipe, graph, store)}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from factory.recipe import Recipe
-from factory.recipe_shipping import SEVEN_BIT_HARDWARE
+from factory.recipe.export import SEVEN_BIT_HARDWARE
+from factory.recipe.recipe import Recipe
 from factory.store import Step
 
 # Raised by hand when a stage's code makes something else from the same inputs.

@@ -7,16 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from factory import gate, stages
+from factory import stages
 from factory.building import Build, Facts
-from factory.corpus.stage import check_corpus
 from factory.data.checks import check_batch
+from factory.data.corpus.tokenize import check_corpus
 from factory.data.dataset import Dataset, read_dataset
 from factory.data.unlabelled import read_unlabelled
+from factory.evaluation import gate
 from factory.general_steps import GeneralSteps
 from factory.graph import Graph
-from factory.model_source import ModelSource
-from factory.recipe import Recipe
+from factory.models.source import ModelSource
+from factory.recipe.recipe import Recipe
 from factory.store import Artifact, Step
 
 

@@ -11,10 +11,10 @@ from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.stage import load_dataset
 from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
 from factory.graph import Graph
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import Recipe
-from factory.recipe_shipping import VariantName
+from factory.models.source import ModelSource
+from factory.recipe.export import VariantName
+from factory.recipe.recipe import Recipe
+from factory.runtime.progress import say
 from factory.store import Artifact
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
     """Read the recipe's data into splits."""
-    from factory.scratch import scratch_directory
+    from factory.runtime.scratch import scratch_directory
 
     with scratch_directory(here) as scratch:
         dataset, facts = load_dataset(recipe.data, base_directory, scratch, say)
@@ -34,7 +34,7 @@ def make_data(here: Path, recipe: Recipe, base_directory: Path) -> Facts:
 
 def make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: Dataset) -> Facts:
     """Read the text without labels."""
-    from factory.scratch import scratch_directory
+    from factory.runtime.scratch import scratch_directory
 
     with scratch_directory(here) as scratch:
         rows, facts = load_unlabelled(recipe.data, base_directory, scratch, dataset, say)
@@ -44,8 +44,8 @@ def make_unlabelled(here: Path, recipe: Recipe, base_directory: Path, dataset: D
 
 def make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, device: str) -> Facts:
     """Fine-tune or adopt the teacher."""
-    from factory.classifier import pick_device
-    from factory.teacher import make_teacher
+    from factory.models.classifier import pick_device
+    from factory.teacher.load import make_teacher
 
     return make_teacher(
         here,
@@ -60,7 +60,7 @@ def make_teacher(here: Path, recipe: Recipe, graph: Graph, dataset: Dataset, dev
 
 def make_corpus(here: Path, recipe: Recipe, teacher: ModelSource, base_directory: Path) -> Facts:
     """Tokenize the raw corpus of general distillation."""
-    from factory.corpus.stage import make_corpus
+    from factory.data.corpus.tokenize import make_corpus
 
     assert recipe.general is not None, "checked by the recipe"
     return make_corpus(here, recipe.general, teacher, base_directory)
@@ -70,9 +70,9 @@ def general(
     here: Path, recipe: Recipe, source: ModelSource, corpus: Artifact, device: str
 ) -> Facts:
     """Distil the base teacher over the corpus."""
-    from factory.classifier import pick_device
-    from factory.corpus.rows import open_rows
+    from factory.data.corpus.rows import open_rows
     from factory.distill.general import general_distill, load_base_teacher
+    from factory.models.classifier import pick_device
 
     assert recipe.general is not None, "checked by the recipe"
     teacher = load_base_teacher(source, recipe.general, pick_device(device))
@@ -89,7 +89,7 @@ def train_mlm(
 ) -> Facts:
     """Train a masked language model on the recipe's own text, never on dev or test."""
     from factory.augment.mlm_training import train_mlm
-    from factory.classifier import pick_device
+    from factory.models.classifier import pick_device
 
     more = () if unlabelled is None else read_unlabelled(unlabelled.directory)
     inputs = [*dataset.train.inputs(), *more]
@@ -103,7 +103,7 @@ def open_tools(
 ) -> AugmentTools:
     """What augmentation works with: who proposes words, and who judges variants."""
     from factory.augment.tools import open_tools
-    from factory.classifier import pick_device
+    from factory.models.classifier import pick_device
 
     settings, steps = recipe.augment, graph.augmentation
     assert settings is not None, "the step was made from it"
@@ -137,14 +137,14 @@ def read_augmented(augmented: Artifact) -> AugmentedRows:
 
 def check_teacher(teacher: Artifact, dataset: Dataset, recipe: Recipe) -> None:
     """Refuse a teacher that is not better than none."""
-    from factory.teacher import check_teacher
+    from factory.teacher.load import check_teacher
 
     check_teacher(teacher.facts, dataset, recipe.teacher.min_margin)
 
 
 def open_model(artifact: Artifact, recipe: Recipe, device: str) -> Any:
     """Open the model of an artifact as a classifier."""
-    from factory.classifier import load_torch_classifier, pick_device
+    from factory.models.classifier import load_torch_classifier, pick_device
 
     directory = artifact.directory / "model"
     return load_torch_classifier(directory, recipe.data.max_length, pick_device(device))
@@ -197,7 +197,7 @@ def evaluate(
     """Score every torch model on dev, and on test when there is one."""
     import numpy as np
 
-    from factory.evaluate import evaluate_splits
+    from factory.evaluation.evaluate import evaluate_splits
 
     facts: Facts = {}
     for name, artifact in models.items():
@@ -219,7 +219,7 @@ def evaluate(
 
 def check_student(evaluation: Artifact, dataset: Dataset) -> None:
     """Refuse a student that answers as if it knew nothing."""
-    from factory.fitness import check_student
+    from factory.evaluation.chance import check_student
 
     check_student(evaluation.facts["student"]["dev"], dataset)
 
@@ -228,7 +228,7 @@ def trim(here: Path, student: Artifact, recipe: Recipe, dataset: Dataset, others
     """A copy of the student that knows fewer word pieces, and how it reads dev and test."""
     import shutil
 
-    from factory.export.vocabulary import (
+    from factory.export.trim import (
         choose_pieces,
         measure_trim,
         needed_pieces,
@@ -251,7 +251,7 @@ def export(
     here: Path, student: Artifact, evaluation: Artifact, recipe: Recipe, dataset: Dataset
 ) -> Facts:
     """Write the ONNX file and check it against torch."""
-    from factory.evaluate import thresholds_of
+    from factory.evaluation.evaluate import thresholds_of
     from factory.export.onnx import export_onnx
     from factory.export.parity import check_agreement, check_parity
 
@@ -294,7 +294,7 @@ def bundle(
     variants: Mapping[VariantName, Path],
 ) -> Facts:
     """Assemble the bundle and pass it through gate 2."""
-    from factory.shipping import ship
+    from factory.bundle.select import ship
 
     made = graph.shipping.bundle.fingerprint
     return ship(here, made, recipe, dataset, artifacts, variants, graph.predecessor)

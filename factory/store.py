@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.errors import StoreError
-from factory.write_failure import write_failure
+from factory.runtime.write_failure import write_failure
 
 ARTIFACT_FILE = "artifact.json"
 EVENTS = "tensorboard"  # a folder that is no part of an artifact's content

@@ -41,8 +41,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
     from tiny_line import Line
 
-    from factory.classifier import TorchClassifier
     from factory.data.dataset import Dataset
+    from factory.models.classifier import TorchClassifier
 
 
 class NetworkBlocked(Exception):

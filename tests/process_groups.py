@@ -93,7 +93,7 @@ def forking_server(scratch: Path) -> Iterator[ForkingServer]:
 def factory_command(*arguments: str) -> None:
     """The command line, with a checkpoint at every point of the loss log."""
     import factory.distill.phase
-    from factory.cli import main
+    from factory.cli.main import main
 
     factory.distill.phase.CHECKPOINT_SECONDS = -1.0
     sys.argv = ["factory", *arguments]
@@ -106,7 +106,7 @@ def _serve() -> None:
 
     import factory.data.stage
     import factory.distill.task
-    import factory.teacher  # noqa: F401
+    import factory.teacher.load  # noqa: F401
 
     for line in sys.stdin:
         count, function, arguments, files = json.loads(line)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from minimal_recipe import recipe_tree
 
-from factory.recipe_file import parse_recipe
+from factory.recipe.file import parse_recipe
 from serving.bundle import Manifest, write_manifest
 
 VALUES = {"teacher": 0.8, "student": 0.76, "fp32": 0.75}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_line import Line, stage_directory
 
-from factory.bundle import (
+from factory.bundle.assemble import (
     SHIPPED_FILES,
     BundleParts,
     candidate_file,
@@ -21,8 +21,8 @@ from factory.bundle import (
     ship_only,
 )
 from factory.data.dataset import Dataset, read_dataset
-from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, VariantName
-from factory.report import NAMES, TORCH_MODELS
+from factory.recipe.export import NEIGHBOUR_INDEPENDENT, VariantName
+from factory.report.tables import NAMES, TORCH_MODELS
 from serving.bundle import read_manifest, verify_files, write_manifest
 from serving.errors import BundleError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.class_weights import class_weights
+from factory.teacher.class_weights import class_weights
 
 
 def test_weights_worked_out_by_hand() -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_classifier
 
-from factory import classifier as classifier_module
-from factory.classifier import forward_logits, pick_device
 from factory.data.dataset import Dataset
-from factory.encoding import collate, encode_inputs
 from factory.errors import FactoryError
+from factory.models import classifier as classifier_module
+from factory.models.classifier import forward_logits, pick_device
+from factory.models.encoding import collate, encode_inputs
 
 TEXTS = ["late", "my shoe is late and awful", "i love it", "when is the size in colour red"]
 

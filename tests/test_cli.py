@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_line import ROOT, Line, clean_environment, python, write_recipe
 
-from factory.cli import main
-from factory.recipe_file import load_recipe
+from factory.cli.main import main
+from factory.recipe.file import load_recipe
 from factory.version import VERSION
 from serving.bundle import MANIFEST_NAME
 
@@ -31,7 +31,7 @@ COMMANDS = (
 @pytest.fixture(autouse=True)
 def same_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
     """`run` changes the process's allocator for good, and this process is everybody's."""
-    monkeypatch.setattr("factory.environment.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
 
 
 def call(*arguments: object) -> Result:
@@ -78,7 +78,7 @@ def test_version() -> None:
 def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys\n"
-        "from factory.cli import main\n"
+        "from factory.cli.main import main\n"
         "try:\n"
         "    main(['--help'])\n"
         "except SystemExit:\n"

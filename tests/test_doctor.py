@@ -16,12 +16,12 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from factory import doctor
-from factory.cli import main
-from factory.doctor import EXTRAS, both_runtimes, examine, install_line, usable_providers
-from factory.first_contact.hub import hub_state
-from factory.machine_report import advice as machine_advice
-from factory.machine_report import machine_report
+from factory.cli.main import main
+from factory.runtime import doctor
+from factory.runtime.doctor import EXTRAS, both_runtimes, examine, install_line, usable_providers
+from factory.runtime.machine_report import advice as machine_advice
+from factory.runtime.machine_report import machine_report
+from factory.scaffold.hub import hub_state
 
 ROOT = Path(__file__).parents[1]
 

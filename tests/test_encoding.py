@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import VOCABULARY, tiny_tokenizer
 
-from factory.encoding import (
+from factory.models.encoding import (
     POOL_BATCHES,
     EncodedRows,
     collate,

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from factory.data.dataset import Split
-from factory.evaluate import evaluate, evaluate_logits
-from factory.metrics import Score
+from factory.evaluation.evaluate import evaluate, evaluate_logits
+from factory.evaluation.metrics import Score
 
 LABELS = ("no", "yes")
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from factory.data.dataset import Dataset, Split
 from factory.errors import TeacherError, TrainingError
-from factory.evaluate import evaluate_logits
-from factory.fitness import check_student, margin_over_chance, unfitness
-from factory.teacher import check_teacher
+from factory.evaluation.chance import check_student, margin_over_chance, unfitness
+from factory.evaluation.evaluate import evaluate_logits
+from factory.teacher.load import check_teacher
 
 SPAM = ("ham", "spam")
 # 500 messages, 3 % spam

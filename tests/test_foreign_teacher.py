@@ -18,15 +18,15 @@ from tiny_foreigners import (
 from tiny_models import LABELS, MAX_LENGTH, accuracy, tiny_bert, tiny_dataset, tiny_tokenizer
 from tiny_teachers import SMALL, adopted, source_of, tuned
 
-from factory.classifier import (
+from factory.data.dataset import Dataset
+from factory.errors import TeacherError
+from factory.models.classifier import (
     TorchClassifier,
     load_torch_classifier,
     longest_input,
     takes_token_types,
 )
-from factory.data.dataset import Dataset
-from factory.errors import TeacherError
-from factory.teacher import load_pretrained, make_teacher
+from factory.teacher.load import load_pretrained, make_teacher
 
 # Checkpoints of tiny epochs come within one second of each other.
 pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning")

@@ -10,7 +10,7 @@ import pytest
 from minimal_recipe import recipe_tree
 
 from factory.errors import EXIT_GATE, GateFailedError, RecipeError
-from factory.gate import (
+from factory.evaluation.gate import (
     Measured,
     RuleResult,
     check_labels,
@@ -20,8 +20,8 @@ from factory.gate import (
     require,
     verdict_lines,
 )
-from factory.recipe import GateSettings
-from factory.recipe_file import parse_recipe
+from factory.recipe.file import parse_recipe
+from factory.recipe.recipe import GateSettings
 
 ALL_RULES = GateSettings(
     min_value=0.8,

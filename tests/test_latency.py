@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from factory import latency
-from factory.latency import Latency, inputs_of_length, measure_latency
+from factory.evaluation import latency
+from factory.evaluation.latency import Latency, inputs_of_length, measure_latency
 
 
 class Clock:

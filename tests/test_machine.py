@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.machine import machine_facts
+from factory.runtime.machine import machine_facts
 
 X86 = """processor\t: 0
 model name\t: Example 9000

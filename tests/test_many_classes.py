@@ -11,14 +11,14 @@ from sklearn.metrics import confusion_matrix, f1_score
 from tiny_models import FILLERS, save_tiny, tiny_bert
 from tiny_teachers import adopted, make
 
-from factory import gate
-from factory.bundle import BundleParts, copy_files, make_manifest, ship_only
+from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
 from factory.data import Dataset, load_dataset, read_dataset, write_dataset
 from factory.data.facts import facts_of
-from factory.evaluate import evaluate_logits
+from factory.evaluation import gate
+from factory.evaluation.evaluate import evaluate_logits
 from factory.export.onnx import export_onnx
-from factory.recipe import DataSettings, GateSettings
-from factory.report import model_card
+from factory.recipe.recipe import DataSettings, GateSettings
+from factory.report.tables import model_card
 from serving.bundle import write_manifest
 from serving.predictor import Predictor
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory import metrics
-from factory.metrics import (
+from factory.evaluation import metrics
+from factory.evaluation.metrics import (
     Score,
     confusion,
     per_class,

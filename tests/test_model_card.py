@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard
 from minimal_recipe import recipe_tree
 from scored_bundle import write_scored_bundle
 
+from factory.bundle.model_card import CardSources, card_metadata, card_sources
 from factory.errors import RecipeError
-from factory.model_card import CardSources, card_metadata, card_sources
-from factory.recipe import TASK_METRICS
-from factory.recipe_file import parse_recipe
-from factory.report import model_card
+from factory.recipe.file import parse_recipe
+from factory.recipe.recipe import TASK_METRICS
+from factory.report.tables import model_card
 from factory.store import Artifact, write_json
 
 # https://github.com/huggingface/hub-docs/blob/main/modelcard.md, what we write of it

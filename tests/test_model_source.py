@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from factory.errors import EXIT_USAGE, RecipeError
-from factory.model_source import ModelSource, find_model
+from factory.models.source import ModelSource, find_model
 from factory.store import sha256_of_directory
 
 

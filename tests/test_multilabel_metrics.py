@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
-from factory import metrics
-from factory.metrics import per_class
-from factory.multilabel_metrics import best_constant_micro_f1, score_label_sets
+from factory.evaluation import metrics
+from factory.evaluation.metrics import per_class
+from factory.evaluation.multilabel_metrics import best_constant_micro_f1, score_label_sets
 
 # three labels, five rows; the last label never occurs and is never answered
 TARGETS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)

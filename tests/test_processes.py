@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny_line import python
 
-from factory import processes
-from factory.classifier import pick_device
 from factory.errors import FactoryError, ProcessesError
-from factory.processes import Processes
-from factory.progress import say
-from factory.teacher_batches import share_of
+from factory.models.classifier import pick_device
+from factory.runtime import distributed as processes
+from factory.runtime.distributed import Processes
+from factory.runtime.progress import say
+from factory.teacher.batches import share_of
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,8 @@ def test_a_group_without_a_meeting_place_is_told(monkeypatch: pytest.MonkeyPatch
 def test_alone_nothing_of_torch_is_loaded() -> None:
     program = (
         "import sys\n"
-        "from factory import building, processes\n"
+        "from factory.runtime import distributed as processes\n"
+        "from factory import building\n"
         "with processes.process_group('auto'):\n"
         "    assert processes.from_first(lambda: 3) == 3\n"
         "    assert processes.gather('a') == ['a']\n"

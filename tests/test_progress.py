@@ -12,13 +12,13 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 SAY = """
-from factory.progress import say
+from factory.runtime.progress import say
 say("loading the teacher")
 say("12 rows")
 """
 
 BAR = """
-from factory.progress import bar
+from factory.runtime.progress import bar
 with bar("train", 3, "step", initial=1) as running:
     running.note("loss 0.5")
     running.advance()
@@ -26,7 +26,7 @@ with bar("train", 3, "step", initial=1) as running:
 """
 
 BOTH = """
-from factory.progress import bar, say
+from factory.runtime.progress import bar, say
 with bar("train", 2, "step") as running:
     running.advance(2)
     say("half way")
@@ -87,7 +87,7 @@ def test_a_bar_on_a_terminal_shows_what_it_counts() -> None:
 
 def test_a_bar_lets_an_exception_through() -> None:
     code = (
-        "from factory.progress import bar\n"
+        "from factory.runtime.progress import bar\n"
         "try:\n"
         "    with bar('train', 2, 'step'):\n"
         "        raise KeyError('x')\n"

@@ -10,8 +10,8 @@ from minimal_recipe import recipe_tree
 from pydantic import ValidationError
 
 from factory.errors import RecipeError
-from factory.recipe import DataSettings, GeneralSettings, Recipe
-from factory.recipe_file import known_keys, parse_recipe
+from factory.recipe.file import known_keys, parse_recipe
+from factory.recipe.recipe import DataSettings, GeneralSettings, Recipe
 from factory.store import Step
 
 HUB = {"data.train": ..., "data.dev": ..., "data.hub": "org/set"}

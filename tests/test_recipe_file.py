@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from minimal_recipe import recipe_tree
 
 from factory.errors import EXIT_USAGE, RecipeError
-from factory.recipe import Recipe
-from factory.recipe_file import known_keys, load_recipe, nearest_key, parse_recipe, recipe_schema
+from factory.recipe.file import known_keys, load_recipe, nearest_key, parse_recipe, recipe_schema
+from factory.recipe.recipe import Recipe
 
 MINIMAL = """\
 name = "tiny"

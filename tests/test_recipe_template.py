@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.errors import FactoryError
-from factory.recipe_file import load_recipe, parse_recipe
-from factory.recipe_template import write_template
+from factory.recipe.file import load_recipe, parse_recipe
+from factory.scaffold.template import write_template
 
 USUAL: dict[str, Any] = {
     "train": "data/train.csv",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from factory.report import gate_lines, model_card, pareto_front, result_table
+from factory.report.tables import gate_lines, model_card, pareto_front, result_table
 from serving.bundle import Manifest, ModelFile
 
 

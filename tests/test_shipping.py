@@ -16,13 +16,14 @@ from onnx import numpy_helper
 from tiny_line import Line, line_recipe, stage_directory
 from tiny_models import open_tiny
 
-from factory import latency, pipeline, stages
-from factory.cli import main
+from factory import pipeline, stages
+from factory.bundle.select import choose_order
+from factory.cli.main import main
 from factory.data.dataset import Dataset, Split, read_dataset
 from factory.errors import GateFailedError
-from factory.export import quantize
-from factory.latency import Latency
-from factory.shipping import choose_order
+from factory.evaluation import latency
+from factory.evaluation.latency import Latency
+from factory.export import dynamic as quantize
 from factory.store import Store, load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
@@ -35,7 +36,7 @@ def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latencies are measured, on few texts; the process's allocator stays as it is."""
     monkeypatch.setattr(latency, "CALLS", 4)
     monkeypatch.setattr(latency, "ROUNDS", 1)
-    monkeypatch.setattr("factory.environment.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
-from factory.teacher import check_teacher, load_pretrained, match_labels
+from factory.teacher.load import check_teacher, load_pretrained, match_labels
 
 
 def renamed(model: Any, names: tuple[str, ...]) -> Any:

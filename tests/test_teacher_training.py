@@ -30,13 +30,13 @@ from tiny_teachers import SMALL, make, source_of, tuned
 
 from factory.data.dataset import Dataset, select
 from factory.errors import TeacherError
-from factory.teacher import check_teacher, load_pretrained
-from factory.teacher_training import (
+from factory.teacher.fine_tune import (
     _label_weights,
     _weighted_loss,
     fine_tune,
     last_complete_checkpoint,
 )
+from factory.teacher.load import check_teacher, load_pretrained
 
 # transformers sorts checkpoints by time, which two of a tiny model's may share; it says so and
 # goes by their numbers instead

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from factory.thresholds import (
+from factory.evaluation.thresholds import (
     Thresholds,
     decide,
     fixed_thresholds,

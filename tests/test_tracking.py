@@ -16,13 +16,13 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tiny_line import Line, factory_here, stage_directory
 
-from factory import tracking
 from factory.building import announcing_build
-from factory.environment import prepare_libraries
 from factory.errors import MissingDependencyError, TrackingError
-from factory.recipe import TeacherSettings
+from factory.recipe.recipe import TeacherSettings
+from factory.runtime import tracking
+from factory.runtime.environment import prepare_libraries
 from factory.store import Step, Store, load_artifact, read_json
-from factory.teacher_training import training_arguments
+from factory.teacher.fine_tune import training_arguments
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from factory.errors import DataError, GateFailedError
-from factory.write_failure import write_failure
+from factory.runtime.write_failure import write_failure
 
 FULL = "No space left on device"
 

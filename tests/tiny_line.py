@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from minimal_recipe import set_keys
 
 from factory import pipeline
-from factory.cli import main
+from factory.cli.main import main
 from factory.data.dataset import Dataset, Split
-from factory.recipe import Recipe
-from factory.recipe_file import parse_recipe
+from factory.recipe.file import parse_recipe
+from factory.recipe.recipe import Recipe
 from factory.store import Store
 
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from factory.classifier import TorchClassifier, load_torch_classifier
 from factory.data.dataset import Dataset, Split
-from factory.encoding import collate, encode_inputs, epoch_order
+from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.models.encoding import collate, encode_inputs, epoch_order
 
 LABELS = ("angry", "calm", "glad")
 MAX_LENGTH = 24

@@ -11,9 +11,9 @@ from tiny_models import (
 )
 
 from factory.data.dataset import Dataset
-from factory.model_source import ModelSource
-from factory.recipe import TeacherSettings
-from factory.teacher import make_teacher
+from factory.models.source import ModelSource
+from factory.recipe.recipe import TeacherSettings
+from factory.teacher.load import make_teacher
 
 SMALL = tiny_dataset(60, 30)
 

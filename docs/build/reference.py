@@ -19,9 +19,9 @@ from pydantic_core import PydanticUndefined
 
 import factory
 import serving
-from factory.cli import main
-from factory.recipe import Recipe
-from factory.recipe_file import _section_type
+from factory.cli.main import main
+from factory.recipe.file import _section_type
+from factory.recipe.recipe import Recipe
 from serving.bundle import FileRecord, Manifest, ModelFile
 from serving.openapi import _operations
 from serving.settings import describe_settings

@@ -14,7 +14,7 @@ from factory.augment.context_free import CachedNeighbours
 from factory.augment.masked_lm import HiddenWords, WordGuesser
 from factory.augment.source_rows import SourceRows
 from factory.augment.words import is_word
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 if TYPE_CHECKING:
     from factory.augment.mlm_model import MaskedLanguageModel

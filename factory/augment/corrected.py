@@ -11,7 +11,7 @@ from factory.augment import draws
 from factory.augment.candidates import Candidates, Proposer
 from factory.augment.rendering import Drawn, assemble, in_case_of
 from factory.augment.source_rows import SourceRows, Wishes, draw_wishes
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 def corrected_variants(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from factory.augment.draws import text_key
 from factory.augment.words import Word, is_word
-from factory.classifier import longest_input
 from factory.errors import FactoryError
-from factory.progress import say
+from factory.models.classifier import longest_input
+from factory.runtime.progress import say
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from factory.augment.parts import (
     write_table,
 )
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 # Variants of a shard; so many wait in memory before they are written.
 SHARD_ROWS = 2**14

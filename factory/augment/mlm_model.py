@@ -8,7 +8,7 @@ from typing import Any
 
 from factory.data.telling import first_few
 from factory.errors import RecipeError, first_line
-from factory.model_source import ModelSource
+from factory.models.source import ModelSource
 
 HEAD = "cls.predictions."
 

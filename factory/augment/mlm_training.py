@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory import processes
 from factory.augment.mlm_model import open_bert
-from factory.classifier import longest_input
-from factory.encoding import (
+from factory.errors import DataError, TrainingError
+from factory.models.classifier import longest_input
+from factory.models.encoding import (
     EncodedRows,
     encode_inputs,
     save_tokenizer,
     select_rows,
     sorted_batches,
 )
-from factory.errors import DataError, TrainingError
-from factory.model_source import ModelSource
-from factory.recipe import MlmSettings
-from factory.teacher_batches import WEIGHT, sharing_trainer
-from factory.teacher_training import train_to_the_end, training_arguments
+from factory.models.source import ModelSource
+from factory.recipe.recipe import MlmSettings
+from factory.runtime import distributed as processes
+from factory.teacher.batches import WEIGHT, sharing_trainer
+from factory.teacher.fine_tune import train_to_the_end, training_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor

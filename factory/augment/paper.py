@@ -15,7 +15,7 @@ from factory.augment.masked_lm import WordGuesser
 from factory.augment.rendering import Drawn, assemble
 from factory.augment.source_rows import SourceRows, Wishes, draw_wishes
 from factory.augment.words import WordSplitter
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 @dataclass(slots=True)

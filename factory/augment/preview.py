@@ -14,7 +14,7 @@ from factory.augment.variants import VariantMaker
 from factory.augment.words import SplitText
 from factory.data.dataset import Split
 from factory.data.telling import count
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 if TYPE_CHECKING:
     from factory.augment.tools import AugmentTools

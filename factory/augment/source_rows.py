@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from factory.augment import draws
 from factory.augment.words import SplitText, Word, WordSplitter, visible_ends
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 @dataclass(frozen=True, slots=True)

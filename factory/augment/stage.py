@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory import processes
 from factory.augment.freed_memory import return_freed_memory
 from factory.augment.merging import merge_parts, shard_file
 from factory.augment.parts import (
@@ -23,8 +22,9 @@ from factory.augment.parts import (
 from factory.augment.variants import VariantMaker, copies_for
 from factory.data.dataset import Split
 from factory.errors import RecipeError
-from factory.progress import bar
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
+from factory.runtime import distributed as processes
+from factory.runtime.progress import bar
 from factory.store import read_json, write_json
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from factory.augment.rendering import Variant
 from factory.data.dataset import Split, is_multilabel
 
 if TYPE_CHECKING:
-    from factory.classifier import TorchClassifier
+    from factory.models.classifier import TorchClassifier
 
 
 class TeacherFilter:

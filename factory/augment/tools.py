@@ -11,11 +11,11 @@ from factory.augment.mlm_model import MaskedLanguageModel, load_mlm
 from factory.augment.neighbours import Neighbours
 from factory.augment_steps import AugmentSources
 from factory.errors import RecipeError, first_line
-from factory.model_source import ModelSource
-from factory.recipe import Recipe
+from factory.models.source import ModelSource
+from factory.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from factory.classifier import TorchClassifier
+    from factory.models.classifier import TorchClassifier
 
 
 @dataclass(frozen=True, slots=True)

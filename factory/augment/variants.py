@@ -17,7 +17,7 @@ from factory.augment.source_rows import SourceRows, split_rows
 from factory.augment.teacher_filter import TeacherFilter
 from factory.augment.words import WordSplitter
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 if TYPE_CHECKING:
     from factory.augment.tools import AugmentTools

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from factory.comparison.answers import answer_rows, shared_labels, target_rows
 from factory.comparison.flips import Flips, flips
 from factory.comparison.rows import (
     DataFile,
@@ -18,10 +17,11 @@ from factory.comparison.rows import (
     rows_of_file,
     rows_of_runs,
 )
-from factory.comparison.significance import Difference, differences
 from factory.data.dataset import Split
 from factory.errors import ComparisonError
-from factory.evaluate import share_alike
+from factory.evaluation.answers import answer_rows, shared_labels, target_rows
+from factory.evaluation.evaluate import share_alike
+from factory.evaluation.significance import Difference, differences
 from factory.graph import flatten
 from serving.bundle import Manifest
 from serving.predictor import Predictor

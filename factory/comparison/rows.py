@@ -13,7 +13,7 @@ from typing import Any
 from factory.data.dataset import Dataset, Split, labels_of_rows, read_dataset
 from factory.data.single import load_split
 from factory.errors import ComparisonError
-from factory.progress import say
+from factory.runtime.progress import say
 from factory.store import directory_name
 from serving.bundle import MANIFEST_NAME, Manifest, read_manifest
 

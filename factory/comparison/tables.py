@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from factory.comparison.compare import Comparison
-from factory.comparison.significance import Difference
+from factory.evaluation.significance import Difference
 from serving.bundle import Manifest
 
 SIGNIFICANT = 0.05

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory.class_weights import class_weights
-from factory.classifier import TorchClassifier, forward_logits
 from factory.data.dataset import Split, is_multilabel
+from factory.data.label_sets import multi_hot
 from factory.distill.layer_map import map_layers
 from factory.distill.loss_log import summary
 from factory.distill.losses import hard_label_loss
@@ -23,10 +22,11 @@ from factory.distill.saving import save_student
 from factory.distill.student import start_student
 from factory.distill.student_vocabulary import student_vocabulary, without_intermediate
 from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import Batch, encode_inputs
-from factory.label_sets import multi_hot
-from factory.model_source import ModelSource
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import Batch, encode_inputs
+from factory.models.source import ModelSource
+from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.teacher.class_weights import class_weights
 
 
 def train_baseline(

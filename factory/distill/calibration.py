@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from factory.encoding import EncodedRows, collate, sorted_batches
+from factory.models.encoding import EncodedRows, collate, sorted_batches
 
 CALIBRATION_BATCH_SIZE = 32
 

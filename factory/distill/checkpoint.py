@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from factory.errors import short_list
-from factory.model_source import ModelSource
-from factory.progress import say
+from factory.models.source import ModelSource
+from factory.runtime.progress import say
 
 # One projection per layer (TinyBERT's second version), or one for all layers (its first).
 PROJECTION = re.compile(r"(?:^|\.)fit_dense(?:s\.(?P<layer>\d+))?\.(?P<part>weight|bias)$")

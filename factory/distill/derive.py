@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier
 from factory.distill.calibration import Side, nearest_fit, states_of, with_one
 from factory.distill.capture import cut_after
 from factory.distill.head_plan import HeadSource, plan_heads
-from factory.encoding import EncodedRows
 from factory.errors import RecipeError
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows
 
 # Added to the diagonal of second moments, relative to their mean diagonal, so that directions the
 # calibration rows never use do not blow up a solution.

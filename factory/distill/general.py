@@ -7,11 +7,8 @@ from typing import Any
 
 import torch
 
-from factory import processes
-from factory.bert_loading import UnloadableError, load_classifier
-from factory.classifier import TorchClassifier
-from factory.corpus.rows import PackedRows
-from factory.corpus.stage import load_config, load_tokenizer
+from factory.data.corpus.rows import PackedRows
+from factory.data.corpus.tokenize import load_config, load_tokenizer
 from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import describe_map, map_layers
 from factory.distill.loss_log import summary
@@ -21,9 +18,12 @@ from factory.distill.projections import save_projections
 from factory.distill.saving import save_student
 from factory.distill.student import CALIBRATION_TOKENS, start_student
 from factory.errors import TeacherError
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import GeneralSettings, Recipe
+from factory.models.bert_loading import UnloadableError, load_classifier
+from factory.models.classifier import TorchClassifier
+from factory.models.source import ModelSource
+from factory.recipe.recipe import GeneralSettings, Recipe
+from factory.runtime import distributed as processes
+from factory.runtime.progress import say
 
 
 def general_distill(

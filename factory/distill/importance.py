@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory.classifier import forward_logits
 from factory.distill.calibration import CALIBRATION_BATCH_SIZE
 from factory.distill.prediction import TeacherLoss
-from factory.encoding import EncodedRows, collate, sorted_batches
+from factory.models.classifier import forward_logits
+from factory.models.encoding import EncodedRows, collate, sorted_batches
 
 
 def neuron_importance(

@@ -15,8 +15,8 @@ from factory.distill.losses import attention_loss, hidden_loss
 from factory.distill.phase import Phase, train_phase
 from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.distill.student import StudentStart
-from factory.encoding import Batch, Rows, Share
-from factory.recipe import IntermediateSettings
+from factory.models.encoding import Batch, Rows, Share
+from factory.recipe.recipe import IntermediateSettings
 
 
 def train_intermediate(

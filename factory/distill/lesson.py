@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from factory import processes
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.loss_log import LossPoint
 from factory.distill.phase import Phase
 from factory.distill.prediction import LOGITS_FILE, cached_logits, teacher_loss, train_prediction
 from factory.distill.selection import held_out_loss, hold_out
 from factory.distill.transfer import AugmentedRows, Inputs, TransferSet, transfer_set
-from factory.encoding import EncodedRows, select_rows
-from factory.recipe import DistillSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, select_rows
+from factory.recipe.recipe import DistillSettings
+from factory.runtime import distributed as processes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from factory.encoding import Share
+from factory.models.encoding import Share
 
 
 def hidden_loss(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from factory.distill.calibration import Side, nearest_fit, states_of
-from factory.encoding import EncodedRows
+from factory.models.encoding import EncodedRows
 
 # As in the derived start (docs/log.md); from 1e-4 to 1e-2 the students differ by nothing.
 REFIT_RIDGE = 1e-2

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory import processes, tracking
 from factory.distill.loss_log import LossPoint, bar_text, points_of, require_finite, term_means
 from factory.distill.training_state import TrainingState
-from factory.encoding import Batch, Rows, Share, collate, epoch_order
 from factory.errors import TrainingError
-from factory.progress import bar, say
+from factory.models.encoding import Batch, Rows, Share, collate, epoch_order
+from factory.runtime import distributed as processes
+from factory.runtime import tracking
+from factory.runtime.progress import bar, say
 
 CHECKPOINT_SECONDS = 60.0
 LOG_POINTS = 100

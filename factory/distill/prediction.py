@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory import processes
-from factory.classifier import TorchClassifier, forward_logits, logits_with_bar
 from factory.distill.loss_log import LossPoint
 from factory.distill.losses import multilabel_loss, prediction_loss, regression_loss
 from factory.distill.phase import Phase, train_phase
 from factory.distill.transfer import TransferSet
-from factory.encoding import Batch, EncodedRows, Share
+from factory.models.classifier import TorchClassifier, forward_logits, logits_with_bar
+from factory.models.encoding import Batch, EncodedRows, Share
+from factory.runtime import distributed as processes
 
 LOGITS_FILE = "teacher_logits.npy"
 TeacherLoss = Callable[[Tensor, Tensor, Share | None], Tensor]

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from factory.errors import RecipeError, first_line
-from factory.model_source import ModelSource
-from factory.progress import say
+from factory.models.source import ModelSource
+from factory.runtime.progress import say
 
 FILE_NAME = "projections.safetensors"
 

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory import processes
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.importance import neuron_importance
 from factory.distill.lesson import Lesson, learn_logits, repeat_lesson
@@ -23,10 +21,12 @@ from factory.distill.saving import save_student
 from factory.distill.student import first_tokens
 from factory.distill.transfer import AugmentedRows, Inputs
 from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import select_rows
-from factory.progress import say
-from factory.recipe import DistillSettings
-from factory.recipe_prune import PruneSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import select_rows
+from factory.recipe.prune import PruneSettings
+from factory.recipe.recipe import DistillSettings
+from factory.runtime import distributed as processes
+from factory.runtime.progress import say
 
 
 def prune(

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from factory.distill.losses import attention_scores
-from factory.encoding import Share
 from factory.errors import RecipeError
-from factory.recipe import IntermediateSettings
+from factory.models.encoding import Share
+from factory.recipe.recipe import IntermediateSettings
 
 # More heads than this are not chosen when the recipe leaves the number open; the paper has 48.
 MOST_CHOSEN_HEADS = 48

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from factory import processes
 from factory.distill.loss_log import LossPoint, write_losses
-from factory.encoding import save_tokenizer
 from factory.errors import TrainingError
+from factory.models.encoding import save_tokenizer
+from factory.runtime import distributed as processes
 
 
 def save_student(

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from factory.classifier import INFERENCE_BATCH_SIZE, forward_logits
 from factory.distill.prediction import TeacherLoss
-from factory.encoding import EncodedRows, collate, sorted_batches
+from factory.models.classifier import INFERENCE_BATCH_SIZE, forward_logits
+from factory.models.encoding import EncodedRows, collate, sorted_batches
 
 
 def hold_out(

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from factory.bert_loading import UnloadableError, load_classifier
-from factory.classifier import TorchClassifier
 from factory.distill.checkpoint import labels_of, settle_classifier, take_projections
 from factory.distill.derive import derive_student
 from factory.distill.projections import load_projections
-from factory.encoding import EncodedRows, select_rows
 from factory.errors import RecipeError, first_line
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import StudentSettings
+from factory.models.bert_loading import UnloadableError, load_classifier
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, select_rows
+from factory.models.source import ModelSource
+from factory.recipe.recipe import StudentSettings
+from factory.runtime.progress import say
 
 # More calibration text makes a better start (docs/log.md) and takes time and memory in proportion.
 CALIBRATION_TOKENS = 32_768

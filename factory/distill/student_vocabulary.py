@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from factory.classifier import TorchClassifier
 from factory.errors import RecipeError, first_line
-from factory.model_source import ModelSource
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.source import ModelSource
+from factory.recipe.recipe import DistillSettings, StudentSettings
 
 
 @dataclass(frozen=True, slots=True)

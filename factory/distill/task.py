@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import describe_map, map_layers
@@ -28,10 +27,11 @@ from factory.distill.transfer import (
     intermediate_rows,
 )
 from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import select_rows
-from factory.model_source import ModelSource
-from factory.progress import say
-from factory.recipe import DistillSettings, StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import select_rows
+from factory.models.source import ModelSource
+from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.runtime.progress import say
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from factory import processes
 from factory.distill.loss_log import LossPoint
+from factory.runtime import distributed as processes
 
 
 class TrainingState:

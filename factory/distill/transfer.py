@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.encoding import EncodedRows, encode_inputs
-from factory.recipe import DistillSettings
+from factory.models.encoding import EncodedRows, encode_inputs
+from factory.recipe.recipe import DistillSettings
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
 NO_SOURCE = -1

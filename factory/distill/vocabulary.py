@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from factory.encoding import EncodedRows
+from factory.models.encoding import EncodedRows
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from factory.classifier import TorchClassifier
 from factory.errors import ParityError
 from factory.export.onnx import check_interface
 from factory.export.parity import check_parity
+from factory.models.classifier import TorchClassifier
 
 FUSED_DOMAIN = "com.microsoft"
 # The fused operators of a BERT; one attention per layer, or per layer but the last when that is

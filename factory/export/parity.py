@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
-from factory.encoding import PaddedRows, encode_inputs
 from factory.errors import ParityError
+from factory.evaluation.thresholds import Thresholds, decide
 from factory.export.session import open_session, run_session, session_logits
-from factory.thresholds import Thresholds, decide
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import PaddedRows, encode_inputs
 
 BATCH_SIZES = (1, 2, 7)
 LENGTHS = (2, 3, 16, 61, 128, 512)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.encoding import EncodedRows, PaddedRows, pad_rows, sorted_batches
+from factory.models.encoding import EncodedRows, PaddedRows, pad_rows, sorted_batches
 
 
 def open_session(file: Path | bytes, threads: int = 0) -> Any:

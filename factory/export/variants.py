@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
-from factory.encoding import EncodedRows, encode_inputs
-from factory.export import quantize
-from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
+from factory.export.dynamic import quantize_int8
 from factory.export.fuse import write_float16, write_fused
-from factory.export.integer import write_integer
-from factory.export.integer_form import SMALL_WEIGHT, IntegerForm, find_products
-from factory.export.sensitivity import leave_one_out
-from factory.recipe_shipping import SEVEN_BIT_HARDWARE, Hardware, QuantizeSettings, VariantName
+from factory.export.quantize.calibration import (
+    ActivationRanges,
+    activation_ranges,
+    measure_activations,
+)
+from factory.export.quantize.form import SMALL_WEIGHT, IntegerForm, find_products
+from factory.export.quantize.sensitivity import leave_one_out
+from factory.export.quantize.write import write_integer
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, encode_inputs
+from factory.recipe.export import SEVEN_BIT_HARDWARE, Hardware, QuantizeSettings, VariantName
 
 # How many products "int8-careful" keeps in float, found on so many of the calibration rows.
 PRODUCTS_KEPT = 3
@@ -52,7 +56,7 @@ def write_variants(
     for name in names:
         target = directory / f"{name}.onnx"
         if name == "int8":
-            facts[name] = quantize.quantize_int8(source, target, settings.per_channel, seven_bits)
+            facts[name] = quantize_int8(source, target, settings.per_channel, seven_bits)
         elif name == "fp32-fused":
             facts[name] = write_fused(source, target, student)
         elif name == "fp16":

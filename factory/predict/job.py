@@ -20,7 +20,7 @@ from factory.predict.rows import BadRow, Row, Wanted, read_rows, unit
 from factory.predict.scoring import CHUNK_ROWS, score_chunks
 from factory.predict.tables import table_writer
 from factory.predict.unfinished import unfinished
-from factory.progress import bar, say
+from factory.runtime.progress import bar, say
 from factory.version import VERSION
 from serving.bundle import MANIFEST_NAME, Manifest, sha256_file
 from serving.predictor import Predictor

@@ -10,12 +10,12 @@ from typing import Any
 from tiny_masked import listed, settings_with, tiny_mlm
 from tiny_models import tiny_split, tiny_tokenizer
 
-from factory import processes
 from factory.augment import masked_lm, merging, parts
 from factory.augment.stage import augment
 from factory.augment.tools import AugmentTools
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
+from factory.runtime import distributed as processes
 
 ROWS = 100
 PARTS = 7

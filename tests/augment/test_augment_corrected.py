@@ -30,7 +30,7 @@ from factory.augment.corrected import corrected_variants
 from factory.augment.masked_lm import WordGuesser
 from factory.augment.rendering import Drawn, Variant
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 def draw(

@@ -18,9 +18,9 @@ from factory.augment.rendering import Variant
 from factory.augment.stage import augment, read_augmented
 from factory.augment.teacher_filter import TeacherFilter
 from factory.augment.tools import AugmentTools
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.models.classifier import TorchClassifier
+from factory.recipe.augment import AugmentSettings
 
 
 @dataclass(frozen=True, slots=True)

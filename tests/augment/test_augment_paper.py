@@ -25,7 +25,7 @@ from factory.augment.paper import PaperSources, paper_variants
 from factory.augment.rendering import Drawn
 from factory.augment.words import WordSplitter
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 def draw(

@@ -16,7 +16,7 @@ from factory.augment.stage import augment, read_augmented
 from factory.augment.tools import AugmentTools
 from factory.data.dataset import Split
 from factory.errors import RecipeError
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 def preview(

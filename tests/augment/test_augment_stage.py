@@ -31,7 +31,7 @@ from factory.augment.tools import AugmentTools
 from factory.augment.variants import VariantMaker, copies_for
 from factory.data.dataset import Split
 from factory.errors import RecipeError
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 WORK = "augment_work:work"
 # Rows that differ in one word, so that variants of some are others, or others' variants.

@@ -15,7 +15,6 @@ from tiny_mlms import save_mlm, source_of, tiny_mlm
 from tiny_models import MAX_LENGTH, SPECIAL, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
 from transformers import DataCollatorForLanguageModeling, Trainer
 
-from factory import processes
 from factory.augment.mlm_model import load_mlm
 from factory.augment.mlm_training import (
     IGNORED,
@@ -24,9 +23,10 @@ from factory.augment.mlm_training import (
     token_counts,
     train_mlm,
 )
-from factory.encoding import encode_inputs
 from factory.errors import DataError
-from factory.recipe import MlmSettings
+from factory.models.encoding import encode_inputs
+from factory.recipe.recipe import MlmSettings
+from factory.runtime import distributed as processes
 
 # transformers sorts checkpoints by time, which two of a tiny model's may share; it says so and
 # goes by their numbers instead

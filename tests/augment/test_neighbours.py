@@ -13,7 +13,7 @@ from tiny_models import FILLERS, KEYWORDS, VOCABULARY, tiny_bert, tiny_tokenizer
 
 from factory.augment import neighbours
 from factory.augment.neighbours import NearestWords, embedding_neighbours
-from factory.classifier import TorchClassifier
+from factory.models.classifier import TorchClassifier
 
 WORDS = ["Cat", "dog", "cat", "bird", "fish", "newt", "CAT", "toad", "asp", "ant"]
 

@@ -13,7 +13,7 @@ from transformers import BertForMaskedLM
 from factory.augment.source_rows import SourceRows, split_rows
 from factory.augment.words import WordSplitter
 from factory.data.dataset import Split
-from factory.recipe_augment import AugmentSettings
+from factory.recipe.augment import AugmentSettings
 
 
 @dataclass(frozen=True, slots=True)

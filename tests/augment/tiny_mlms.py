@@ -9,7 +9,7 @@ import torch
 from tiny_models import save_tiny, tiny_bert
 from transformers import BertForMaskedLM
 
-from factory.model_source import ModelSource
+from factory.models.source import ModelSource
 
 
 def tiny_mlm(seed: int = 1, **changes: Any) -> BertForMaskedLM:

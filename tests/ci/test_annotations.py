@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from scored_bundle import rule
 
-from factory.ci.annotations import annotate, annotation_lines
 from factory.errors import FactoryError, GateFailedError, RecipeError
+from factory.report.ci.annotations import annotate, annotation_lines
 
 # the runner's own pattern of a command: ::NAME PROPERTIES::MESSAGE
 COMMAND = re.compile(r"^::(?P<name>[a-z]+) (?P<properties>.*?)::(?P<message>.*)$")

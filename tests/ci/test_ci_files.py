@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 from tiny_line import ROOT, factory_here
 
-from factory.cli import main
+from factory.cli.main import main
 
 FOLDER = ROOT / "examples" / "ci"
 GITHUB, GITLAB = FOLDER / "github-workflow.yml", FOLDER / "gitlab-ci.yml"

@@ -13,11 +13,11 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 from minimal_recipe import recipe_tree
 from scored_bundle import rule, write_scored_bundle
 
-from factory.ci.junit import junit_xml, unfinished_xml
-from factory.ci.outcome import Outcome, published, stopped
 from factory.errors import DataError, FactoryError, GateFailedError
-from factory.recipe import Recipe
-from factory.recipe_file import parse_recipe
+from factory.recipe.file import parse_recipe
+from factory.recipe.recipe import Recipe
+from factory.report.ci.junit import junit_xml, unfinished_xml
+from factory.report.ci.outcome import Outcome, published, stopped
 
 RECIPE_FILE = Path("recipe.toml")
 

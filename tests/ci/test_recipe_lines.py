@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_line import ROOT
 
-from factory.ci.recipe_lines import key_lines, line_of_problem
+from factory.report.ci.recipe_lines import key_lines, line_of_problem
 
 TEXT = '''# a comment with gate.metric = "no"
 name = "x"

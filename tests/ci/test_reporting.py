@@ -11,10 +11,10 @@ from junitparser import JUnitXml
 from scored_bundle import rule, write_scored_bundle
 from tiny_line import factory_here, write_recipe
 
-from factory import gate
+from factory.bundle.select import _choose
 from factory.errors import GateFailedError, TrainingError
-from factory.gate import RuleResult
-from factory.shipping import _choose
+from factory.evaluation import gate
+from factory.evaluation.gate import RuleResult
 
 BAD = rule("min_value", 0.25, 0.5, passed=False)
 
@@ -22,7 +22,7 @@ BAD = rule("min_value", 0.25, 0.5, passed=False)
 @pytest.fixture(autouse=True)
 def same_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
     """`run` changes the process's allocator for good, and this process is everybody's."""
-    monkeypatch.setattr("factory.environment.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from factory import latency
+from factory.evaluation import latency
 
 
 @pytest.fixture(scope="module")

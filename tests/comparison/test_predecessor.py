@@ -14,15 +14,16 @@ from minimal_recipe import recipe_tree
 from scored_bundle import write_scored_bundle
 from tiny_line import Line, line_recipe, published
 
-from factory import pipeline, shipping
-from factory.candidates import Candidates, measure_candidates
-from factory.comparison.predecessor import find_predecessor, open_opponent
+from factory import pipeline
+from factory.bundle import select as shipping
+from factory.bundle.candidates import Candidates, measure_candidates
 from factory.data.dataset import Dataset, Split
 from factory.errors import GateFailedError, RecipeError
-from factory.gate import Measured, check_rules
+from factory.evaluation.gate import Measured, check_rules
+from factory.evaluation.predecessor import find_predecessor, open_opponent
 from factory.graph import make_graph
-from factory.recipe import GateSettings
-from factory.recipe_file import parse_recipe
+from factory.recipe.file import parse_recipe
+from factory.recipe.recipe import GateSettings
 from factory.store import Store
 from serving.bundle import read_manifest
 from serving.predictor import Predictor

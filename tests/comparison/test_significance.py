@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from factory.comparison.significance import RESAMPLES, difference, differences, mcnemar
-from factory.metrics import score_classes, score_numbers
-from factory.multilabel_metrics import score_label_sets
-from factory.recipe import TASK_METRICS
+from factory.evaluation.metrics import score_classes, score_numbers
+from factory.evaluation.multilabel_metrics import score_label_sets
+from factory.evaluation.significance import RESAMPLES, difference, differences, mcnemar
+from factory.recipe.recipe import TASK_METRICS
 
 
 def right(lost: int, gained: int, both: int = 50, neither: int = 40) -> list[NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ import pytest
 from tiny_line import ROOT
 
 from factory import errors
-from factory.cli import main
+from factory.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

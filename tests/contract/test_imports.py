@@ -103,7 +103,7 @@ def test_commands_that_train_nothing_load_no_torch(
         "verify": [line.bundle],
     }
     arguments = [command, *map(str, places[command])]
-    program = f"from factory.cli import main\nmain({arguments!r}, standalone_mode=False)"
+    program = f"from factory.cli.main import main\nmain({arguments!r}, standalone_mode=False)"
     loaded = loaded_after(program)
     assert not loaded & {"torch", "transformers", "optimum", "onnx", "datasets", "sklearn"}
 

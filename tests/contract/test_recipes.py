@@ -9,7 +9,7 @@ import pytest
 from tiny_line import ROOT
 
 from factory.graph import make_graph
-from factory.recipe_file import known_keys, load_recipe
+from factory.recipe.file import known_keys, load_recipe
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 EXPECTED = 22

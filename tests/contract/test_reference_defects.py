@@ -30,22 +30,22 @@ from tiny_models import (
     tiny_split,
 )
 
-from factory.classifier import TorchClassifier
-from factory.corpus.rows import open_rows
-from factory.corpus.stage import make_corpus
+from factory.data.corpus.rows import open_rows
+from factory.data.corpus.tokenize import make_corpus
 from factory.data.dataset import Dataset
 from factory.distill import baseline, prediction, task
 from factory.distill.general import general_distill, load_base_teacher
-from factory.evaluate import evaluate
-from factory.model_source import ModelSource
-from factory.recipe import (
+from factory.evaluation.evaluate import evaluate
+from factory.models.classifier import TorchClassifier
+from factory.models.source import ModelSource
+from factory.recipe.recipe import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,
     StudentSettings,
     TeacherSettings,
 )
-from factory.teacher import make_teacher
+from factory.teacher.load import make_teacher
 
 ROOT = Path(__file__).parents[2]
 CORRECTED = "tests/augment/test_augment_corrected.py"

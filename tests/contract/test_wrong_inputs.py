@@ -16,7 +16,7 @@ from tiny_line import line_tree, write_recipe
 from tiny_models import save_tiny, tiny_bert
 
 from factory import stages
-from factory.cli import main
+from factory.cli.main import main
 
 TEXTS = ("where is it", "send it back", "it broke", "thanks a lot", "pay again", "wrong size")
 
@@ -162,7 +162,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("name", TABLE)
 def test_the_message(name: str, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = TABLE[name]
-    monkeypatch.setattr("factory.environment.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
     if name == "no space left":
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "train.parquet")
         monkeypatch.setattr(stages, "make_data", _raising(full))

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.corpus import shards as shards_module
-from factory.corpus.packing import RowLayout
-from factory.corpus.reading import Piece
-from factory.corpus.rows import PackedRows, open_rows
-from factory.corpus.shards import shard_file, write_shards
+from factory.data.corpus import shards as shards_module
+from factory.data.corpus.packing import RowLayout
+from factory.data.corpus.reading import Piece
+from factory.data.corpus.rows import PackedRows, open_rows
+from factory.data.corpus.shards import shard_file, write_shards
 
 PAD, CLS, SEP = 0, 2, 3
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.corpus import reading
-from factory.corpus.reading import Piece, read_pieces
-from factory.corpus.source import CorpusFile, corpus_identity
+from factory.data.corpus import reading
+from factory.data.corpus.reading import Piece, read_pieces
+from factory.data.corpus.source import CorpusFile, corpus_identity
 from factory.errors import DataError
-from factory.recipe import GeneralSettings
+from factory.recipe.recipe import GeneralSettings
 
 Read = Callable[..., list[Piece]]
 

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import FILLERS, save_tiny, tiny_bert, tiny_tokenizer
 
-from factory.corpus import shards as shards_module
-from factory.corpus.packing import RowLayout
-from factory.corpus.reading import Piece
-from factory.corpus.rows import open_rows
-from factory.corpus.shards import write_shards
-from factory.corpus.stage import check_corpus, make_corpus, row_layout
+from factory.data.corpus import shards as shards_module
+from factory.data.corpus.packing import RowLayout
+from factory.data.corpus.reading import Piece
+from factory.data.corpus.rows import open_rows
+from factory.data.corpus.shards import write_shards
+from factory.data.corpus.tokenize import check_corpus, make_corpus, row_layout
 from factory.errors import DataError
-from factory.model_source import ModelSource
-from factory.recipe import GeneralSettings
+from factory.models.source import ModelSource
+from factory.recipe.recipe import GeneralSettings
 
 LAYOUT = RowLayout(8, 2, 3, 0, "uint16")
 PIECES = [

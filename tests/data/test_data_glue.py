@@ -13,9 +13,9 @@ from tiny_models import tiny_bert
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
-from factory.recipe import TeacherSettings
-from factory.recipe_file import load_recipe
-from factory.teacher import match_labels
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import TeacherSettings
+from factory.teacher.load import match_labels
 
 Load = Callable[..., Any]
 RECIPES = sorted((ROOT / "recipes" / "glue").glob("*.toml"))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from factory.data import load_dataset, reading
 from factory.errors import DataError
-from factory.recipe import DataSettings
+from factory.recipe.recipe import DataSettings
 
 Rows = list[tuple[str, str]]
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -181,7 +181,7 @@ def test_nothing_is_cached_elsewhere_or_said(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
         "from factory.data import load_dataset\n"
-        "from factory.recipe import DataSettings\n"
+        "from factory.recipe.recipe import DataSettings\n"
         "settings = DataSettings(train='t.csv.gz', dev_fraction=0.25)\n"
         "load_dataset(settings, Path(), Path('cache'), lambda line: None)\n"
     )

@@ -25,11 +25,11 @@ from tiny_models import (
 from tiny_runs import QUICK, STUDENT
 from tiny_teachers import source_of, tuned
 
-from factory import processes
 from factory.distill import baseline, phase, task
 from factory.distill.loss_log import LossPoint
-from factory.teacher import load_pretrained
-from factory.teacher_training import fine_tune
+from factory.runtime import distributed as processes
+from factory.teacher.fine_tune import fine_tune
+from factory.teacher.load import load_pretrained
 
 # 16 rows a batch: the last batches of an epoch have 7 rows, and 1, which leaves one of two
 # processes without any

@@ -16,13 +16,13 @@ from tiny_line import ROOT, python
 from tiny_models import LABELS, save_tiny, tiny_bert
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill.student import StudentStart, start_student
-from factory.encoding import encode_inputs
 from factory.errors import RecipeError
-from factory.model_source import ModelSource
-from factory.recipe import StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import encode_inputs
+from factory.models.source import ModelSource
+from factory.recipe.recipe import StudentSettings
 
 SHAPE: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 32}
 
@@ -295,9 +295,9 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_bert, tiny_classifier
 from factory.distill.student import start_student
-from factory.encoding import encode_inputs
-from factory.model_source import find_model
-from factory.recipe import StudentSettings
+from factory.models.encoding import encode_inputs
+from factory.models.source import find_model
+from factory.recipe.recipe import StudentSettings
 
 name = "huawei-noah/TinyBERT_General_4L_312D"
 source = find_model(name, Path("/"), "student.start", revision="v2")

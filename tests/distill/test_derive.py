@@ -11,15 +11,15 @@ import torch
 from tiny_models import tiny_bert, tiny_classifier
 from torch import nn
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill import calibration, derive
 from factory.distill.calibration import nearest_fit, states_of
 from factory.distill.capture import recording
 from factory.distill.derive import RIDGE, derive_student
 from factory.distill.head_plan import HeadSource
-from factory.encoding import EncodedRows, collate, encode_inputs
 from factory.errors import RecipeError
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, collate, encode_inputs
 
 TEACHER_WIDTH = 24
 HEADS = 4

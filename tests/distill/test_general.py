@@ -15,16 +15,16 @@ from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert, tiny_classifier
 from tiny_runs import PowerCut, losses_of, same
 from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, ElectraModel
 
-from factory.classifier import TorchClassifier
-from factory.corpus.rows import PackedRows, open_rows
-from factory.corpus.stage import make_corpus
+from factory.data.corpus.rows import PackedRows, open_rows
+from factory.data.corpus.tokenize import make_corpus
 from factory.distill import phase as phase_module
 from factory.distill.general import general_distill, load_base_teacher
 from factory.distill.student import start_student
-from factory.encoding import encode_inputs
 from factory.errors import RecipeError, TeacherError
-from factory.model_source import ModelSource
-from factory.recipe import GeneralSettings, Recipe
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import encode_inputs
+from factory.models.source import ModelSource
+from factory.recipe.recipe import GeneralSettings, Recipe
 
 LENGTH = 16
 LAYER_MAP = (2, 3)

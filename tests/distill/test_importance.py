@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from factory.distill.importance import neuron_importance, taylor_importance
 from factory.distill.prediction import teacher_loss
-from factory.encoding import EncodedRows, encode_inputs
+from factory.models.encoding import EncodedRows, encode_inputs
 
 ROWS = 7
 STEP = 1e-4

@@ -23,15 +23,15 @@ from tiny_runs import (
 )
 from torch import Tensor, nn
 
-from factory.classifier import TorchClassifier
 from factory.distill.capture import recording
 from factory.distill.intermediate import (
     intermediate_losses,
     weighted_sum,
 )
-from factory.encoding import Batch, collate, encode_inputs
 from factory.errors import RecipeError
-from factory.recipe import (
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import Batch, collate, encode_inputs
+from factory.recipe.recipe import (
     IntermediateSettings,
 )
 

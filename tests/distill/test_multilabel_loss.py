@@ -10,7 +10,7 @@ import torch
 
 from factory.distill.losses import hard_label_loss, multilabel_loss, prediction_loss
 from factory.distill.prediction import teacher_loss
-from factory.encoding import Share
+from factory.models.encoding import Share
 
 STUDENT = torch.tensor([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]])
 TEACHER = torch.tensor([[2.0, -3.0, 0.0], [-1.0, 1.0, 4.0]])

@@ -18,10 +18,10 @@ from tiny_models import (
 )
 from transformers import AutoModelForSequenceClassification
 
-from factory.classifier import load_torch_classifier
 from factory.distill import neurons
 from factory.distill.neurons import keep_neurons, strongest
-from factory.encoding import EncodedRows, encode_inputs
+from factory.models.classifier import load_torch_classifier
+from factory.models.encoding import EncodedRows, encode_inputs
 
 TEXTS = tiny_split("train", 40, seed=3).texts
 OTHERS = tiny_split("dev", 20, seed=4).texts

@@ -13,10 +13,10 @@ from tiny_models import tiny_bert, tiny_classifier, tiny_split
 
 from factory.distill.layer_map import map_layers
 from factory.distill.student import start_student
-from factory.encoding import encode_inputs
 from factory.export.onnx import export_onnx
 from factory.export.session import open_session, session_logits
-from factory.recipe import StudentSettings
+from factory.models.encoding import encode_inputs
+from factory.recipe.recipe import StudentSettings
 
 
 @pytest.mark.parametrize(

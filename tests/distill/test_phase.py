@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from factory.distill import phase as phase_module
 from factory.distill.phase import LossPoint, Phase, total_steps, train_phase
-from factory.encoding import Batch, EncodedRows
 from factory.errors import TrainingError
+from factory.models.encoding import Batch, EncodedRows
 
 ROWS = 23  # batches of 4: five full ones and one of 3
 PHASE = Phase("practice", 3.0, 4, 1e-2, 0.1, 0.01, seed=5)

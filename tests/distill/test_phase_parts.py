@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from factory.distill import phase as phase_module
 from factory.distill.losses import attention_loss, hidden_loss, mean_over_rows
 from factory.distill.phase import LossPoint, Phase, train_phase
-from factory.encoding import Batch, EncodedRows
 from factory.errors import TrainingError
+from factory.models.encoding import Batch, EncodedRows
 
 PHASE = Phase("practice", 2.0, 5, 1e-2, 0.1, 0.0, seed=5)
 ROWS = 23  # 4 batches of 5 and one of 3

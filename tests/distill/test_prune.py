@@ -15,13 +15,13 @@ from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_dataset, train_pla
 from tiny_runs import QUICK, PowerCut, hooks_of, losses_of, same, weights
 from torch import Tensor
 
-from factory.classifier import TorchClassifier
 from factory.distill import phase as phase_module
 from factory.distill import prediction
 from factory.distill import prune as prune_module
 from factory.distill.prune import prune, recovery_phase
-from factory.recipe import DistillSettings
-from factory.recipe_prune import PruneSettings
+from factory.models.classifier import TorchClassifier
+from factory.recipe.prune import PruneSettings
+from factory.recipe.recipe import DistillSettings
 
 TRAIN = tiny_dataset(100, 30).train
 SETTINGS = PruneSettings(neurons=5, calibration_rows=60, epochs=2.0, learning_rate=3e-3)

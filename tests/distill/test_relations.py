@@ -16,9 +16,9 @@ from transformers import BertConfig
 
 from factory.data.dataset import Dataset
 from factory.distill.relations import choose_relation_heads, relation_loss
-from factory.encoding import Share
 from factory.errors import RecipeError
-from factory.recipe import IntermediateSettings
+from factory.models.encoding import Share
+from factory.recipe.recipe import IntermediateSettings
 
 LENGTHS = (5, 2, 1)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, SMALL, STUDENT, run, same, weights
 
-from factory.classifier import TorchClassifier, forward_logits
 from factory.distill import lesson
 from factory.distill.prediction import teacher_loss
 from factory.distill.selection import held_out_loss, hold_out
 from factory.distill.transfer import NO_SOURCE
-from factory.encoding import collate, encode_inputs
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import collate, encode_inputs
 
 ROWS = np.r_[np.arange(40), np.full(60, NO_SOURCE)]
 

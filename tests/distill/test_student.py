@@ -11,14 +11,14 @@ import torch
 from tiny_models import LABELS, VOCABULARY, save_tiny, tiny_bert, tiny_classifier
 from transformers import ElectraConfig, ElectraForSequenceClassification
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill import student as student_module
 from factory.distill.student import StudentStart, start_student, student_config
-from factory.encoding import EncodedRows, encode_inputs
 from factory.errors import RecipeError
-from factory.model_source import ModelSource
-from factory.recipe import StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows, encode_inputs
+from factory.models.source import ModelSource
+from factory.recipe.recipe import StudentSettings
 
 SHAPE: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 32}
 # the same shape in the words of `BertConfig`

@@ -28,14 +28,14 @@ from tiny_models import (
 )
 from tiny_runs import LONG, QUICK, SMALL, losses_of
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill.baseline import train_baseline
 from factory.distill.student_vocabulary import student_vocabulary
 from factory.distill.task import distill
 from factory.errors import RecipeError
-from factory.model_source import ModelSource
-from factory.recipe import DistillSettings, PredictionSettings, StudentSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.source import ModelSource
+from factory.recipe.recipe import DistillSettings, PredictionSettings, StudentSettings
 
 SHAPE = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 32}
 FIELDS = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}

@@ -32,12 +32,12 @@ from tiny_runs import (
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Dataset
 from factory.distill import intermediate, prediction, task
 from factory.distill import phase as phase_module
 from factory.distill.baseline import train_baseline
-from factory.recipe import (
+from factory.models.classifier import TorchClassifier
+from factory.recipe.recipe import (
     IntermediateSettings,
     PredictionSettings,
 )

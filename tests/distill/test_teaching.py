@@ -29,14 +29,14 @@ from tiny_runs import (
 )
 from torch import nn
 
-from factory.classifier import TorchClassifier, forward_logits
 from factory.distill import intermediate, prediction
 from factory.distill.loss_log import LossPoint
 from factory.distill.phase import Phase, train_phase
 from factory.distill.prediction import cached_logits
 from factory.distill.transfer import transfer_set
-from factory.encoding import Batch, EncodedRows, collate
-from factory.recipe import (
+from factory.models.classifier import TorchClassifier, forward_logits
+from factory.models.encoding import Batch, EncodedRows, collate
+from factory.recipe.recipe import (
     PredictionSettings,
 )
 

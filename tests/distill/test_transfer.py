@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, SMALL, STUDENT
 
-from factory.classifier import TorchClassifier
 from factory.distill import intermediate, prediction
 from factory.distill.phase import Phase
 from factory.distill.task import distill
 from factory.distill.transfer import NO_SOURCE, AugmentedRows, phase_rows, transfer_set
-from factory.encoding import EncodedRows
-from factory.recipe import DistillSettings
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import EncodedRows
+from factory.recipe.recipe import DistillSettings
 
 LABELLED = ["one two", "three four five"]
 VARIANTS = AugmentedRows(

@@ -8,7 +8,7 @@ import torch
 from tiny_models import tiny_bert
 
 from factory.distill.vocabulary import used_vocabulary
-from factory.encoding import EncodedRows, collate
+from factory.models.encoding import EncodedRows, collate
 
 
 def rows_of(*texts: list[int]) -> EncodedRows:

@@ -14,12 +14,12 @@ from tiny_models import (
 )
 from torch import nn
 
-from factory.classifier import TorchClassifier
 from factory.data.dataset import Split
 from factory.distill.task import (
     distill,
 )
-from factory.recipe import (
+from factory.models.classifier import TorchClassifier
+from factory.recipe.recipe import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,

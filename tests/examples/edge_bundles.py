@@ -15,12 +15,12 @@ import torch
 from tiny_line import ROOT
 from tiny_models import LABELS, VOCABULARY, tiny_bert, tiny_dataset, tiny_regression, tiny_tokenizer
 
-from factory.bundle import BundleParts, copy_files, make_manifest, ship_only
-from factory.classifier import TorchClassifier
+from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
 from factory.data.dataset import Dataset, Split
+from factory.evaluation.thresholds import Thresholds
+from factory.export.dynamic import quantize_int8
 from factory.export.onnx import export_onnx
-from factory.export.quantize import quantize_int8
-from factory.thresholds import Thresholds
+from factory.models.classifier import TorchClassifier
 from serving.bundle import write_manifest
 from serving.predictor import Prediction, Predictor
 

@@ -13,8 +13,8 @@ import pytest
 from edge_bundles import EXAMPLES, Edge, check_answers, json_lines, run_example
 from onnx import TensorProto, helper, numpy_helper
 
-from factory.export.text_input import write_text_model
-from factory.export.text_model import TextForm
+from factory.export.text.model import TextForm
+from factory.export.text.write import write_text_model
 from serving.bundle import read_manifest
 
 FOLDER = EXAMPLES / "cpp"

@@ -14,7 +14,7 @@ from edge_bundles import TEXTS, Edge, edge_parts
 from tiny_models import LABELS
 from tokenizers import Tokenizer
 
-from factory.bundle import copy_files, open_candidate
+from factory.bundle.assemble import copy_files, open_candidate
 from serving.errors import BundleError
 
 KINDS = ["single", "pair", "multilabel", "regression"]

@@ -18,8 +18,9 @@ from tiny_models import LABELS
 from tokenizers import Tokenizer
 
 from factory.errors import ParityError
-from factory.export import mobile, text_input
+from factory.export import mobile
 from factory.export.session import open_session
+from factory.export.text import write as text_input
 from serving.predictor import Predictor
 
 

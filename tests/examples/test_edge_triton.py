@@ -17,10 +17,10 @@ from test_edge_package import quick_check  # noqa: F401
 from tiny_line import factory_here
 from tokenizers import Tokenizer
 
+from factory.bundle.triton import TritonMachine, repository_name, write_model_configuration
 from factory.errors import PackageError, TextModelError
-from factory.export import text_input
 from factory.export.session import open_session
-from factory.triton import TritonMachine, repository_name, write_model_configuration
+from factory.export.text import write as text_input
 from serving.predictor import Predictor
 
 TYPES = {"TYPE_INT64": np.int64, "TYPE_FP32": np.float32, "TYPE_BOOL": np.bool_}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.classifier import TorchClassifier
+from factory.models.classifier import TorchClassifier
 
 
 @dataclass(frozen=True, slots=True)

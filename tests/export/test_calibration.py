@@ -10,13 +10,13 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import Floats, write_graph
 
-from factory.encoding import EncodedRows
 from factory.errors import ParityError
-from factory.export.calibration import (
+from factory.export.quantize.calibration import (
     ActivationStatistics,
     activation_ranges,
     measure_activations,
 )
+from factory.models.encoding import EncodedRows
 
 TABLE = np.random.default_rng(3).normal(size=(20, 6)).astype("f4")
 ROWS = [[1, 2, 3], [4], [19, 19, 5, 6, 7, 1]]

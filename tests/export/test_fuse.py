@@ -11,11 +11,11 @@ import pytest
 from onnx import numpy_helper
 from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 
-from factory.encoding import encode_inputs
 from factory.errors import ParityError
 from factory.export.fuse import write_float16, write_fused
 from factory.export.onnx import export_onnx
 from factory.export.session import open_session, session_logits
+from factory.models.encoding import encode_inputs
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 

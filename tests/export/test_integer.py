@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from small_graphs import one_product, one_table, operations, run_graph, values_of, write_graph
 
 from factory.errors import ParityError
-from factory.export.calibration import ActivationRanges, ActivationStatistics
-from factory.export.integer import check_integer, write_integer
-from factory.export.integer_form import IntegerForm, find_products, find_tables
-from factory.export.integer_stored import check_stored
+from factory.export.quantize.calibration import ActivationRanges, ActivationStatistics
+from factory.export.quantize.form import IntegerForm, find_products, find_tables
+from factory.export.quantize.stored import check_stored
+from factory.export.quantize.write import check_integer, write_integer
 
 Floats = NDArray[np.float32]
 RANDOM = np.random.default_rng(7)

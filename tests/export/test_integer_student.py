@@ -11,13 +11,17 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from factory.encoding import PaddedRows
-from factory.export.calibration import ActivationRanges, activation_ranges, measure_activations
-from factory.export.integer import write_integer
-from factory.export.integer_form import IntegerForm, find_items
 from factory.export.onnx import check_interface, export_onnx
-from factory.export.sensitivity import compare_logits, leave_one_out
+from factory.export.quantize.calibration import (
+    ActivationRanges,
+    activation_ranges,
+    measure_activations,
+)
+from factory.export.quantize.form import IntegerForm, find_items
+from factory.export.quantize.sensitivity import compare_logits, leave_one_out
+from factory.export.quantize.write import write_integer
 from factory.export.session import open_session, run_session, session_logits
+from factory.models.encoding import PaddedRows
 
 OUT = "/bert/encoder/layer.?/output/dense/MatMul"
 CALIBRATED = {"smoothing": 0.7, "compensated": True}
@@ -41,7 +45,7 @@ class Wide:
 
 
 def random_rows(seed: int, lengths: list[int]) -> Any:
-    from factory.encoding import EncodedRows
+    from factory.models.encoding import EncodedRows
 
     random = np.random.default_rng(seed)
     ids = [random.integers(0, 300, length).astype(np.int32) for length in lengths]

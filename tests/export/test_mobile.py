@@ -11,12 +11,12 @@ import onnx
 import pytest
 from tiny_models import tiny_bert, tiny_split
 
-from factory.encoding import encode_inputs
 from factory.errors import ParityError
 from factory.export import mobile
+from factory.export.dynamic import quantize_int8
 from factory.export.mobile import count_operators, write_mobile
-from factory.export.quantize import quantize_int8
 from factory.export.session import open_session, session_logits
+from factory.models.encoding import encode_inputs
 
 
 def dev_logits(file: Path, student: Any) -> Any:

@@ -147,8 +147,8 @@ def test_torchs_own_exporter_agrees(tmp_path: Path, exported: Any) -> None:
     pytest.importorskip("onnxscript", reason="torch's newer exporter needs onnxscript")
     import torch
 
-    from factory.encoding import PaddedRows
     from factory.export.session import open_session, run_session
+    from factory.models.encoding import PaddedRows
 
     random = np.random.default_rng(5)
     shape = (3, 17)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_models import LABELS, tiny_split
 
-from factory.bundle import copy_files, ship_only
-from factory.encoding import encode_inputs
-from factory.export.quantize import quantize_int8
+from factory.bundle.assemble import copy_files, ship_only
+from factory.export.dynamic import quantize_int8
 from factory.export.session import open_session, session_logits
+from factory.models.encoding import encode_inputs
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from tiny_models import (
 )
 
 from factory.errors import ParityError
+from factory.evaluation.thresholds import Thresholds
 from factory.export import parity
 from factory.export.onnx import export_onnx
 from factory.export.parity import check_agreement, check_parity
-from factory.thresholds import Thresholds
 
 # The tiny model reads 32 tokens, so the grid's longer lengths become 32.
 GRID = {f"{batch}x{length}" for batch in (1, 2, 7) for length in (2, 3, 16, 32)}

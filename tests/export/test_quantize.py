@@ -12,11 +12,11 @@ import pytest
 from onnx import numpy_helper
 from tiny_models import VOCABULARY, tiny_split
 
-from factory.encoding import encode_inputs
 from factory.errors import ParityError
+from factory.export.dynamic import check_quantized, quantize_int8
 from factory.export.onnx import export_onnx
-from factory.export.quantize import check_quantized, quantize_int8
 from factory.export.session import open_session, session_logits
+from factory.models.encoding import encode_inputs
 
 INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
 

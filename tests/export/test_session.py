@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import tiny_split
 
-from factory.encoding import EncodedRows, encode_inputs, pad_rows
 from factory.export.session import open_session, run_session, session_logits
+from factory.models.encoding import EncodedRows, encode_inputs, pad_rows
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,16 @@ import onnx
 import pytest
 from text_folders import VOCABULARY, save_network, save_tokenizer
 
-from factory.encoding import encode_inputs
 from factory.errors import ParityError, TextModelError
-from factory.export import text_input, text_tokenizer
-from factory.export.quantize import quantize_int8
+from factory.export.dynamic import quantize_int8
 from factory.export.session import open_session, session_logits
-from factory.export.text_check import feed_of
-from factory.export.text_input import write_text_model
-from factory.export.text_model import TextForm
-from factory.model_source import find_model
+from factory.export.text import tokenizer as text_tokenizer
+from factory.export.text import write as text_input
+from factory.export.text.check import feed_of
+from factory.export.text.model import TextForm
+from factory.export.text.write import write_text_model
+from factory.models.encoding import encode_inputs
+from factory.models.source import find_model
 
 POINTS = range(0x20, 0x250)
 SINGLE = TextForm("classification", ["bad", "good", "so so"], False, 12)

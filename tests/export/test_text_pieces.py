@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.export.text_characters import BLANK, Characters, Fate, Kind
-from factory.export.text_pieces import PieceArrays, Symbols, build_arrays, find_symbols
+from factory.export.text.characters import BLANK, Characters, Fate, Kind
+from factory.export.text.pieces import PieceArrays, Symbols, build_arrays, find_symbols
 
 WORDS = st.text(alphabet="abcdé", min_size=1, max_size=7)
 VOCABULARIES = st.lists(st.tuples(WORDS, st.booleans()), max_size=60).map(

@@ -16,10 +16,10 @@ from tokenizers import AddedToken, Tokenizer
 
 from factory.errors import TextModelError
 from factory.export.session import open_session
-from factory.export.text_check import different_points, different_rows, feed_of
-from factory.export.text_model import build_row_model
-from factory.export.text_rows import RowFormat
-from factory.export.text_tokenizer import read_specials, read_tables
+from factory.export.text.check import different_points, different_rows, feed_of
+from factory.export.text.model import build_row_model
+from factory.export.text.rows import RowFormat
+from factory.export.text.tokenizer import read_specials, read_tables
 from serving.tokenization import TextTokenizer
 
 SETTINGS: tuple[dict[str, Any], ...] = (

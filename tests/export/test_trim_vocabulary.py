@@ -29,7 +29,7 @@ from transformers import AutoTokenizer
 from factory.errors import VocabularyError
 from factory.export.onnx import export_onnx
 from factory.export.parity import check_parity
-from factory.export.vocabulary import (
+from factory.export.trim import (
     EMBEDDINGS,
     choose_pieces,
     measure_trim,

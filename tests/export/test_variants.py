@@ -11,14 +11,14 @@ import onnx
 import pytest
 from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 
-from factory.classifier import TorchClassifier
-from factory.encoding import encode_inputs
 from factory.errors import ParityError
 from factory.export.onnx import export_onnx
 from factory.export.session import open_session, session_logits
 from factory.export.variants import PRODUCTS_KEPT, calibration_rows, integer_form, write_variants
-from factory.recipe import QuantizeSettings
-from factory.recipe_shipping import NEIGHBOUR_INDEPENDENT, Hardware, VariantName
+from factory.models.classifier import TorchClassifier
+from factory.models.encoding import encode_inputs
+from factory.recipe.export import NEIGHBOUR_INDEPENDENT, Hardware, VariantName
+from factory.recipe.recipe import QuantizeSettings
 
 NAMES: tuple[VariantName, ...] = (
     "fp32-fused", "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful",

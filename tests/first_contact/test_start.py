@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factory.cli import main
+from factory.cli.main import main
 from factory.data.stage import scan_dataset
 from factory.errors import DataError, FactoryError, RecipeError
-from factory.first_contact import start_recipe
 from factory.graph import make_graph
-from factory.recipe import Recipe
-from factory.recipe_file import load_recipe
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import Recipe
+from factory.scaffold.start import start_recipe
 
 WORDS = ("parcel", "late", "broken", "refund", "my", "the", "order", "is", "when", "paid")
 

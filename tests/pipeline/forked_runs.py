@@ -96,16 +96,16 @@ def _serve() -> None:
     import matplotlib.backends.backend_svg  # noqa: F401
     import transformers.trainer  # noqa: F401
 
-    import factory.corpus.shards
+    import factory.data.corpus.shards
     import factory.data.stage
     import factory.distill.phase
-    import factory.teacher
+    import factory.teacher.load
 
     # a checkpoint at every point of the loss log, so that kills find one in the middle of a phase
     factory.distill.phase.CHECKPOINT_SECONDS = 0.0
     # and small shards, so that a tiny corpus has several
-    factory.corpus.shards.SHARD_TOKENS = 1000
-    factory.corpus.shards.BATCH_PIECES = 16
+    factory.data.corpus.shards.SHARD_TOKENS = 1000
+    factory.data.corpus.shards.BATCH_PIECES = 16
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -119,7 +119,7 @@ def _serve() -> None:
 def _become(arguments: list[str], out: str, err: str, largest_file: int | None) -> Any:
     import resource
 
-    from factory.cli import main
+    from factory.cli.main import main
 
     for path, number in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_TRUNC), number)

@@ -16,9 +16,9 @@ from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
 from factory.augment.mlm_model import load_mlm
 from factory.augment.stage import read_augmented
-from factory.cli import main
+from factory.cli.main import main
 from factory.data.dataset import Dataset
-from factory.model_source import ModelSource
+from factory.models.source import ModelSource
 from factory.store import ARTIFACT_FILE, Store, load_artifact, read_json
 from serving.predictor import Predictor
 

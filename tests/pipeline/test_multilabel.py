@@ -18,9 +18,9 @@ from tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_multilabel
 
 from factory import pipeline
 from factory.errors import GateFailedError, TeacherError
-from factory.scoring import evaluation_lines, score_file
+from factory.evaluation.scoring import evaluation_lines, score_file
 from factory.store import Store, load_artifact
-from factory.teacher import check_teacher
+from factory.teacher.load import check_teacher
 from serving.app import create_app
 from serving.bundle import read_manifest
 from serving.predictor import Predictor

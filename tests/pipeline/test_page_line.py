@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tiny_line import Line, line_recipe
 
 from factory import pipeline
-from factory.cli import main
+from factory.cli.main import main
 from factory.errors import GateFailedError
 from factory.store import Store
 

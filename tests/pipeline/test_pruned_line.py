@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from factory import pipeline, stages
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
-from factory.model_source import find_model
+from factory.models.source import find_model
 from factory.store import Store, load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor

@@ -14,7 +14,7 @@ import pytest
 from forked_runs import ForkServer, fork_server
 from tiny_line import ROOT, Line, factory, published, python, stage_directory
 
-from factory.model_source import find_model
+from factory.models.source import find_model
 from factory.store import load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest
 from serving.predictor import Predictor
@@ -135,7 +135,7 @@ def test_the_bundle_can_be_another_students_start(line: Line) -> None:
 def test_a_second_run_has_nothing_to_do_and_loads_no_torch(line: Line) -> None:
     program = (
         "import json, sys\n"
-        "from factory.cli import main\n"
+        "from factory.cli.main import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit as end:\n"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from factory.cli import main
+from factory.cli.main import main
 from factory.predict import job as job_module
 from factory.predict import scoring
 from serving.predictor import Predictor
@@ -373,7 +373,7 @@ def test_csv_needs_neither_pyarrow_nor_the_build_stack(bundle: Path, tmp_path: P
     program = (
         "import sys\n"
         "sys.modules['pyarrow'] = None\n"
-        "from factory.cli import main\n"
+        "from factory.cli.main import main\n"
         "for name in ('csv', 'parquet'):\n"
         "    try:\n"
         f"        main(['predict', {str(bundle)!r}, '--input', {str(tmp_path / 'in.csv')!r},"

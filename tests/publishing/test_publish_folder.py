@@ -12,8 +12,8 @@ from click.testing import Result
 from scored_bundle import rule, write_scored_bundle
 from tiny_line import factory_here
 
+from factory.bundle.publish_target import repository_name
 from factory.errors import PublishError
-from factory.publishing.target import repository_name
 from serving.bundle import read_manifest, write_manifest
 from serving.predictor import Predictor
 

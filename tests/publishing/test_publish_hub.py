@@ -17,8 +17,8 @@ from scored_bundle import write_scored_bundle
 from stand_in_hub import TOKEN, Hub, running_hub
 from tiny_line import ROOT, factory_here
 
-from factory.bundle import describe_files
-from factory.model_card import CardSources, card_metadata
+from factory.bundle.assemble import describe_files
+from factory.bundle.model_card import CardSources, card_metadata
 from serving.bundle import read_manifest, write_manifest
 
 

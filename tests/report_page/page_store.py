@@ -15,10 +15,10 @@ from tiny_models import tiny_tokenizer
 
 from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.facts import facts_of
-from factory.evaluate import evaluate_logits
-from factory.gate import check_rules, measured_student
-from factory.recipe_file import parse_recipe
-from factory.report_page.run_facts import torch_scores
+from factory.evaluation.evaluate import evaluate_logits
+from factory.evaluation.gate import check_rules, measured_student
+from factory.recipe.file import parse_recipe
+from factory.report.facts import torch_scores
 from factory.store import Step, Store
 from serving.bundle import Manifest, ModelFile, write_manifest
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from page_store import dataset_of, write_store
 
-from factory.report_page.page import render_page
-from factory.report_page.run_facts import bundle_facts
+from factory.report.facts import bundle_facts
+from factory.report.page import render_page
 
 FOLDER = Path(__file__).parent / "browser"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

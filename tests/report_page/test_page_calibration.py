@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.report_page.calibration import (
+from factory.report.reliability import (
     class_reliability,
     label_set_reliability,
     reliability,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from factory.report_page.classes import (
+from factory.report.classes import (
     class_rows,
     confused_pairs,
     confusion_among,

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from page_store import dataset_of, write_store
 
-from factory.cli import main
-from factory.report_page.page import breakable, clipped, duration, render_page, signed
-from factory.report_page.run_facts import bundle_facts
+from factory.cli.main import main
+from factory.report.facts import bundle_facts
+from factory.report.page import breakable, clipped, duration, render_page, signed
 
 LABELS = ("cancel_order", "late")
 TEXTS = ["cancel it", "where is it", "no thanks", "my parcel"]

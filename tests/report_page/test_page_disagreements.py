@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from factory.data.dataset import Split
-from factory.report_page.disagreements import (
+from factory.evaluation.thresholds import fixed_thresholds
+from factory.report.disagreements import (
     class_disagreements,
     label_disagreements,
     number_disagreements,
 )
-from factory.thresholds import fixed_thresholds
 
 
 def logits(probabilities: list[list[float]]) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from factory.report_page.charts import Point, cost_chart, front_of, lengths_chart, loss_chart
-from factory.report_page.data_lengths import Lengths
-from factory.report_page.run_files import StageFiles
-from factory.report_page.svg import COLOURS
-from factory.report_page.training_curves import POINTS_SHOWN, Curve, Panel, loss_panels
+from factory.report.charts import Point, cost_chart, front_of, lengths_chart, loss_chart
+from factory.report.curves import POINTS_SHOWN, Curve, Panel, loss_panels
+from factory.report.data_lengths import Lengths
+from factory.report.run_files import StageFiles
+from factory.report.svg import COLOURS
 
 
 def point(letter: str, cost: float, value: float, exported: bool = True) -> Point:

@@ -1,0 +1,1 @@
+"""The bundle: assembled, selected, described, packaged and published."""

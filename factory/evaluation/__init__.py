@@ -1,0 +1,1 @@
+"""Scoring models: metrics, intervals, thresholds, latency, and the gate."""

@@ -1,0 +1,1 @@
+"""Quantized ONNX files: calibration and the writer of integer graphs."""

@@ -1,0 +1,315 @@
+"""Writing the quantized forms of products and table lookups into a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.export.quantize.arrays import (
+    asymmetric_scale,
+    block_values,
+    pack_nibbles,
+    quantize_blocks,
+    quantize_columns,
+    quantize_nibbles,
+)
+from factory.export.quantize.calibration import ActivationRanges
+from factory.export.quantize.form import Activations, IntegerForm, Product, Table
+
+MICROSOFT = "com.microsoft"
+MIDDLE = 128  # the zero point of symmetric unsigned activations
+SMALLEST_ROW = 1e-6  # a row of zeros is divided by this
+FLOAT, INT8 = 1, 3  # onnx.TensorProto element types
+
+
+@dataclass(slots=True)
+class Rewriting:
+    """What replaces a part of a graph.
+
+    Args:
+        ranges: of the activations, before smoothing.
+        factors: what the channels of an activation are divided by, per activation.
+        opset: of the graph; ReduceMax changed at 18.
+        nodes: the new nodes, in the order they run.
+        constants: their constant inputs.
+        quantized: integers, scale and zero point of activations that are quantized already.
+    """
+
+    ranges: ActivationRanges | None
+    factors: dict[str, NDArray[np.float32]]
+    opset: int
+    nodes: list[Any] = field(default_factory=list)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    quantized: dict[tuple[str, Activations], tuple[str, str, str]] = field(default_factory=dict)
+
+    def node(
+        self, operator: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any
+    ) -> str:
+        """Add a node named after its first output; returns that output."""
+        from onnx import helper
+
+        name = f"{outputs[0]}/{operator}"
+        self.nodes.append(
+            helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
+        )
+        return outputs[0]
+
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant tensor; returns its name."""
+        self.constants[name] = np.asarray(value)
+        return name
+
+
+def add_product(
+    rewriting: Rewriting, product: Product, activations: Activations, form: IntegerForm
+) -> None:
+    """Write the integer form of one product, bias included.
+
+    Rows are divided by their own scale before, and the product is multiplied by it after: what is
+    between has one constant scale, so that ONNX Runtime's fused operator runs it.
+    """
+    factors = rewriting.factors.get(product.source)
+    weight = product.weight if factors is None else product.weight * factors[:, None]
+    if activations == "blocks":
+        _add_block_product(rewriting, product, weight, form)
+        return
+    integers, scale = _weight(rewriting, product, weight, form)
+    source, source_scale, zero = _quantized(rewriting, product.source, activations)
+    fused = activations != "rows"
+    inputs = [source, integers, source_scale if fused else _row_step(rewriting), scale, zero]
+    if fused and product.bias is not None:
+        inputs += ["", product.bias]
+    if fused:
+        rewriting.node("MatMulIntegerToFloat", inputs, product.output, domain=MICROSOFT)
+        return
+    name = product.output
+    rewriting.node("MatMulIntegerToFloat", inputs, f"{name}/scaled", domain=MICROSOFT)
+    last = name if product.bias is None else f"{name}/product"
+    rewriting.node("Mul", [f"{name}/scaled", source_scale], last)
+    if product.bias is not None:
+        rewriting.node("Add", [last, product.bias], name)
+
+
+def _weight(
+    rewriting: Rewriting, product: Product, weight: NDArray[np.float32], form: IntegerForm
+) -> tuple[str, str]:
+    """Names of the 8-bit weights and of their scale per column."""
+    moments = None
+    if form.compensated and rewriting.ranges is not None:
+        moments = rewriting.ranges.statistics[product.source].moments
+        factors = rewriting.factors.get(product.source)
+        if factors is not None:
+            moments = (moments / np.outer(factors, factors)).astype(np.float32)
+    name = product.name
+    if form.weight_bits == 4:
+        levels, multipliers, scale = quantize_nibbles(
+            weight, form.block_size, moments, form.reduced_range
+        )
+        integers = _add_nibbles(rewriting, name, levels, multipliers, form.block_size)
+    else:
+        values, scale = quantize_columns(weight, 63 if form.reduced_range else 127, moments)
+        integers = rewriting.constant(f"{name}/weight", values)
+    return integers, rewriting.constant(f"{name}/scale", scale)
+
+
+def _add_nibbles(
+    rewriting: Rewriting,
+    name: str,
+    levels: NDArray[np.int8],
+    multipliers: NDArray[np.int8],
+    block_size: int,
+) -> str:
+    """Nodes that unpack 4-bit weights to 8 bits.
+
+    All of their inputs are constant: ONNX Runtime runs them once, when it opens the file.
+
+    Shapes:
+        levels: (inputs, outputs), multipliers: (blocks, outputs)
+    """
+    inputs, outputs = levels.shape
+    blocks = len(multipliers)
+    padded = np.full((blocks * block_size, outputs), 8, dtype=np.uint8)
+    padded[:inputs] = levels + 8
+    half = len(padded) // 2
+    # the first half of the rows in the low nibbles, the second in the high ones
+    packed = rewriting.constant(f"{name}/nibbles", padded[:half] | (padded[half:] << 4))
+    four = rewriting.constant("nibbles/four", np.uint8(4))
+    shifted = rewriting.node("BitShift", [packed, four], f"{name}/shifted", direction="LEFT")
+    low = rewriting.node("BitShift", [shifted, four], f"{name}/low", direction="RIGHT")
+    high = rewriting.node("BitShift", [packed, four], f"{name}/high", direction="RIGHT")
+    both = rewriting.node("Concat", [low, high], f"{name}/both", axis=0)
+    floats = rewriting.node("Cast", [both], f"{name}/levels", to=FLOAT)
+    middle = rewriting.constant("nibbles/middle", np.float32(8))
+    signed = rewriting.node("Sub", [floats, middle], f"{name}/signed")
+    shape = rewriting.constant(
+        f"nibbles/blocks_{block_size}_{outputs}", np.array([-1, block_size, outputs])
+    )
+    grouped = rewriting.node("Reshape", [signed, shape], f"{name}/grouped")
+    small = rewriting.constant(f"{name}/multipliers", multipliers[:, None, :])
+    factor = rewriting.node("Cast", [small], f"{name}/factors", to=FLOAT)
+    scaled = rewriting.node("Mul", [grouped, factor], f"{name}/multiplied")
+    flat = rewriting.constant(f"nibbles/flat_{outputs}", np.array([-1, outputs]))
+    whole = rewriting.node("Reshape", [scaled, flat], f"{name}/whole")
+    if inputs < len(padded):
+        start = rewriting.constant("nibbles/start", np.array([0]))
+        end = rewriting.constant(f"nibbles/end_{inputs}", np.array([inputs]))
+        whole = rewriting.node("Slice", [whole, start, end], f"{name}/cut")
+    return rewriting.node("Cast", [whole], f"{name}/weight", to=INT8)
+
+
+def _quantized(rewriting: Rewriting, source: str, activations: Activations) -> tuple[str, str, str]:
+    """Integers, scale and zero point of an activation; made once for all who read it."""
+    key = (source, activations)
+    if key not in rewriting.quantized:
+        smooth = _smoothed(rewriting, source)
+        if activations == "dynamic":
+            rewriting.quantized[key] = _add_dynamic(rewriting, source, smooth)
+        elif activations == "static":
+            rewriting.quantized[key] = _add_static(rewriting, source, smooth)
+        else:
+            rewriting.quantized[key] = _add_rows(rewriting, source, smooth)
+    return rewriting.quantized[key]
+
+
+def _smoothed(rewriting: Rewriting, source: str) -> str:
+    """The activation with its channels divided by the smoothing factors, where there are any."""
+    factors = rewriting.factors.get(source)
+    if factors is None:
+        return source
+    name = f"{source}/smoothed"
+    if f"{source}/smoothing" not in rewriting.constants:
+        inverse = rewriting.constant(f"{source}/smoothing", (1 / factors).astype(np.float32))
+        rewriting.node("Mul", [source, inverse], name)
+    return name
+
+
+def _add_dynamic(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
+    names = (f"{source}/dynamic", f"{source}/dynamic_scale", f"{source}/dynamic_zero")
+    rewriting.node("DynamicQuantizeLinear", [smooth], *names)
+    return names
+
+
+def _add_static(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
+    assert rewriting.ranges is not None  # `write_integer` refuses static forms without ranges
+    low, high = rewriting.ranges.ranges[source]
+    factors = rewriting.factors.get(source)
+    if factors is not None:
+        low, high = rewriting.ranges.divided(source, factors)
+    scale, zero = asymmetric_scale(low, high)
+    names = (
+        rewriting.constant(f"{source}/static_scale", scale),
+        rewriting.constant(f"{source}/static_zero", zero),
+    )
+    return rewriting.node("QuantizeLinear", [smooth, *names], f"{source}/static"), *names
+
+
+def _add_rows(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
+    """Rows divided by their largest magnitude, (..., width) -> (..., 1), then one scale for all."""
+    least = rewriting.constant("rows/least", np.float32(SMALLEST_ROW))
+    middle = rewriting.constant("rows/middle", np.uint8(MIDDLE))
+    magnitudes = rewriting.node("Abs", [smooth], f"{source}/rows_abs")
+    name = f"{source}/rows_maximum"
+    if rewriting.opset < 18:
+        largest = rewriting.node("ReduceMax", [magnitudes], name, axes=[-1], keepdims=1)
+    else:
+        axes = rewriting.constant("rows/axes", np.array([-1]))
+        largest = rewriting.node("ReduceMax", [magnitudes, axes], name, keepdims=1)
+    scale = rewriting.node("Max", [largest, least], f"{source}/rows_scale")
+    divided = rewriting.node("Div", [smooth, scale], f"{source}/rows_divided")
+    step = _row_step(rewriting)
+    integers = rewriting.node("QuantizeLinear", [divided, step, middle], f"{source}/rows")
+    return integers, scale, middle
+
+
+def _row_step(rewriting: Rewriting) -> str:
+    """The scale of rows that reach from -1 to 1."""
+    return rewriting.constant("rows/step", np.float32(1 / 127))
+
+
+def _add_block_product(
+    rewriting: Rewriting, product: Product, weight: NDArray[np.float32], form: IntegerForm
+) -> None:
+    """The operator that scales activations per block of each token by itself."""
+    levels, scales = quantize_blocks(weight.T, form.block_size, form.weight_bits)
+    packed = pack_nibbles(levels) if form.weight_bits == 4 else levels
+    inputs = [
+        _smoothed(rewriting, product.source),
+        rewriting.constant(f"{product.name}/weight", packed),
+        rewriting.constant(f"{product.name}/scale", scales),
+    ]
+    if product.bias is not None:
+        inputs += ["", "", product.bias]
+    rewriting.node(
+        "MatMulNBits",
+        inputs,
+        product.output,
+        domain=MICROSOFT,
+        K=weight.shape[0],
+        N=weight.shape[1],
+        bits=form.weight_bits,
+        block_size=form.block_size,
+        accuracy_level=4,  # 8-bit activations
+    )
+
+
+def add_table(rewriting: Rewriting, table: Table, form: IntegerForm) -> None:
+    """Write the integer form of one table's lookup."""
+    output = table.node.output[0]
+    if form.embeddings == "int8":
+        integers, scales = quantize_columns(np.ascontiguousarray(table.weight.T), 127)
+        rows = rewriting.constant(f"{table.name}/rows", np.ascontiguousarray(integers.T))
+        scale = rewriting.constant(f"{table.name}/scale", scales[:, None])
+        found = rewriting.node("Gather", [rows, table.indices], f"{output}/integers", axis=0)
+        scaling = rewriting.node("Gather", [scale, table.indices], f"{output}/scale", axis=0)
+        floats = rewriting.node("Cast", [found], f"{output}/float", to=FLOAT)
+        rewriting.node("Mul", [floats, scaling], output)
+        return
+    precise = min(form.precise_rows, len(table.weight))
+    if not precise:
+        _add_nibble_rows(rewriting, table.weight, table.indices, table.name, output, form)
+        return
+    values = _add_nibble_rows(
+        rewriting, table.weight, table.indices, table.name, f"{output}/coarse", form
+    )
+    rest = np.zeros((precise + 1, table.weight.shape[1]), dtype=np.float32)
+    rest[:precise] = (table.weight - values)[:precise]
+    last = rewriting.constant(f"{table.name}/last", np.int64(precise))
+    indices = rewriting.node("Min", [table.indices, last], f"{output}/precise_indices")
+    fine = f"{output}/fine"
+    _add_nibble_rows(rewriting, rest, indices, f"{table.name}/precise", fine, form)
+    rewriting.node("Add", [f"{output}/coarse", fine], output)
+
+
+def _add_nibble_rows(
+    rewriting: Rewriting,
+    weight: NDArray[np.float32],
+    indices: str,
+    name: str,
+    output: str,
+    form: IntegerForm,
+) -> NDArray[np.float32]:
+    """A lookup in a 4-bit table; returns the numbers it holds."""
+    levels, scales = quantize_blocks(weight, form.embedding_block, 4)
+    width = weight.shape[1]
+    packed = pack_nibbles(levels.reshape(len(levels), -1)[:, : width + width % 2])
+    rows = rewriting.constant(f"{name}/rows", packed)
+    scale = rewriting.constant(f"{name}/scale", scales)
+    even = output if width % 2 == 0 else f"{output}/even"
+    rewriting.node(
+        "GatherBlockQuantized",
+        [rows, indices, scale],
+        even,
+        domain=MICROSOFT,
+        bits=4,
+        block_size=form.embedding_block,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    if even != output:  # two numbers to a byte: one too many
+        bounds = [("start", 0), ("end", width), ("axis", -1)]
+        limits = [rewriting.constant(f"{name}/{key}", np.array([value])) for key, value in bounds]
+        rewriting.node("Slice", [even, *limits], output)
+    return block_values(levels, scales, 4, width)

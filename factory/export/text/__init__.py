@@ -1,0 +1,1 @@
+"""ONNX files with strings in and labels out."""

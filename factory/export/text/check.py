@@ -1,0 +1,149 @@
+"""Proof that a graph reads text as the tokenizer does and answers as the network behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import ParityError, first_line
+from factory.export.text.characters import SURROGATES
+from factory.export.text.model import ROW_NAMES, TextForm
+from serving.predictor import sigmoid, softmax
+from serving.tokenization import TextTokenizer
+
+CONTEXT_POINTS = 128  # code points in one text, each within a word and alone
+BATCH_TEXTS = 32
+SCORE_TEXTS = 3  # not 1: padding and the order of rows take part
+ATOL = 1e-5
+
+Inputs = list[str] | list[tuple[str, str]]
+Arrays = dict[str, NDArray[Any]]
+
+
+def feed_of(inputs: Inputs) -> Arrays:
+    """The inputs of a graph that reads text; none are taken for single texts."""
+    pairs = bool(inputs) and not isinstance(inputs[0], str)
+    sides = zip(*inputs, strict=True) if pairs else [inputs]
+    names = ("text", "text_pair")
+    return {name: np.array(side, dtype=object) for name, side in zip(names, sides, strict=False)}
+
+
+def expected_rows(tokenizer: TextTokenizer, inputs: Inputs) -> Arrays:
+    """What the server's tokenizer gives a network for these inputs, padded to the longest."""
+    encoded = tokenizer.encode(inputs)
+    shape = (len(encoded), max(map(len, encoded)))
+    rows: Arrays = {name: np.zeros(shape, dtype=np.int64) for name in ROW_NAMES}
+    rows["input_ids"][:] = tokenizer.pad_id
+    for row, item in enumerate(encoded):
+        rows["input_ids"][row, : len(item)] = item.input_ids
+        rows["attention_mask"][row, : len(item)] = 1
+        rows["token_type_ids"][row, : len(item)] = item.token_type_ids
+    rows["token_count"] = np.array([len(item) for item in encoded])
+    rows["truncated"] = np.array([item.truncated for item in encoded])
+    return rows
+
+
+def different_rows(session: Any, tokenizer: TextTokenizer, inputs: Inputs) -> list[int]:
+    """Positions of the inputs that a graph of `build_row_model` reads otherwise.
+
+    Raises:
+        ParityError: onnxruntime fails on them.
+    """
+    different: list[int] = []
+    order = sorted(range(len(inputs)), key=lambda position: sum(map(len, inputs[position])))
+    for first in range(0, len(order), BATCH_TEXTS):
+        positions = order[first : first + BATCH_TEXTS]
+        if not _reads_alike(session, tokenizer, inputs, positions):
+            # rows of a batch share their width: one by one tells whose fault it is
+            found = [p for p in positions if not _reads_alike(session, tokenizer, inputs, [p])]
+            different += found or positions
+    return sorted(different)
+
+
+def _reads_alike(
+    session: Any, tokenizer: TextTokenizer, inputs: Inputs, positions: Sequence[int]
+) -> bool:
+    batch: Inputs = [inputs[position] for position in positions]  # type: ignore[assignment]
+    expected = expected_rows(tokenizer, batch)
+    found = _run(session, list(expected), feed_of(batch))
+    return all(map(np.array_equal, found, expected.values()))
+
+
+def different_points(session: Any, tokenizer: TextTokenizer, points: Sequence[int]) -> list[int]:
+    """Code points that a graph for single texts reads otherwise, alone or within a word."""
+    points = [point for point in points if point not in SURROGATES]
+    chunks = [points[n : n + CONTEXT_POINTS] for n in range(0, len(points), CONTEXT_POINTS)]
+    texts = ["".join(map(_contexts, chunk)) for chunk in chunks]
+    suspects = [
+        point
+        for position in different_rows(session, tokenizer, texts)
+        for point in chunks[position]
+    ]
+    alone = different_rows(session, tokenizer, [_contexts(point) for point in suspects])
+    return [suspects[position] for position in alone]
+
+
+def largest_score_difference(
+    session: Any, network: Any, tokenizer: TextTokenizer, inputs: Inputs, form: TextForm
+) -> float:
+    """Compare a text model with tokenizer, network and answer run one after the other.
+
+    Both run the same batches, since a network quantized dynamically depends on them.
+
+    Raises:
+        ParityError: a label that the scores do not give, or another number of labels.
+    """
+    worst = 0.0
+    wanted = [value.name for value in network.get_inputs()]
+    names = [value.name for value in session.get_outputs()]
+    for first in range(0, len(inputs), SCORE_TEXTS):
+        batch: Inputs = inputs[first : first + SCORE_TEXTS]
+        rows = expected_rows(tokenizer, batch)
+        (logits,) = _run(network, ["logits"], {name: rows[name] for name in wanted})
+        if logits.shape[1] != len(form.labels):
+            raise ParityError(
+                f"the network has {logits.shape[1]} outputs for {len(form.labels)} labels"
+            )
+        expected = _scores(logits, form)
+        found = dict(zip(names, _run(session, names, feed_of(batch)), strict=True))
+        difference = np.abs(found["scores"] - expected)
+        worst = float(np.maximum(worst, difference.max()))  # keeps a NaN
+        if form.task != "regression":
+            _check_labels(found, expected, form)
+    return worst
+
+
+def _scores(logits: NDArray[np.float32], form: TextForm) -> NDArray[np.float64]:
+    if form.task == "regression":
+        return logits.astype(np.float64)
+    return softmax(logits) if form.task == "classification" else sigmoid(logits)
+
+
+def _check_labels(found: Arrays, expected: NDArray[np.float64], form: TextForm) -> None:
+    """Labels must follow from the scores; one on its threshold may fall to either side."""
+    labels = np.array(form.labels, dtype=object)
+    if form.task == "classification":
+        best = expected[np.arange(len(expected)), [form.labels.index(x) for x in found["label"]]]
+        wrong = bool((best < expected.max(axis=1) - ATOL).any())
+    else:
+        limits = np.array(form.thresholds)
+        unclear = np.abs(expected - limits) <= ATOL
+        right = found["label"] == np.where(expected >= limits, labels, "")
+        wrong = not bool((right | unclear).all())
+    if wrong:
+        raise ParityError("the text model gives labels that its scores do not stand for")
+
+
+def _contexts(point: int) -> str:
+    character = chr(point)
+    return f"a{character}b {character} "
+
+
+def _run(session: Any, names: list[str], feed: Arrays) -> Iterator[NDArray[Any]]:
+    try:
+        return iter(session.run(names, feed))
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise ParityError(f"onnxruntime fails on a text model: {first_line(error)}") from error

@@ -1,0 +1,312 @@
+"""Strings to the ids of their pieces as nodes of standard ONNX, for a whole batch at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from factory.export.text.classes import EMPTY, ROW, UNKNOWN, CharacterClasses
+from factory.export.text.nodes import BOOL, INT32, INT64, MACHINE_LEARNING, MICROSOFT, Nodes
+from factory.export.text.pieces import BLANK, ROW_START, PieceArrays, Symbols
+
+
+@dataclass(frozen=True, slots=True)
+class TextTables:
+    """A tokenizer as tables.
+
+    Args:
+        unknown_id: of `[UNK]`.
+        longest_word: more characters than this make a word unknown.
+        words: pieces that are a whole word of letters, for texts to check with.
+    """
+
+    symbols: Symbols
+    classes: CharacterClasses
+    pieces: PieceArrays
+    unknown_id: int
+    longest_word: int
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Names of the pieces of all texts.
+
+    Shapes:
+        ids: (pieces,) int32, text after text
+        offsets: (texts + 1,) int32, where each text's pieces begin
+    """
+
+    ids: str
+    offsets: str
+
+
+def add_pieces(nodes: Nodes, texts: list[str], tables: TextTables) -> Pieces:
+    """Nodes that split texts into pieces as BERT's tokenizer does.
+
+    Args:
+        texts: names of string inputs, (batch,) each; their rows are taken one after the other.
+    """
+    # one more text keeps every tensor from being empty and marks where the last text ends
+    rows = nodes.add("Concat", *texts, nodes.strings(["."]), axis=0)
+    classes = _classes(nodes, rows, tables.classes)
+    symbols = _symbols(nodes, classes, tables)
+    words = _words(nodes, symbols, tables)
+    return _take(nodes, words, tables)
+
+
+def _classes(nodes: Nodes, rows: str, classes: CharacterClasses) -> str:
+    """The class of every character: (texts, characters)."""
+    characters = nodes.add(
+        "Tokenizer", rows, domain=MICROSOFT, mark=0, mincharnum=1, pad_value="", separators=[""]
+    )
+    found = nodes.add(
+        "LabelEncoder",
+        characters,
+        domain=MACHINE_LEARNING,
+        keys_strings=list(classes.keys),
+        values_int64s=list(classes.keys.values()),
+        default_int64=UNKNOWN,
+    )
+    if classes.ranges:
+        found = _look_in_ranges(nodes, characters, found, classes)
+    found = nodes.cast(found, INT32)
+    return _literals(nodes, found, classes) if classes.literals else found
+
+
+def _look_in_ranges(nodes: Nodes, characters: str, found: str, classes: CharacterClasses) -> str:
+    """Put characters that have no key into the class of their range."""
+    unknown = nodes.add("Equal", found, nodes.int64(UNKNOWN))
+    places = nodes.add("Transpose", nodes.add("NonZero", unknown), perm=[1, 0])
+    left = nodes.add("GatherND", characters, places)
+    classes_left = []
+    for number, ranges in classes.ranges.items():
+        # a character that matches keeps the tokens of an empty batch from having no column
+        last = nodes.strings([chr(ranges[0][0])])
+        expression = "".join(rf"\x{{{first:X}}}-\x{{{end:X}}}" for first, end in ranges)
+        matches = nodes.add(
+            "Tokenizer",
+            nodes.add("Concat", left, last, axis=0),
+            domain=MICROSOFT,
+            mark=0,
+            mincharnum=1,
+            pad_value="",
+            tokenexp=f"[{expression}]",
+        )
+        classes_left.append(
+            nodes.add(
+                "LabelEncoder",
+                matches,
+                domain=MACHINE_LEARNING,
+                keys_strings=[""],
+                values_int64s=[UNKNOWN],
+                default_int64=number,
+            )
+        )
+    merged = nodes.add("Max", *classes_left) if len(classes_left) > 1 else classes_left[0]
+    flat = nodes.slice(nodes.add("Reshape", merged, nodes.int64([-1])), 0, -1)
+    return str(nodes.add("ScatterND", found, places, flat))
+
+
+def _literals(nodes: Nodes, classes: str, table: CharacterClasses) -> str:
+    """Replace `[SEP]` and other added tokens by their own classes, where there are any."""
+    spelled = sorted({number for spelling in table.spellings.values() for number in spelling})
+    firsts = sorted({spelling[0] for spelling in table.spellings.values()})
+    begins = _within(nodes, classes, firsts[0], firsts[-1])
+    some = nodes.add("ReduceMax", nodes.cast(begins, INT32), keepdims=0)
+    inside = Nodes(f"{nodes.prefix}literals/")
+    digits = inside.add(
+        "Where",
+        _within(inside, classes, spelled[0], spelled[-1]),
+        inside.add("Sub", classes, inside.int32(spelled[0] - 1)),
+        inside.int32(0),
+    )
+    replaced = _replaced(inside, classes, inside.cast(digits, INT64), table, spelled)
+    unchanged = Nodes(f"{nodes.prefix}plain/")
+    same = unchanged.add("Identity", classes)
+    return str(
+        nodes.add(
+            "If",
+            nodes.cast(some, BOOL),
+            then_branch=inside.graph("literals", replaced, INT32),
+            else_branch=unchanged.graph("plain", same, INT32),
+        )
+    )
+
+
+def _within(nodes: Nodes, value: str, first: int, last: int) -> str:
+    above = nodes.add("Greater", value, nodes.int32(first - 1))
+    return str(nodes.add("And", above, nodes.add("Less", value, nodes.int32(last + 1))))
+
+
+def _replaced(
+    nodes: Nodes, classes: str, digits: str, table: CharacterClasses, spelled: list[int]
+) -> str:
+    """The literal's class at its first character, nothing at its others.
+
+    A literal is compared as one number, whose digits are its characters.
+    """
+    radix, lengths = len(spelled) + 1, sorted({len(name) for name in table.literals})
+    padded = nodes.add("Pad", digits, nodes.int64([0, 0, 0, lengths[-1] - 1]))
+    number, starts, covers = "", [], []
+    for length in range(1, lengths[-1] + 1):
+        last = length - lengths[-1]
+        digit = nodes.slice(padded, length - 1, last or None, axis=1)
+        shifted = nodes.add("Mul", number, nodes.int64(radix)) if number else ""
+        number = nodes.add("Add", shifted, digit) if shifted else digit
+        if length in lengths:
+            start = _literal_starts(nodes, number, length, radix, table, spelled[0])
+            starts.append(start)
+            covers.append(_covered(nodes, start, length))
+    start = nodes.add("Max", *starts)
+    covered = nodes.cast(nodes.add("Max", *covers), BOOL)
+    rest = nodes.add("Where", covered, nodes.int32(EMPTY), classes)
+    return str(nodes.add("Where", nodes.cast(start, BOOL), nodes.cast(start, INT32), rest))
+
+
+def _literal_starts(
+    nodes: Nodes, number: str, length: int, radix: int, table: CharacterClasses, first: int
+) -> str:
+    """The class of the literal of this length that begins at a character, or 0."""
+    keys, values = [], []
+    for literal, spelling in table.spellings.items():
+        if len(literal) == length:
+            keys.append(sum((c - first + 1) * radix**p for p, c in enumerate(reversed(spelling))))
+            values.append(table.literals[literal])
+    return str(
+        nodes.add(
+            "LabelEncoder",
+            number,
+            domain=MACHINE_LEARNING,
+            keys_int64s=keys,
+            values_int64s=values,
+            default_int64=0,
+        )
+    )
+
+
+def _covered(nodes: Nodes, start: str, length: int) -> str:
+    """1 for the characters of a literal behind its first."""
+    begins = nodes.cast(nodes.cast(start, BOOL), INT32)
+    behind = [
+        nodes.slice(nodes.add("Pad", begins, nodes.int64([0, by, 0, 0])), 0, -by, axis=1)
+        for by in (1, length)
+    ]
+    return str(nodes.add("CumSum", nodes.add("Sub", *behind), nodes.int32(1)))
+
+
+def _symbols(nodes: Nodes, classes: str, tables: TextTables) -> str:
+    """The symbols of all texts one after the other, each text behind a ROW_START: (symbols,)."""
+    count = nodes.slice(nodes.add("Shape", classes), 0, 1)
+    shape = nodes.add("Concat", count, nodes.int64([1]), axis=0)
+    first = nodes.add("Expand", nodes.int32(ROW), shape)
+    whole = nodes.add("Concat", first, classes, axis=1)
+    table = nodes.table("symbols", tables.classes.symbols)
+    symbols = nodes.add("Reshape", nodes.add("Gather", table, whole), nodes.int64([-1]))
+    return str(nodes.add("Compress", symbols, nodes.cast(symbols, BOOL)))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Names of what is known of each symbol: (symbols,) or (symbols + 1,).
+
+    Args:
+        symbols: int32.
+        positions: 0, 1, 2, ...
+        begins: whether it begins a word; a blank or a text's start does too.
+        length, piece: of the longest piece that begins here, 0 where none does.
+        start: position where its word begins.
+        reached: whether a piece of the word begins here.
+    """
+
+    symbols: str
+    positions: str
+    begins: str
+    length: str
+    piece: str
+    start: str
+    reached: str
+
+
+def _words(nodes: Nodes, symbols: str, tables: TextTables) -> Words:
+    letter = nodes.add("Greater", symbols, nodes.int32(tables.symbols.unknown_letter - 1))
+    before = nodes.add("Concat", nodes.bool([False]), nodes.slice(letter, 0, -1), axis=0)
+    goes_on = nodes.add("And", letter, before)
+    begins = nodes.add("Not", goes_on)
+    beginning = nodes.add("Add", symbols, nodes.int32(tables.symbols.count))
+    marked = nodes.add("Where", goes_on, symbols, beginning)
+    count = nodes.cast(nodes.add("Size", symbols), INT32)
+    positions = nodes.add("Range", nodes.int32(0), count, nodes.int32(1))
+    slot = _longest_match(nodes, marked, positions, tables.pieces)
+    length = nodes.add("Gather", nodes.table("length", tables.pieces.length), slot)
+    piece = nodes.add("Gather", nodes.table("piece", tables.pieces.piece), slot)
+    starts = nodes.add("Compress", positions, begins)
+    number = nodes.add("CumSum", nodes.cast(begins, INT32), nodes.int32(0))
+    start = nodes.add("Gather", starts, nodes.add("Sub", number, nodes.int32(1)))
+    reached = _reached(nodes, begins, positions, length, count, tables.longest_word)
+    return Words(symbols, positions, begins, length, piece, start, reached)
+
+
+def _longest_match(nodes: Nodes, marked: str, positions: str, pieces: PieceArrays) -> str:
+    """The slot in the trie that each position gets to; slots of children are larger: (symbols,)."""
+    longest = pieces.longest
+    symbol, base = nodes.table("symbol", pieces.symbol), nodes.table("base", pieces.base)
+    # free slots remember symbol 0, so what stands behind the end must be a symbol no piece has
+    padded = nodes.add("Concat", marked, nodes.int32([ROW_START] * longest), axis=0)
+    steps = nodes.int32(np.arange(longest)[:, None].tolist())
+    windows = nodes.add("Gather", padded, nodes.add("Add", positions, steps))
+    columns = (
+        nodes.add("Split", windows, nodes.int64([1] * longest), axis=0, outputs=longest)
+        if longest > 1
+        else [windows]
+    )
+    slots: list[str] = []
+    for column in columns:
+        place = nodes.add("Add", nodes.add("Gather", base, slots[-1]), column) if slots else column
+        there = nodes.add("Equal", nodes.add("Gather", symbol, place), column)
+        slots.append(nodes.add("Where", there, place, nodes.int32(0)))
+    deepest = nodes.add("Max", *slots)
+    return str(nodes.add("Reshape", deepest, nodes.int64([-1])))
+
+
+def _reached(
+    nodes: Nodes, begins: str, positions: str, length: str, count: str, longest_word: int
+) -> str:
+    """Where pieces begin, found by jumps of 1, 2, 4, ... pieces from the starts of words.
+
+    Jumps beyond a word lead to starts of words, or to the end, which is a position of its own.
+    """
+    end = nodes.add("Reshape", count, nodes.int64([1]))
+    jump = nodes.add("Concat", nodes.add("Add", positions, length), end, axis=0)
+    reached = nodes.add("Concat", begins, nodes.bool([False]), axis=0)
+    for step in range(max(1, longest_word - 1).bit_length()):
+        jump = nodes.add("Gather", jump, jump) if step else jump
+        to = nodes.add("Where", reached, jump, count)
+        reached = nodes.add("ScatterElements", reached, to, reached)
+    return nodes.slice(reached, 0, -1)
+
+
+def _take(nodes: Nodes, words: Words, tables: TextTables) -> Pieces:
+    """The pieces of readable words, and one unknown piece for every other word."""
+    stuck = nodes.add("And", words.reached, nodes.add("Equal", words.length, nodes.int32(0)))
+    inside = nodes.add("Sub", words.positions, words.start)
+    too_long = nodes.add("Greater", inside, nodes.int32(tables.longest_word - 1))
+    failed = nodes.add("Or", stuck, too_long)
+    failing = nodes.add("Compress", words.start, failed)
+    unreadable = nodes.add(
+        "ScatterElements",
+        nodes.add("And", failed, nodes.add("Not", failed)),
+        failing,
+        nodes.add("Compress", failed, failed),
+    )
+    unreadable = nodes.add("Gather", unreadable, words.start)
+    wanted = nodes.add("Or", words.begins, nodes.add("Not", unreadable))
+    text = nodes.add("Greater", words.symbols, nodes.int32(BLANK))
+    taken = nodes.add("And", nodes.add("And", words.reached, wanted), text)
+    every_id = nodes.add("Where", unreadable, nodes.int32(tables.unknown_id), words.piece)
+    numbers = nodes.add("CumSum", nodes.cast(taken, INT32), nodes.int32(0), exclusive=1)
+    row_starts = nodes.add("Equal", words.symbols, nodes.int32(ROW_START))
+    return Pieces(
+        nodes.add("Compress", every_id, taken), nodes.add("Compress", numbers, row_starts)
+    )

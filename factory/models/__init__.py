@@ -1,0 +1,1 @@
+"""Models: where they come from, loading them, and encoding texts for them."""

@@ -1,0 +1,138 @@
+"""A torch model and its tokenizer as one thing that turns texts into logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import FactoryError
+from factory.models.encoding import Batch, collate, encode_inputs, sorted_batches
+from factory.runtime import distributed as processes
+from factory.runtime.distributed import Processes
+from factory.runtime.progress import bar
+
+if TYPE_CHECKING:
+    import torch
+
+INFERENCE_BATCH_SIZE = 64
+CHUNK_ROWS = 512
+
+
+class Classifier(Protocol):
+    """The one seam through which teacher, student, ONNX file and bundle are scored."""
+
+    def logits(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raw outputs in input order: (inputs, labels)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TorchClassifier:
+    """A transformers sequence classifier in eval mode."""
+
+    model: Any
+    tokenizer: Any
+    max_length: int
+    device: str = "cpu"
+
+    def logits(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Raw outputs in input order: (inputs, labels)."""
+        import torch
+
+        self.model.eval()
+        rows = encode_inputs(self.tokenizer, inputs, self.max_length)
+        result = np.empty((len(rows), self.model.config.num_labels), dtype=np.float32)
+        with torch.inference_mode():
+            for positions in sorted_batches(rows.lengths, INFERENCE_BATCH_SIZE):
+                batch = collate(rows, positions, self.device)
+                result[positions] = forward_logits(self.model, batch).cpu().numpy()
+        return result
+
+
+def logits_with_bar(
+    classifier: Classifier,
+    inputs: Sequence[str] | Sequence[tuple[str, str]],
+    description: str,
+) -> NDArray[np.float32]:
+    """Raw outputs of many inputs, in chunks under a progress bar: (inputs, labels)."""
+    results = []
+    with bar(description, len(inputs), "row") as progress:
+        for start in range(0, max(1, len(inputs)), CHUNK_ROWS):  # no inputs: (0, labels)
+            chunk = inputs[start : start + CHUNK_ROWS]
+            results.append(classifier.logits(chunk))
+            progress.advance(len(chunk))
+    return np.concatenate(results)
+
+
+def forward_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Logits of one padded batch in float32: (batch, labels)."""
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if takes_token_types(model):
+        inputs["token_type_ids"] = batch.token_type_ids
+    logits: torch.Tensor = model(**inputs).logits.float()
+    return logits
+
+
+def takes_token_types(model: Any) -> bool:
+    """Whether a model tells the two texts of a pair apart by token types, as BERT does."""
+    return getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def longest_input(model: Any) -> int | None:
+    """How many tokens a model reads at most; None when its configuration sets no limit."""
+    import torch
+
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin count positions from behind the padding's
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(positions) - skipped
+    return int(positions)
+
+
+def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu") -> TorchClassifier:
+    """Open a saved sequence classifier with its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(directory).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return TorchClassifier(model, tokenizer, max_length, device)
+
+
+def pick_device(wanted: str, group: Processes | None = None) -> str:
+    """`auto` becomes cuda when torch can use it, else cpu; among several processes, cuda:NUMBER.
+
+    Args:
+        group: who this process is; unset, as `processes.current()`.
+
+    Raises:
+        FactoryError: cuda was asked for by name and is not there, or there are fewer devices than
+            processes on this machine.
+    """
+    import torch
+
+    usable = torch.cuda.is_available()
+    if wanted == "cuda" and not usable:
+        raise FactoryError(
+            "--device cuda: torch finds no usable CUDA device; `factory doctor` lists what there "
+            "is, --device cpu trains without"
+        )
+    if not usable or wanted == "cpu":
+        return "cpu"
+    own = group or processes.current()
+    if own.count == 1:
+        return "cuda"
+    if own.local_rank >= torch.cuda.device_count():
+        raise FactoryError(
+            f"process {own.local_rank + 1} on a machine with {torch.cuda.device_count()} CUDA "
+            "devices; start as many processes (--nproc-per-node) as there are devices"
+        )
+    return f"cuda:{own.local_rank}"

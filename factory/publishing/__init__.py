@@ -1,1 +1,0 @@
-"""A finished bundle to a folder or to a repository of the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""The recipe: every setting that changes an artifact's bytes, one section per module."""

@@ -1,0 +1,128 @@
+"""The recipe's table [data]: where the text is and how to read it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from factory.recipe.section import Fraction, PositiveInt, Section
+
+
+class DataSettings(Section):
+    """Where the labelled text is and how to read it."""
+
+    train: str | None = Field(
+        default=None, description="training file: csv, tsv, jsonl or parquet (.gz too)"
+    )
+    dev: str | None = Field(default=None, description="file that selects and gates")
+    test: str | None = Field(default=None, description="file that is only reported, once")
+    dev_fraction: Fraction | None = Field(
+        default=None, description="share of train held out as dev when there is no dev file"
+    )
+    hub: str | None = Field(default=None, description="name of a hub data set, instead of files")
+    config: str | None = Field(default=None, description="configuration of the hub data set")
+    revision: str | None = Field(default=None, description="revision of the hub data set")
+    train_split: str = Field(default="train", description="hub split to train on")
+    dev_split: str | None = Field(
+        default="validation", description="hub split that selects and gates"
+    )
+    test_split: str | None = Field(default=None, description="hub split that is only reported")
+    text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
+        default="text", description="text column, or two columns for sentence pairs"
+    )
+    label: str = Field(default="label", description="label column")
+    labels: Annotated[list[str], Field(min_length=2)] | None = Field(
+        default=None,
+        description="label names in order; needed when the column holds integers with names",
+    )
+    task: Literal["classification", "regression", "multilabel"] = Field(
+        default="classification",
+        description="multilabel: any number of labels applies to a text, none included",
+    )
+    label_separator: Annotated[str, Field(min_length=1)] = Field(
+        default=",",
+        description="between the names in a csv or tsv label cell; multilabel only",
+    )
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(
+        default=128, description="tokens per input"
+    )
+    quoting: Literal["standard", "none"] | None = Field(
+        default=None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
+    )
+    allow_duplicates: bool = Field(
+        default=False, description="accept texts that stand in two splits, and count them"
+    )
+    allow_empty: bool = Field(
+        default=False,
+        description="accept empty texts, as one side of a pair may be, and count them",
+    )
+    unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="file or files of text without labels, which the student also learns from: "
+        "txt (one text per line), or csv, tsv, jsonl, parquet with the same text columns",
+    )
+    unlabelled_split: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="hub splits read without their labels, for the same use"
+    )
+    unlabelled_limit: PositiveInt | None = Field(
+        default=None, description="most unlabelled rows to keep, drawn by seed"
+    )
+    seed: int = Field(
+        default=42, description="draws the rows of dev_fraction and of unlabelled_limit"
+    )
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The text column, or the two columns of a pair."""
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+    @property
+    def unlabelled_names(self) -> tuple[str, ...]:
+        """The files of unlabelled text, as the recipe names them."""
+        names = self.unlabelled or ()
+        return (names,) if isinstance(names, str) else tuple(names)
+
+    @model_validator(mode="before")
+    @classmethod
+    def fraction_unsets_dev_split(cls, values: Any) -> Any:
+        """TOML has no null, so dev_fraction alone has to switch the default dev_split off."""
+        if isinstance(values, dict) and values.get("dev_fraction") is not None:
+            return {"dev_split": None, **values}
+        return values
+
+    @model_validator(mode="after")
+    def one_source(self) -> DataSettings:
+        """Exactly one source of training rows and one of dev rows."""
+        if (self.train is None) == (self.hub is None):
+            raise ValueError("give either train (a file) or hub (a data set name)")
+        if self.hub is not None and (self.dev is not None or self.test is not None):
+            raise ValueError("dev and test name files; a hub data set has dev_split and test_split")
+        if self.hub is None and (self.dev is None) == (self.dev_fraction is None):
+            raise ValueError("give either dev (a file) or dev_fraction (a share of train)")
+        if self.hub is not None and (self.dev_split is None) == (self.dev_fraction is None):
+            raise ValueError("give either dev_split or dev_fraction for a hub data set")
+        hub_only = [self.config, self.revision, self.test_split]
+        if self.hub is None and any(value is not None for value in hub_only):
+            raise ValueError("config, revision and test_split belong to a hub data set")
+        if self.dev_fraction in (0.0, 1.0):
+            raise ValueError("dev_fraction must lie between 0 and 1")
+        if self.task == "regression" and self.labels is not None:
+            raise ValueError("labels belong to classification; a regression target is a number")
+        if self.task != "multilabel" and self.label_separator != ",":
+            raise ValueError('label_separator needs task = "multilabel"')
+        return self
+
+    @model_validator(mode="after")
+    def unlabelled_source(self) -> DataSettings:
+        """Unlabelled splits come from the hub, and a limit is a limit of something."""
+        if self.unlabelled_split is not None and self.hub is None:
+            raise ValueError("unlabelled_split belongs to a hub data set; unlabelled names files")
+        read = {self.train_split, self.dev_split, self.test_split} if self.hub else set()
+        both = [name for name in self.unlabelled_split or () if name in read]
+        if both:
+            raise ValueError(f"unlabelled_split {both[0]!r} is read with its labels already")
+        nothing = self.unlabelled is None and self.unlabelled_split is None
+        if nothing and self.unlabelled_limit is not None:
+            raise ValueError("unlabelled_limit needs unlabelled or unlabelled_split")
+        return self

@@ -1,0 +1,77 @@
+"""The recipe's table [gate]: what student and bundle must reach, and the metrics there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from factory.recipe.section import Fraction, PositiveFloat, PositiveInt, Section
+
+ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
+RegressionMetric = Literal["spearman", "pearson"]
+MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
+
+# The metrics of each task; the first is the one a gate without gate.metric looks at.
+TASK_METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": get_args(ClassificationMetric),
+    "regression": get_args(RegressionMetric),
+    "multilabel": get_args(MultilabelMetric),
+}
+
+
+class GateSettings(Section):
+    """What the student and the bundle must reach; a rule left out is not checked."""
+
+    metric: ClassificationMetric | RegressionMetric | MultilabelMetric | None = Field(
+        default=None,
+        description="unset: accuracy, spearman for regression, micro_f1 for multilabel",
+    )
+    positive_label: str | None = Field(
+        default=None, description="the label whose F1 the metric f1 is; unset: the last label"
+    )
+    split: Literal["dev", "test"] = "dev"
+    min_value: Fraction | None = None
+    max_drop: Fraction | None = Field(default=None, description="teacher minus candidate")
+    min_retention: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="candidate / teacher"
+    )
+    min_gain: float | None = Field(
+        default=None,
+        description="candidate minus the student without distillation (distill.baseline)",
+    )
+    min_class_recall: Fraction | None = Field(default=None, description="recall of the worst class")
+    max_quantization_drop: Fraction = Field(
+        default=0.01, description="student in torch minus shipped variant"
+    )
+    min_agreement: Fraction | None = Field(
+        default=None,
+        description="share of the split's rows that the shipped variant labels as fp32 does",
+    )
+    max_unknown: Fraction | None = Field(
+        default=None,
+        description="share of [UNK] among the split's tokens, where export cuts the vocabulary",
+    )
+    predecessor: str | None = Field(
+        default=None, description="folder of a bundle that this one is to replace"
+    )
+    not_worse_than_predecessor: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        default=None,
+        description="significance: fails where a candidate as good as the predecessor would do so "
+        "badly on the split with a smaller probability than this; 0.05, say",
+    )
+    max_size_bytes: PositiveInt | None = Field(default=None, description="of the shipped ONNX file")
+    max_latency_ms: PositiveFloat | None = Field(
+        default=None, description="p50 of the shipped variant at the shape of section [target]"
+    )
+
+    @model_validator(mode="after")
+    def predecessor_is_judged(self) -> GateSettings:
+        """A predecessor and the rule about it come together."""
+        if (self.predecessor is None) != (self.not_worse_than_predecessor is None):
+            raise ValueError(
+                "predecessor and not_worse_than_predecessor belong together: the folder of a "
+                "bundle, and a significance such as 0.05"
+            )
+        return self

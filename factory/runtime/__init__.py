@@ -1,0 +1,1 @@
+"""The machine a command runs on: devices, processes, progress, tracking."""

@@ -1,0 +1,1 @@
+"""init: a data file never seen before becomes a recipe that runs."""

@@ -1,0 +1,129 @@
+"""Rows of a sheet that can be learned from, in a file that every reader understands alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.data.dataset import Task
+from factory.data.multilabel import split_cell
+from factory.data.telling import count, places
+from factory.errors import FactoryError
+from factory.scaffold.columns import Roles
+from factory.scaffold.sniff import Sheet
+
+Label = str | float | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Texts with their labels, and what was left out or rewritten."""
+
+    texts: list[tuple[str, ...]]
+    labels: list[Label]
+    notes: tuple[str, ...]
+
+
+def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = ()) -> Rows:
+    """The rows with a text and a label; every other is counted in the notes.
+
+    Args:
+        elsewhere: texts of dev and test, which train must not hold.
+    """
+    texts: list[tuple[str, ...]] = []
+    labels: list[Label] = []
+    left_out: dict[str, list[int]] = {}
+    label_column = sheet.columns[roles.label]
+    columns = [sheet.columns[name] for name in roles.text]
+    for row, number in enumerate(sheet.numbers):
+        text = tuple(_text(column[row]) for column in columns)
+        label = _label(label_column[row], roles.task, roles.separator)
+        if not all(part.strip() for part in text):
+            left_out.setdefault("without a text", []).append(number)
+        elif label is None:
+            left_out.setdefault("without a usable label", []).append(number)
+        elif text in elsewhere:
+            left_out.setdefault("that dev or test holds too", []).append(number)
+        else:
+            texts.append(text)
+            labels.append(label)
+    notes = [
+        f"{places(sheet.name, 'line', numbers)}: {count(len(numbers), 'row')} {what}, left out"
+        for what, numbers in left_out.items()
+    ]
+    labels, spellings = _one_spelling(labels)
+    return Rows(texts, labels, (*notes, *spellings))
+
+
+def label_counts(labels: Sequence[Label]) -> Counter[str]:
+    """Rows of each class or label; none for numbers."""
+    return Counter(
+        name
+        for label in labels
+        if not isinstance(label, float)
+        for name in (label if isinstance(label, list) else [label])
+    )
+
+
+def write_rows(path: Path, rows: Rows, roles: Roles) -> None:
+    """Write the rows as JSON Lines; an existing file is never overwritten.
+
+    Raises:
+        FactoryError: the file exists.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as handle:
+            for text, label in zip(rows.texts, rows.labels, strict=True):
+                row = {**dict(zip(roles.text, text, strict=True)), roles.label: label}
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except FileExistsError as error:
+        raise FactoryError(f"{path}: exists already; remove it or give another recipe") from error
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else str(value)
+    return text.encode("utf-8", errors="replace").decode("utf-8")  # halves of surrogate pairs
+
+
+def _label(value: Any, task: Task, separator: str) -> Label | None:
+    if task == "multilabel":
+        parts = value if isinstance(value, list) else split_cell(str(value or ""), separator)
+        return list(dict.fromkeys(_text(part).strip() for part in parts if _text(part).strip()))
+    if task == "regression":
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return None
+        return number if math.isfinite(number) else None
+    return _text(value) if _text(value).strip() else None
+
+
+def _one_spelling(labels: Sequence[Label]) -> tuple[list[Label], list[str]]:
+    """Names that differ only by case or blanks around them, written as most rows write them."""
+    spellings: dict[str, Counter[str]] = {}
+    for name, rows in label_counts(labels).items():
+        spellings.setdefault(name.strip().casefold(), Counter())[name] += rows
+    usual = {
+        name: (found.most_common(1)[0][0] if len(found) > 1 else name)
+        for found in spellings.values()
+        for name in found
+    }
+    notes = [
+        f"labels that differ only by case or blanks become one: {', '.join(map(repr, found))}"
+        for found in spellings.values()
+        if len(found) > 1
+    ]
+
+    def written(label: Label) -> Label:
+        if isinstance(label, list):
+            return list(dict.fromkeys(usual[name] for name in label))
+        return label if isinstance(label, float) else usual[label]
+
+    return [written(label) for label in labels], notes

@@ -1,0 +1,237 @@
+"""From a data file to a recipe that runs, with every finding and decision told."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from factory.data.dataset import Dataset, Task
+from factory.data.stage import scan_dataset
+from factory.data.telling import count
+from factory.errors import DataError, FactoryError
+from factory.recipe.recipe import DataSettings
+from factory.scaffold.clean import Rows, clean, label_counts, write_rows
+from factory.scaffold.columns import Roles, find_roles
+from factory.scaffold.defaults import (
+    OFFLINE_TEACHER,
+    Choices,
+    choose,
+    choose_teacher,
+    token_lengths,
+)
+from factory.scaffold.sniff import Sheet, read_sheet
+from factory.scaffold.template import write_template
+
+FEWEST_ROWS = 20
+SHOWN_CLASSES = 8
+
+
+@dataclass(slots=True)
+class Start:
+    """What was found in the data and decided for the recipe, one line each."""
+
+    recipe: Path
+    found: list[str] = field(default_factory=list)
+    decided: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """The start as JSON data."""
+        return {
+            "recipe": str(self.recipe),
+            "found": self.found,
+            "decided": self.decided,
+            "data": self.settings,
+        }
+
+
+def start_recipe(
+    recipe: Path,
+    train: Path,
+    *,
+    dev: Path | None = None,
+    test: Path | None = None,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    task: Task | None = None,
+    teacher: str | None = None,
+    offline: bool = False,
+) -> Start:
+    """Look at the data and write a commented recipe beside which `factory run` works.
+
+    A file that the recipe cannot name as it is (another delimiter or encoding, no header, rows
+    without a label) is copied, cleaned, to RECIPE-SPLIT.jsonl; the file itself stays as it is.
+
+    Args:
+        recipe: the file to write; must not exist.
+        text: the text column or the two of a pair; empty: found out, as are `label` and `task`.
+        teacher: unset: a BERT of the hub, or the packaged model when `offline`.
+
+    Raises:
+        RecipeError: a column cannot be found or told.
+        DataError: the data cannot be learned from.
+        FactoryError: the recipe exists, or there is no teacher.
+    """
+    if recipe.exists():
+        raise FactoryError(f"{recipe}: exists already; give another path or remove it")
+    start = Start(recipe)
+    paths = {"train": train, "dev": dev, "test": test}
+    wanted = [*text, *([label] if label is not None else [])]
+    sheets = {s: read_sheet(path, wanted) for s, path in paths.items() if path is not None}
+    roles = find_roles(sheets["train"], text, label, task)
+    for name in ("dev", "test"):
+        if name in sheets:
+            find_roles(sheets[name], roles.text, roles.label, roles.task)
+    held = {s: clean(sheet, roles) for s, sheet in sheets.items() if s != "train"}
+    elsewhere = {key for rows in held.values() for key in rows.texts}
+    rows = {"train": clean(sheets["train"], roles, elsewhere), **held}
+    _tell_data(sheets, rows, roles, start)
+    _require_enough(train, rows["train"], roles)
+    model, reason = choose_teacher(teacher, offline)
+    start.decided += [*roles.reasons, f"teacher {model}: {reason}"]
+    choices = _choices(rows, roles, model, recipe.parent)
+    start.decided += choices.reasons
+    start.settings = _data_settings(sheets, rows, roles, choices, recipe, paths, start)
+    write_template(
+        recipe,
+        train=start.settings["train"],
+        dev=start.settings.get("dev"),
+        test=start.settings.get("test"),
+        text_columns=roles.text,
+        label=roles.label,
+        task=roles.task,
+        teacher=model,
+        separator=roles.separator,
+        quoting=start.settings.get("quoting"),
+        choices=choices,
+    )
+    return start
+
+
+def _choices(rows: dict[str, Rows], roles: Roles, teacher: str, base: Path) -> Choices:
+    texts = rows["train"].texts
+    lengths, counted = token_lengths(texts, teacher, base)
+    dev_rows = len(rows["dev"].texts) if "dev" in rows else None
+    classes = label_counts(rows["train"].labels)
+    packaged = teacher == OFFLINE_TEACHER
+    return choose(lengths, counted, len(texts), classes, dev_rows, roles.task, packaged)
+
+
+def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
+    for split, sheet in sheets.items():
+        columns = ", ".join(sheet.columns)
+        start.found.append(
+            f"{split} {sheet.name}: {count(len(sheet), 'row')}, {sheet.kind}, columns {columns}"
+        )
+        start.found += [*sheet.notes, *rows[split].notes]
+    texts = rows["train"].texts
+    repeats = len(texts) - len(set(texts))
+    if repeats:
+        start.found.append(f"{count(repeats, 'row repeats', 'rows repeat')} an earlier text")
+    classes = label_counts(rows["train"].labels).most_common()
+    shown = ", ".join(f"{name} {number:,}" for name, number in classes[:SHOWN_CLASSES])
+    if classes:
+        more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
+        start.found.append(f"{count(len(classes), 'label')}: {shown}{more}")
+        alone = [name for name, number in classes if number == 1]
+        if alone:
+            start.found.append(f"labels with a single row, so none on dev: {', '.join(alone[:8])}")
+    else:
+        numbers = sorted(x for x in rows["train"].labels if isinstance(x, float))
+        if numbers:
+            start.found.append(f"numbers from {numbers[0]:g} to {numbers[-1]:g}")
+
+
+def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
+    problems = []
+    if len(rows.texts) < FEWEST_ROWS:
+        problems.append(
+            f"{train}: {count(len(rows.texts), 'row')} with text and label; at least "
+            f"{FEWEST_ROWS} are needed, a few hundred to learn anything: add rows"
+        )
+    classes = label_counts(rows.labels)
+    if roles.task != "regression" and len(classes) < 2:
+        problems.append(
+            f"{train}: column {roles.label!r} holds {count(len(classes), 'class', 'classes')}; "
+            "at least 2 are needed: add rows of another, or name another column with --label"
+        )
+    if problems:
+        raise DataError("the data cannot be learned from", problems)
+
+
+def _data_settings(
+    sheets: dict[str, Sheet],
+    rows: dict[str, Rows],
+    roles: Roles,
+    choices: Choices,
+    recipe: Path,
+    paths: dict[str, Path | None],
+    start: Start,
+) -> dict[str, Any]:
+    """The table [data]: the files as they are where every check of a run passes, else copies."""
+    common: dict[str, Any] = {
+        "text": roles.text[0] if len(roles.text) == 1 else list(roles.text),
+        "label": roles.label,
+        "task": roles.task,
+        "max_length": choices.max_length,
+    }
+    if roles.task == "multilabel":
+        common["label_separator"] = roles.separator
+    if choices.dev_fraction is not None:
+        common["dev_fraction"] = choices.dev_fraction
+    quoting = sheets["train"].quoting
+    usual = (
+        "none"
+        if any(e.lower() == ".tsv" for e in Path(sheets["train"].name).suffixes)
+        else ("standard")
+    )
+    if quoting not in (None, usual):
+        common["quoting"] = quoting
+    files = {
+        split: os.path.relpath(path.resolve(), recipe.parent.resolve())
+        for split, path in paths.items()
+        if path is not None
+    }
+    if _readable({**common, **files}, recipe.parent, rows):
+        return {**common, **files}
+    common.pop("quoting", None)
+    copies = {split: recipe.with_name(f"{recipe.stem}-{split}.jsonl") for split in files}
+    for split, path in copies.items():
+        write_rows(path, rows[split], roles)
+        start.decided.append(f"{path}: a cleaned copy of {paths[split]}, which stays as it is")
+    settings = {**common, **{split: path.name for split, path in copies.items()}}
+    try:
+        _scan(settings, recipe.parent)
+    except DataError:
+        for path in copies.values():
+            path.unlink()
+        raise
+    return settings
+
+
+def _readable(settings: dict[str, Any], base: Path, rows: dict[str, Rows]) -> bool:
+    """Whether a run would read the very rows that were found."""
+    try:
+        dataset = _scan(settings, base)
+    except DataError:
+        return False
+    read = {split.name: list(split.inputs()) for split in dataset.splits()}
+    if "dev" not in rows:
+        read["train"] += read.pop("dev")
+    return all(
+        sorted(map(str, read[split])) == sorted(map(str, _inputs(found)))
+        for split, found in rows.items()
+    )
+
+
+def _inputs(rows: Rows) -> list[object]:
+    return [text[0] if len(text) == 1 else text for text in rows.texts]
+
+
+def _scan(settings: dict[str, Any], base: Path) -> Dataset:
+    with tempfile.TemporaryDirectory(prefix="factory-init-") as cache:
+        return scan_dataset(DataSettings(**settings), base, Path(cache), lambda _: None)

@@ -1,0 +1,288 @@
+"""The teacher: fine-tune a model or adopt a fine-tuned one, and check that it is fit to teach."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from factory.data.dataset import Dataset, Task
+from factory.data.label_sets import multi_hot
+from factory.errors import TeacherError, first_line, short_list
+from factory.evaluation.chance import unfitness
+from factory.evaluation.evaluate import evaluate_splits
+from factory.models.classifier import load_torch_classifier, longest_input
+from factory.models.encoding import save_tokenizer
+from factory.models.source import ModelSource
+from factory.recipe.recipe import TeacherSettings
+from factory.runtime import distributed as processes
+from factory.teacher.fine_tune import fine_tune
+
+# What transformers calls the tasks; its Trainer and our distillation choose the loss by it.
+PROBLEM_TYPES: Mapping[Task, str] = {
+    "classification": "single_label_classification",
+    "regression": "regression",
+    "multilabel": "multi_label_classification",
+}
+
+
+def make_teacher(
+    directory: Path,
+    source: ModelSource,
+    settings: TeacherSettings,
+    dataset: Dataset,
+    max_length: int,
+    device: str,
+    *,
+    only_bert: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune or adopt the teacher, save it below `directory`, and score it on dev.
+
+    Args:
+        only_bert: see `load_pretrained`.
+
+    Returns:
+        Facts: parameters, layers, and the evaluation on dev; of several processes the first's,
+        which saves the teacher.
+
+    Raises:
+        TeacherError: the model cannot be loaded or used, reads fewer tokens than `max_length`, or
+            its labels do not match.
+    """
+    model, tokenizer = load_pretrained(source, settings, dataset, only_bert=only_bert)
+    longest = longest_input(model)
+    if longest is not None and max_length > longest:
+        raise TeacherError(
+            f"data.max_length is {max_length}, but teacher.model {settings.model} reads at most "
+            f"{longest} tokens; lower data.max_length to {longest} or less"
+        )
+    if settings.fine_tune:
+        fine_tune(directory, model, tokenizer, settings, dataset, max_length, device)
+    if not processes.current().first:
+        return {}
+    model.eval()
+    model.save_pretrained(directory / "model")
+    save_tokenizer(tokenizer, directory / "model")
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    teacher = load_torch_classifier(directory / "model", max_length, device)
+    result = evaluate_splits(teacher, [dataset.dev], dataset.labels)[dataset.dev.name]
+    return {
+        "source": source.identity,
+        "fine_tuned_here": settings.fine_tune,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": model.config.num_hidden_layers,
+        "hidden": model.config.hidden_size,
+        "dev": result.facts(),
+    }
+
+
+def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float) -> None:
+    """Refuse a teacher that is not clearly better than no teacher.
+
+    Raises:
+        TeacherError: it gives every row of dev the same answer, or is not above chance by
+            `min_margin` (`factory.evaluation.chance`; regression: Spearman not above `min_margin`).
+    """
+    reason = unfitness(facts["dev"], dataset, min_margin)
+    if reason is not None:
+        raise TeacherError(
+            f"the teacher {reason} (teacher.min_margin), so nobody can learn this task from it. "
+            + _advice(facts)
+        )
+
+
+def load_pretrained(
+    source: ModelSource, settings: TeacherSettings, dataset: Dataset, *, only_bert: bool = True
+) -> tuple[Any, Any]:
+    """Load model and tokenizer with the outputs in the data's label order.
+
+    Args:
+        only_bert: refuse other architectures; they can teach only a student that starts from a
+            checkpoint of its own.
+
+    Raises:
+        TeacherError: not found, no BERT where it must be one, no usable tokenizer, or labels that
+            do not match.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(settings.seed)  # a new classifier's first weights are drawn while loading
+    place = {"revision": source.revision}
+    try:
+        config = AutoConfig.from_pretrained(source.location, **place)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **place)
+    except (OSError, ValueError) as error:
+        raise TeacherError(_not_loadable(source, settings, error)) from error
+    if only_bert and config.model_type != "bert":
+        raise TeacherError(
+            f"teacher.model {settings.model} is a {config.model_type} model, and only a BERT "
+            "(model_type bert) lends the student layers and vocabulary to start with; set "
+            "student.start to a BERT checkpoint (hub id or folder), which then learns from this "
+            "teacher's logits"
+        )
+    _check_tokenizer(tokenizer, settings)
+    order = None if settings.fine_tune else match_labels(config, settings, dataset)
+    if settings.fine_tune:
+        config.num_labels = len(dataset.labels)
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            source.location,
+            config=config,
+            ignore_mismatched_sizes=settings.fine_tune,
+            output_loading_info=True,
+            **place,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise TeacherError(_not_loadable(source, settings, error)) from error
+    if order is not None:
+        if loading["missing_keys"]:
+            raise TeacherError(
+                f"teacher.model {settings.model} has no weights for "
+                f"{', '.join(sorted(loading['missing_keys']))}: it is not a fine-tuned classifier; "
+                "set teacher.fine_tune = true"
+            )
+        _reorder_outputs(model, order, settings)
+    elif dataset.task == "multilabel" and "classifier.bias" in _new_weights(loading):
+        _start_at_base_rates(getattr(model, "classifier", None), dataset)
+    _name_labels(model.config, dataset)
+    return model, tokenizer
+
+
+def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> list[int]:
+    """For each label of the data, the teacher's output that means it.
+
+    Names are compared exactly, then without regard to case. Generic names (LABEL_0) say nothing,
+    so they match only when `teacher.labels` names the outputs.
+
+    Raises:
+        TeacherError: a different number of outputs, or names that cannot be matched.
+    """
+    if dataset.task == "regression":
+        if config.num_labels != 1:
+            raise TeacherError(
+                f"teacher.model {settings.model} has {config.num_labels} outputs; "
+                "regression needs exactly 1"
+            )
+        return [0]
+    trained_for = getattr(config, "problem_type", None)
+    if trained_for not in (None, PROBLEM_TYPES[dataset.task]):
+        raise TeacherError(
+            f"teacher.model {settings.model} was trained for {trained_for} (problem_type in its "
+            f'config), data.task is "{dataset.task}"; set teacher.fine_tune = true, or data.task'
+        )
+    names = settings.labels or [config.id2label[number] for number in range(config.num_labels)]
+    if len(names) != config.num_labels:
+        raise TeacherError(
+            f"teacher.labels names {len(names)} outputs, the teacher has {config.num_labels}"
+        )
+    for normal in (str, str.casefold):
+        wanted = [normal(label) for label in dataset.labels]
+        found = [normal(name) for name in names]
+        if sorted(wanted) == sorted(found) and len(set(found)) == len(found):
+            return [found.index(label) for label in wanted]
+    raise TeacherError(
+        f"the teacher's outputs {short_list(names)} cannot be matched by name to the data's "
+        f"labels {short_list(dataset.labels)}; name the teacher's outputs in order with "
+        "teacher.labels, or the data's classes with data.labels; if the model is not yet "
+        "fine-tuned on these labels, set teacher.fine_tune = true"
+    )
+
+
+def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) -> None:
+    """Permute the classifier so that output i means the data's label i.
+
+    Raises:
+        TeacherError: no layer of the model's head has that many outputs.
+    """
+    import torch
+
+    if order == sorted(order):
+        return
+    body = set() if model.base_model is model else set(model.base_model.modules())
+    outputs = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear)
+        and module.out_features == len(order)
+        and module not in body
+    ]
+    if not outputs:
+        raise TeacherError(
+            f"teacher.model {settings.model}: the layer that gives its outputs was not found, so "
+            "they cannot be put into the data's order; name data.labels in the teacher's order"
+        )
+    with torch.no_grad():
+        for parameter in outputs[-1].parameters():
+            parameter.copy_(parameter[order].clone())
+
+
+def _new_weights(loading: Mapping[str, Any]) -> set[str]:
+    """Names of the weights that the checkpoint lacks or has in another shape."""
+    names = [*loading["missing_keys"], *loading["mismatched_keys"]]
+    return {name if isinstance(name, str) else name[0] for name in names}
+
+
+def _start_at_base_rates(classifier: Any, dataset: Dataset) -> None:
+    """Let each output begin at its label's share of the training rows.
+
+    From 0.5 for all, the first hundreds of steps would only teach that most labels do not apply
+    (docs/log.md).
+    """
+    import torch
+
+    if not isinstance(classifier, torch.nn.Linear):
+        return
+    applies = multi_hot(dataset.train, len(dataset.labels))
+    rates = torch.from_numpy((applies.sum(axis=0) + 0.5) / (len(applies) + 1.0))
+    with torch.no_grad():
+        classifier.bias.copy_(torch.logit(rates))
+
+
+def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
+    """Refuse what rows padded on the right cannot be made with."""
+    name = f"teacher.model {settings.model}"
+    if not tokenizer.is_fast:
+        raise TeacherError(f"{name} has no fast tokenizer (tokenizer.json)")
+    if tokenizer.pad_token_id is None:
+        raise TeacherError(f"{name} has no padding token; choose a model that reads padded batches")
+    if tokenizer.padding_side != "right":
+        raise TeacherError(
+            f"{name} pads on the left, as models that answer at the last token do; choose one that "
+            "pads on the right"
+        )
+
+
+def _name_labels(config: Any, dataset: Dataset) -> None:
+    config.id2label = dict(enumerate(dataset.labels))
+    config.label2id = {label: number for number, label in enumerate(dataset.labels)}
+    config.problem_type = PROBLEM_TYPES[dataset.task]
+
+
+def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:
+    taken_for = (
+        "No such folder is beside the recipe, so it was taken for a hub id, and the hub does not "
+        "have it or cannot be reached. "
+        if source.identity.startswith("hub:")
+        else ""
+    )
+    return (
+        f"teacher.model {settings.model} cannot be loaded from {source.location}: "
+        f"{first_line(error).removesuffix('.')}. {taken_for}"
+        "Give a hub id (needs the network once), a folder with config.json, weights and "
+        "tokenizer.json, or package:NAME"
+    )
+
+
+def _advice(facts: Mapping[str, Any]) -> str:
+    if facts["fine_tuned_here"]:
+        return (
+            "Fine-tuning did not work: look at teacher.learning_rate and teacher.epochs, and at "
+            "whether the labels in train fit their texts"
+        )
+    return (
+        "Was this model fine-tuned on these labels? If yes, its outputs may be in another order: "
+        "name them with teacher.labels. If not, set teacher.fine_tune = true"
+    )
