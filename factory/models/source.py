@@ -80,7 +80,7 @@ def _student_of(directory: Path, key: str) -> Path:
                 return found
     problem = (
         f"{directory} is a bundle, which holds ONNX files and no torch weights, and its student "
-        "is not beside it; name the folder distill-.../model (or prune-.../model) in the store that "
+        "is not beside it; name the folder distill-.../model or prune-.../model in the store that "
         "made it"
     )
     raise RecipeError(key, [problem])
