@@ -21,7 +21,8 @@ from factory.errors import TeacherError
 from factory.models.bert_loading import UnloadableError, load_classifier
 from factory.models.classifier import TorchClassifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings, Recipe
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 
