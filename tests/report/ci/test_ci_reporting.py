@@ -149,5 +149,5 @@ def test_both_gates_hand_on_what_they_measured() -> None:
         gate.require("gate 1 (student in torch)", [bad])
     assert one.value.verdicts == {"gate 1 (student in torch)": [BAD]}
     with pytest.raises(GateFailedError) as two:
-        _choose({"int8": [bad], "fp32": [bad]})
-    assert two.value.verdicts == {"gate 2 (int8)": [BAD], "gate 2 (fp32)": [BAD]}
+        _choose({"int8-static": [bad], "fp32": [bad]})
+    assert two.value.verdicts == {"gate 2 (int8-static)": [BAD], "gate 2 (fp32)": [BAD]}
