@@ -83,8 +83,8 @@ DEFECTS = (
         1,
         "settings written under a misspelt name are never read",
         (
-            "tests/test_recipe_file.py::test_an_unknown_key_names_the_nearest_known_one",
-            "tests/test_recipe.py::test_a_misspelt_attribute_cannot_be_added",
+            "tests/recipe/test_recipe_file.py::test_an_unknown_key_names_the_nearest_known_one",
+            "tests/recipe/test_recipe.py::test_a_misspelt_attribute_cannot_be_added",
             "tests/distill/test_baseline.py::test_the_recipe_decides_both_phases",
         ),
     ),

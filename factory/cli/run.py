@@ -1,0 +1,206 @@
+"""Commands that run stages of a recipe: plan, run, general, augment, report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from factory.cli.options import (
+    device_option,
+    json_option,
+    print_json,
+    quiet_option,
+    recipe_argument,
+    set_option,
+    store_option,
+)
+from factory.runtime import distributed
+
+if TYPE_CHECKING:
+    from factory.recipe.recipe import Recipe
+    from factory.runtime.tracking import Tracker
+
+
+@click.command()
+@recipe_argument
+@set_option
+@store_option
+@json_option
+def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -> None:
+    """Print what `run` would do with each stage of RECIPE, and why."""
+    from factory.graph import make_graph
+    from factory.graph import plan as plan_steps
+    from factory.recipe.file import load_recipe
+    from factory.store import Store
+
+    parsed = load_recipe(recipe, overrides)
+    steps = plan_steps(make_graph(parsed, recipe.parent), Store(store), parsed.name)
+    if as_json:
+        rows = [
+            {
+                "stage": planned.step.stage,
+                "fingerprint": planned.step.fingerprint,
+                "directory": planned.step.directory_name,
+                "status": planned.status,
+                "reason": planned.reason,
+            }
+            for planned in steps
+        ]
+        print_json(rows)
+        return
+    for planned in steps:
+        click.echo(f"{planned.step.directory_name:24} {planned.status:7} {planned.reason}")
+
+
+@click.command()
+@recipe_argument
+@set_option
+@store_option
+@device_option
+@click.option(
+    "--track",
+    "requested",
+    type=click.Choice(["mlflow", "wandb"]),
+    multiple=True,
+    help="Also send losses to this tracker; may be repeated.",
+)
+@click.option("--junit", type=click.Path(path_type=Path), help="Write gate results as JUnit XML.")
+@click.option(
+    "--summary",
+    "summary_file",
+    type=click.Path(path_type=Path),
+    help="Write a Markdown summary; GitHub jobs show it without this option.",
+)
+@quiet_option
+def run(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    store: Path,
+    device: str,
+    requested: tuple[Tracker, ...],
+    junit: Path | None,
+    summary_file: Path | None,
+) -> None:
+    """Make the bundle of RECIPE; the last line on stdout is its directory."""
+    from factory.pipeline import run as run_pipeline
+    from factory.report.ci.reporting import reporting
+    from factory.report.tables import result_table
+    from factory.runtime.progress import say
+    from factory.runtime.tracking import trackers
+    from factory.store import Store
+    from serving.bundle import read_manifest
+
+    with reporting(recipe, junit, summary_file) as report:
+        report.recipe = parsed = _prepare(recipe, overrides)
+        with distributed.process_group(device), trackers(requested):
+            bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
+        report.bundle = bundle
+    if distributed.from_environment().first:
+        say(result_table(read_manifest(bundle)))
+        click.echo(bundle)
+
+
+@click.command()
+@recipe_argument
+@set_option
+@store_option
+@device_option
+@quiet_option
+def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
+    """Distil the base teacher of RECIPE over raw text; prints the student's directory.
+
+    Uses only the section [general] and the student's shape, no labelled data. The directory can
+    be the student.start of any recipe.
+    """
+    from factory.partial_runs import run_general
+    from factory.store import Store
+
+    parsed = _prepare(recipe, overrides)
+    with distributed.process_group(device):
+        student = run_general(parsed, recipe.parent, Store(store), device)
+    if distributed.from_environment().first:
+        click.echo(student)
+
+
+@click.command()
+@recipe_argument
+@set_option
+@store_option
+@device_option
+@click.option(
+    "--preview",
+    type=click.IntRange(min=1),
+    metavar="ROWS",
+    help="Print this many rows before and after augmentation instead.",
+)
+@quiet_option
+def augment(
+    recipe: Path, overrides: tuple[str, ...], store: Path, device: str, preview: int | None
+) -> None:
+    """Augment the training rows of RECIPE; prints the directory of Parquet files."""
+    from factory.partial_runs import preview_augmentation, run_augment
+    from factory.store import Store
+
+    parsed = _prepare(recipe, overrides)
+    if preview is not None:
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        for line in preview_augmentation(
+            parsed, recipe.parent, Store(store), preview, device, colours=colours
+        ):
+            click.echo(line)
+        return
+    with distributed.process_group(device):
+        augmented = run_augment(parsed, recipe.parent, Store(store), device)
+    if distributed.from_environment().first:
+        click.echo(augmented)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True), metavar="BUNDLE_OR_RECIPE")
+@set_option
+@store_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; default: report.html in a folder beside the bundle.",
+)
+@click.option("--no-texts", is_flag=True, help="Leave out texts of the data.")
+def report(
+    run: Path, overrides: tuple[str, ...], store: Path, output: Path | None, no_texts: bool
+) -> None:
+    """Write the report of a finished run again; prints its path.
+
+    `factory run` writes it too. If a gate failed, give the recipe.
+    """
+    from factory.report.write import report_bundle, report_recipe
+
+    texts = 0 if no_texts else None
+    if run.is_dir():
+        if overrides:
+            raise click.UsageError("--set needs a recipe")
+        click.echo(report_bundle(run, texts, output))
+        return
+    from factory.graph import make_graph
+    from factory.recipe.file import load_recipe
+    from factory.store import Store
+
+    parsed = load_recipe(run, overrides)
+    click.echo(report_recipe(parsed, make_graph(parsed, run.parent), Store(store), texts, output))
+
+
+def _prepare(recipe: Path, overrides: tuple[str, ...]) -> Recipe:
+    """Read a recipe, and prepare this process for training."""
+    from factory.recipe.file import load_recipe
+    from factory.runtime.environment import keep_freed_memory, prepare_libraries
+
+    parsed = load_recipe(recipe, overrides)
+    prepare_libraries()
+    keep_freed_memory()
+    return parsed
+
+
+COMMANDS: tuple[click.Command, ...] = (plan, run, general, augment, report)
