@@ -24,7 +24,7 @@ from typing import Any
 
 from real_data import real_data_folder
 
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.store import ARTIFACT_FILE, Store, read_json
@@ -116,7 +116,7 @@ def run_set(name: str, files: dict[str, Path], baselines: list[str], store: Path
             for model, found in manifest["scores"].items()
         }
         artifacts = stage_artifacts(recipe, recipe_file.parent, store)
-        models = ("teacher", "student", "fp32", "int8")
+        models = ("teacher", "student", "fp32", "int8-static")
         result |= {
             "metric": metric,
             "split": split,
@@ -140,10 +140,9 @@ def run_recipe(recipe_file: Path, settings: list[str], store: Path) -> Path:
 
 def stage_artifacts(recipe: Recipe, base_directory: Path, store: Path) -> dict[str, Any]:
     """What each stage recorded when it was made."""
-    graph = make_graph(recipe, base_directory)
+    keys = make_plan(recipe, base_directory).keys
     return {
-        step.stage: read_json(Store(store).directory(step) / ARTIFACT_FILE)
-        for step in graph.steps()
+        stage: read_json(Store(store).directory(key) / ARTIFACT_FILE) for stage, key in keys.items()
     }
 
 
@@ -152,7 +151,9 @@ def print_table(results: dict[str, Any]) -> None:
     print("| set | metric | rows | teacher | student | kept | int8 | kept | no teacher | gain |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, result in results.items():
-        teacher, student, int8 = (result[key]["value"] for key in ("teacher", "student", "int8"))
+        teacher, student, int8 = (
+            result[key]["value"] for key in ("teacher", "student", "int8-static")
+        )
         others = result["undistilled"]
         values = ", ".join(f"{key} {found['value']:.4f}" for key, found in others.items())
         gains = ", ".join(f"{100 * (student - found['value']):+.1f}" for found in others.values())

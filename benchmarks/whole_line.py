@@ -16,7 +16,7 @@ from typing import Any
 from distillation import data_files, run_recipe
 from real_data import real_data_folder
 
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.store import ARTIFACT_FILE, Store, read_json
@@ -30,7 +30,7 @@ ROWS = {
     "baseline_random": "same student, hard labels only, random start",
     "baseline_same": "same student, hard labels only, the distilled student's start",
     "fp32": "distilled student, ONNX fp32",
-    "int8": "distilled student, ONNX int8",
+    "int8-static": "distilled student, ONNX int8",
 }
 
 
@@ -88,10 +88,10 @@ def of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def stage_seconds(recipe: Recipe, base_directory: Path, store: Path) -> dict[str, float]:
     """Wall time of each stage, as recorded when it was made."""
-    graph = make_graph(recipe, base_directory)
+    keys = make_plan(recipe, base_directory).keys
     return {
-        step.stage: read_json(Store(store).directory(step) / ARTIFACT_FILE)["seconds"]
-        for step in graph.steps()
+        stage: read_json(Store(store).directory(key) / ARTIFACT_FILE)["seconds"]
+        for stage, key in keys.items()
     }
 
 
@@ -111,7 +111,7 @@ def print_set(name: str, result: dict[str, Any]) -> None:
                 f"{100 * score['value'] / teacher:.1f} % | "
                 f"{result['size_bytes'][model] / 1e6:.1f} MB | {p50} |"
             )
-        agreement = result["label_agreement_with_fp32"]["int8"][split]
+        agreement = result["label_agreement_with_fp32"]["int8-static"][split]
         print(f"\nint8 gives fp32's label on {100 * agreement:.1f} % of {split}.")
     seconds = ", ".join(
         f"{stage} {value:.0f} s" for stage, value in result["stage_seconds"].items()

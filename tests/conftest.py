@@ -56,6 +56,7 @@ SLOW_PLACES = (
     "test_classifier.py",
     "test_fitness.py",
     "test_foreign_teacher.py",
+    "test_glue_benchmark.py",
     "test_latency.py",
     "test_many_classes.py",
     "test_pipeline.py",

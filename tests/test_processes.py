@@ -61,12 +61,12 @@ def test_alone_nothing_of_torch_is_loaded() -> None:
     program = (
         "import sys\n"
         "from factory.runtime import distributed as processes\n"
-        "from factory import building\n"
+        "from factory.stages.build import check_same_fingerprint\n"
         "with processes.process_group('auto'):\n"
         "    assert processes.from_first(lambda: 3) == 3\n"
         "    assert processes.gather('a') == ['a']\n"
         "    processes.wait_for_all()\n"
-        "    building.require_same_work('a')\n"
+        "    check_same_fingerprint('a')\n"
         "print('torch' in sys.modules)"
     )
     assert python(program) == "False\n"

@@ -32,28 +32,27 @@ if TYPE_CHECKING:
 @json_option
 def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -> None:
     """Print what `run` would do with each stage of RECIPE, and why."""
-    from factory.graph import make_graph
-    from factory.graph import plan as plan_steps
+    from factory.planning import make_plan, stage_statuses
     from factory.recipe.file import load_recipe
     from factory.store import Store
 
     parsed = load_recipe(recipe, overrides)
-    steps = plan_steps(make_graph(parsed, recipe.parent), Store(store), parsed.name)
+    statuses = stage_statuses(make_plan(parsed, recipe.parent), Store(store))
     if as_json:
         rows = [
             {
-                "stage": planned.step.stage,
-                "fingerprint": planned.step.fingerprint,
-                "directory": planned.step.directory_name,
-                "status": planned.status,
-                "reason": planned.reason,
+                "stage": one.key.stage,
+                "fingerprint": one.key.fingerprint,
+                "directory": one.key.directory_name,
+                "status": one.status,
+                "reason": one.reason,
             }
-            for planned in steps
+            for one in statuses
         ]
         print_json(rows)
         return
-    for planned in steps:
-        click.echo(f"{planned.step.directory_name:24} {planned.status:7} {planned.reason}")
+    for one in statuses:
+        click.echo(f"{one.key.directory_name:24} {one.status:7} {one.reason}")
 
 
 @click.command()
@@ -116,14 +115,9 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     Uses only the section [general] and the student's shape, no labelled data. The directory can
     be the student.start of any recipe.
     """
-    from factory.partial_runs import run_general
-    from factory.store import Store
-
-    parsed = _prepare(recipe, overrides)
-    with distributed.process_group(device):
-        student = run_general(parsed, recipe.parent, Store(store), device)
+    general_distillation = _run_until("general", recipe, overrides, store, device)
     if distributed.from_environment().first:
-        click.echo(student)
+        click.echo(general_distillation / "model")
 
 
 @click.command()
@@ -142,21 +136,20 @@ def augment(
     recipe: Path, overrides: tuple[str, ...], store: Path, device: str, preview: int | None
 ) -> None:
     """Augment the training rows of RECIPE; prints the directory of Parquet files."""
-    from factory.partial_runs import preview_augmentation, run_augment
+    from factory.pipeline import preview_augmentation
     from factory.store import Store
 
-    parsed = _prepare(recipe, overrides)
-    if preview is not None:
-        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        for line in preview_augmentation(
-            parsed, recipe.parent, Store(store), preview, device, colours=colours
-        ):
-            click.echo(line)
+    if preview is None:
+        augmented = _run_until("augment", recipe, overrides, store, device)
+        if distributed.from_environment().first:
+            click.echo(augmented)
         return
-    with distributed.process_group(device):
-        augmented = run_augment(parsed, recipe.parent, Store(store), device)
-    if distributed.from_environment().first:
-        click.echo(augmented)
+    parsed = _prepare(recipe, overrides)
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for line in preview_augmentation(
+        parsed, recipe.parent, Store(store), preview, device, colours=colours
+    ):
+        click.echo(line)
 
 
 @click.command()
@@ -184,12 +177,12 @@ def report(
             raise click.UsageError("--set needs a recipe")
         click.echo(report_bundle(run, texts, output))
         return
-    from factory.graph import make_graph
+    from factory.planning import make_plan
     from factory.recipe.file import load_recipe
     from factory.store import Store
 
     parsed = load_recipe(run, overrides)
-    click.echo(report_recipe(parsed, make_graph(parsed, run.parent), Store(store), texts, output))
+    click.echo(report_recipe(make_plan(parsed, run.parent), Store(store), texts, output))
 
 
 def _prepare(recipe: Path, overrides: tuple[str, ...]) -> Recipe:
@@ -201,6 +194,18 @@ def _prepare(recipe: Path, overrides: tuple[str, ...]) -> Recipe:
     prepare_libraries()
     keep_freed_memory()
     return parsed
+
+
+def _run_until(
+    stage: str, recipe: Path, overrides: tuple[str, ...], store: Path, device: str
+) -> Path:
+    """Run the pipeline up to a stage; returns the directory of its artifact."""
+    from factory.pipeline import run as run_pipeline
+    from factory.store import Store
+
+    parsed = _prepare(recipe, overrides)
+    with distributed.process_group(device):
+        return run_pipeline(parsed, recipe.parent, Store(store), device, stage)
 
 
 COMMANDS: tuple[click.Command, ...] = (plan, run, general, augment, report)

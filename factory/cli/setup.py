@@ -111,7 +111,7 @@ def init(
 @click.option("--schema", is_flag=True, help="Print the recipe's JSON Schema instead.")
 def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> None:
     """Check RECIPE, its files and its models without running anything."""
-    from factory.graph import make_graph
+    from factory.planning import make_plan
     from factory.recipe.file import load_recipe, recipe_schema
 
     if schema:
@@ -119,7 +119,7 @@ def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> N
         return
     if recipe is None:
         raise click.UsageError("give a recipe, or --schema")
-    make_graph(load_recipe(recipe, overrides), recipe.parent)
+    make_plan(load_recipe(recipe, overrides), recipe.parent)
     click.echo(f"{recipe}: valid")
 
 

@@ -21,7 +21,7 @@ from factory.data.dataset import Dataset, Split
 from factory.errors import GateFailedError, RecipeError
 from factory.evaluation.gate import Measured, check_rules
 from factory.evaluation.predecessor import find_predecessor, open_opponent
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import parse_recipe
 from factory.recipe.gate import GateSettings
 from factory.store import Store
@@ -63,7 +63,8 @@ def base(tmp_path: Path) -> Path:
 
 
 def fingerprints(base: Path, changes: Mapping[str, Any]) -> dict[str, str]:
-    return {step.stage: step.fingerprint for step in make_graph(line_recipe(changes), base).steps()}
+    keys = make_plan(line_recipe(changes), base).keys
+    return {stage: key.fingerprint for stage, key in keys.items()}
 
 
 def test_it_checks_again_and_never_trains_again(base: Path) -> None:
@@ -83,10 +84,10 @@ def test_it_checks_again_and_never_trains_again(base: Path) -> None:
 
 def test_a_predecessor_that_is_not_there_or_does_something_else(base: Path) -> None:
     with pytest.raises(RecipeError, match=r"gate\.predecessor"):
-        make_graph(line_recipe({**RULE, "gate.predecessor": "none"}), base)
+        make_plan(line_recipe({**RULE, "gate.predecessor": "none"}), base)
     write_scored_bundle(base / "number", task="regression")
     with pytest.raises(RecipeError, match="bundle for regression"):
-        make_graph(line_recipe({**RULE, "gate.predecessor": "number"}), base)
+        make_plan(line_recipe({**RULE, "gate.predecessor": "number"}), base)
 
 
 def test_the_opponent_answers_the_gates_rows(base: Path) -> None:
@@ -127,16 +128,16 @@ def test_a_real_run_against_its_own_predecessor(
         """The real measurements, with answers of some rows turned."""
         candidates = measure_candidates(*arguments)
         evaluations = {name: dict(splits) for name, splits in candidates.evaluations.items()}
-        found = evaluations["int8"]["dev"]
+        found = evaluations["int8-static"]["dev"]
         predicted = found.predicted.copy()
         predicted[: spoil[0]] = (predicted[: spoil[0]] + 1) % 3
-        evaluations["int8"]["dev"] = replace(found, predicted=predicted)
+        evaluations["int8-static"]["dev"] = replace(found, predicted=predicted)
         return replace(candidates, evaluations=evaluations)
 
     monkeypatch.setattr(shipping, "measure_candidates", spoilt)
     with pytest.raises(GateFailedError, match="not_worse_than_predecessor") as failed:
         pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
-    rules = failed.value.verdicts["gate 2 (int8)"]
+    rules = failed.value.verdicts["gate 2 (int8-static)"]
     assert [rule["rule"] for rule in rules if not rule["passed"]] == ["not_worse_than_predecessor"]
     assert published(store) == before
     spoil[0] = 0
@@ -147,4 +148,4 @@ def test_a_real_run_against_its_own_predecessor(
     assert manifest.gate[-1]["measured"] == 1.0
     told = manifest.measurements["predecessor"]
     assert told["version"] == read_manifest(line.bundle).version
-    assert told["candidates"]["int8"]["difference"] == 0.0
+    assert told["candidates"]["int8-static"]["difference"] == 0.0

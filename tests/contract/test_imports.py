@@ -50,10 +50,9 @@ TABLES = (
     ("factory.models.tasks", "factory.evaluation"),
     ("factory.models.tasks", "factory.recipe"),
     ("factory.report.write", "factory.planning"),  # the type of a plan
-    # to be removed with the modules they name
-    ("factory.augment.tools", "factory.augment_steps"),
-    ("factory.bundle", "factory.report.tables"),
-    ("factory.report.write", "factory.graph"),
+    ("factory.report", "factory.export.forms"),
+    # to be removed when bundle/ no longer reads modules of report/
+    ("factory.bundle", "factory.report"),
 )
 
 

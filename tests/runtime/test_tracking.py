@@ -7,19 +7,25 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from minimal_recipe import recipe_tree
 from tensorboardX.proto.event_pb2 import Event
 from tiny_line import Line, factory_here, stage_directory
 
-from factory.building import announcing_build
 from factory.errors import MissingDependencyError, TrackingError
+from factory.recipe.file import parse_recipe
 from factory.recipe.training import TeacherSettings
 from factory.runtime import tracking
-from factory.store import Step, Store, load_artifact, read_json
+from factory.stages import distill
+from factory.stages.build import build_stage
+from factory.stages.sources import Sources
+from factory.stages.stage import Run
+from factory.store import ArtifactKey, Store, load_artifact, read_json
 from factory.teacher.fine_tune import training_arguments
 
 
@@ -142,12 +148,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def one_stage(folder: Path) -> None:
-    def make(here: Path) -> dict[str, Any]:
+    def make(output: Path, run: Run) -> dict[str, Any]:
         tracking.log("prediction", 42, 10, {"total": 0.5})
         return {"report_to": tracking.trainer_arguments()["report_to"]}
 
-    build = announcing_build(Store(folder), "mails")
-    artifact = build(Step("distill", 1, {}, {}), make)
+    recipe = parse_recipe(recipe_tree({"name": "mails"}))
+    sources = Sources(None, None, None, None, None, None, None)
+    run = Run(recipe, folder, sources, "cpu", {"distill": ArtifactKey("distill", 1, {}, {})})
+    artifact = build_stage(Store(folder), replace(distill.STAGE, make=make), run)
     (folder / "said").write_text(",".join(artifact.facts["report_to"]), encoding="utf-8")
 
 
