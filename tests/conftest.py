@@ -1,4 +1,4 @@
-"""What every test works under: no network, caches of its own; and the fixtures many share."""
+"""What applies to every test: no network, own caches, the marker `unit`; and shared fixtures."""
 
 from __future__ import annotations
 
