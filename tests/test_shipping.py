@@ -207,7 +207,7 @@ def test_the_next_variant_ships_when_the_first_fails(line: Line, unquantized: Pa
 def test_labels_that_differ_from_fp32_are_refused(line: Line, unquantized: Path) -> None:
     """Where the rule on the metric is too generous to see it."""
     limits = {"gate.min_retention": 0.01, "gate.max_quantization_drop": 1.0}
-    with pytest.raises(GateFailedError, match=r"int8  FAIL  min_agreement: rows labelled as by"):
+    with pytest.raises(GateFailedError, match=r"int8  FAIL  min_agreement: agreement with fp32"):
         run(line, unquantized, {**limits, "gate.min_agreement": 0.98})
 
 
@@ -298,11 +298,15 @@ def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "limit", "told"),
     [
-        ("max_size_bytes", 1000, r"int8  FAIL  max_size_bytes: bytes of the file is \d+ > 1000"),
+        (
+            "max_size_bytes",
+            1000,
+            r"int8  FAIL  max_size_bytes: file size \d+ bytes, required <= 1000 bytes",
+        ),
         (
             "max_latency_ms",
             1e-6,
-            r"int8  FAIL  max_latency_ms: milliseconds at the target's shape, p50 is",
+            r"int8  FAIL  max_latency_ms: p50 latency at the target shape ",
         ),
     ],
 )
