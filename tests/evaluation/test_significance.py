@@ -95,8 +95,7 @@ def test_the_bootstrap_is_what_scipy_computes_with_its_own_resamples() -> None:
 def test_clear_differences_are_found_in_their_direction(
     noise: float, p: float, worse: float
 ) -> None:
-    for metric in ("pearson", "spearman"):
-        found = difference(metric, "regression", *noisy(1, noise))
+    for found in differences("regression", *noisy(1, noise)):
         assert found.p_value == pytest.approx(p, abs=1e-3)
         assert found.p_not_worse == pytest.approx(worse, abs=1e-3)
         assert found.p_value > 0  # no number of resamples proves impossibility
