@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from factory.data.corpus.rows import PackedRows
@@ -21,7 +20,8 @@ from factory.distill.student import CALIBRATION_TOKENS, start_student
 from factory.errors import TeacherError
 from factory.models.classifier import TorchClassifier, UnloadableError, load_bert_classifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings, Recipe
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 
@@ -62,7 +62,6 @@ def general_distill(
         start,
         layer_map,
         rows,
-        np.ones(len(rows), dtype=np.float32),
         settings,
         directory / "general.checkpoint",
         teacher.device,

@@ -241,14 +241,14 @@ def _spearman(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
     """Pearson correlation of the ranks over the last axis; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    ranks = (rankdata(side, axis=-1) for side in (targets, predicted))
-    return _correlation(*ranks, _vary(targets, predicted))
+    ranks = [rankdata(side, axis=-1) for side in (targets, predicted)]
+    return _correlation(ranks[0], ranks[1], _vary(targets, predicted))
 
 
 def _correlation(one: Rows, other: Rows, varies: Rows) -> NDArray[np.float64]:
     one, other = (side - side.mean(axis=-1, keepdims=True) for side in (one, other))
     spread = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
-    return np.divide((one * other).sum(axis=-1), spread, out=np.zeros_like(spread), where=varies)
+    return _ratio((one * other).sum(axis=-1), spread, varies)
 
 
 def _vary(targets: Rows, predicted: Rows) -> Rows:
@@ -260,15 +260,17 @@ def _vary(targets: Rows, predicted: Rows) -> Rows:
 
 def _micro_f1_of_sets(sums: Sums) -> NDArray[np.float64]:
     right, true, predicted = np.moveaxis(sums.sum(axis=-1), -1, 0)
-    return _ratio(2 * right, true + predicted)
+    size = true + predicted
+    return _ratio(2 * right, size, size > 0)
 
 
 def _macro_f1_of_sets(sums: Sums) -> NDArray[np.float64]:
     right, true, predicted = np.moveaxis(sums, -2, 0)
     sizes = true + predicted
-    return _ratio(_ratio(2 * right, sizes).sum(axis=-1), (sizes > 0).sum(axis=-1))
+    occurring = (sizes > 0).sum(axis=-1)
+    return _ratio(_ratio(2 * right, sizes, sizes > 0).sum(axis=-1), occurring, occurring > 0)
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The quotient, and 0 for 0 / 0."""
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+def _ratio(part: Rows, whole: Rows, defined: Rows) -> NDArray[np.float64]:
+    """The quotient where it is defined, 0 elsewhere."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=defined)

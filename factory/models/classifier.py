@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FactoryError, first_line
+from factory.errors import first_line
 from factory.models.encoding import Batch, collate, encode_inputs, sorted_batches
 from factory.models.source import ModelSource
-from factory.runtime import distributed as processes
-from factory.runtime.distributed import Processes
 from factory.runtime.progress import bar
 
 if TYPE_CHECKING:
@@ -147,34 +145,3 @@ def new_weights(loading: Mapping[str, Any]) -> set[str]:
         one if isinstance(one, str) else str(one[0]) for one in loading["mismatched_keys"]
     )
     return {*loading["missing_keys"], *mismatched}
-
-
-def pick_device(wanted: str, group: Processes | None = None) -> str:
-    """Resolve `auto` to cuda if torch can use it, else cpu; with several processes to cuda:RANK.
-
-    Args:
-        group: who this process is; unset, as `processes.current()`.
-
-    Raises:
-        FactoryError: cuda was requested and is not available, or this machine has fewer devices
-            than processes.
-    """
-    import torch
-
-    usable = torch.cuda.is_available()
-    if wanted == "cuda" and not usable:
-        raise FactoryError(
-            "--device cuda: torch finds no usable CUDA device; `factory doctor` lists the devices, "
-            "--device cpu trains without one"
-        )
-    if not usable or wanted == "cpu":
-        return "cpu"
-    own = group or processes.current()
-    if own.count == 1:
-        return "cuda"
-    if own.local_rank >= torch.cuda.device_count():
-        raise FactoryError(
-            f"process {own.local_rank + 1} on a machine with {torch.cuda.device_count()} CUDA "
-            "devices; start as many processes (--nproc-per-node) as there are devices"
-        )
-    return f"cuda:{own.local_rank}"

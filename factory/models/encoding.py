@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-# Batches are cut from a pool of this many batches that is sorted by length: there is little padding,
-# and the rows of a batch still change every epoch.
+# Batches are cut from a pool of this many batches, sorted by length: there is little padding, and
+# the rows of a batch still change every epoch.
 POOL_BATCHES = 32
 
 

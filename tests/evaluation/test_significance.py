@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from factory.evaluation.evaluate import score_predictions
 from factory.evaluation.significance import RESAMPLES, difference, differences, mcnemar
-from factory.recipe.recipe import TASK_METRICS
+from factory.recipe.gate import TASK_METRICS
 
 
 def right(lost: int, gained: int, both: int = 50, neither: int = 40) -> list[NDArray[np.bool_]]:
