@@ -191,7 +191,7 @@ def test_one_threshold_for_all_remakes_no_model(base: Path) -> None:
     ("gate", "message"),
     [
         ({"min_retention": 1.5}, "gate 1 .* micro_f1 retention"),
-        ({"metric": "exact_match", "min_retention": 1.5}, "gate 1 .* exact_match kept"),
+        ({"metric": "exact_match", "min_retention": 1.5}, "gate 1 .* exact_match retention"),
         ({"min_value": 0.1, "max_quantization_drop": 0.2, "max_size_bytes": 9}, "gate 2"),
     ],
 )
