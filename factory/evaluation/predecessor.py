@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.errors import RecipeError
-from factory.recipe.export import VariantName
 from factory.recipe.recipe import Recipe
 from serving.bundle import MANIFEST_NAME, Manifest, read_manifest, sha256_file
 from serving.errors import BundleError
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from factory.data.dataset import Dataset, Split, Task
     from factory.evaluation.significance import Difference
+    from factory.export.forms import FormName
     from serving.predictor import Predictor
 
 KEY = "gate.predecessor"
@@ -88,7 +88,7 @@ class PredecessorScores:
             new = _in_columns(predicted, range(predicted.shape[1]), self.targets.shape[1])
         return difference(self.metric, self.task, self.targets, self.predicted, new, self.positive)
 
-    def to_facts(self, differences: Mapping[VariantName, Difference]) -> dict[str, Any]:
+    def to_facts(self, differences: Mapping[FormName, Difference]) -> dict[str, Any]:
         """The predecessor, and each new form's difference from it, as JSON data."""
         return {
             "name": self.manifest.name,
