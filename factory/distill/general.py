@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
-from factory.data.corpus.rows import PackedRows
+from factory.data.corpus.shards import PackedRows
 from factory.data.corpus.tokenize import load_config, load_tokenizer
 from factory.distill.matching import describe_map, map_layers
 from factory.distill.student import CALIBRATION_TOKENS, save_student, start_student
 from factory.distill.student_checkpoint import save_projections
 from factory.distill.tinybert import IntermediateLoss
 from factory.errors import TeacherError
-from factory.models.bert_loading import UnloadableError, load_classifier
-from factory.models.classifier import TorchClassifier
+from factory.models.classifier import TorchClassifier, UnloadableError, load_bert_classifier
 from factory.models.source import ModelSource
 from factory.recipe.recipe import Recipe
 from factory.recipe.training import GeneralSettings
@@ -95,7 +94,7 @@ def load_base_teacher(
     config.num_labels = 2
     torch.manual_seed(settings.seed)  # a pooler the checkpoint lacks is drawn while loading
     try:
-        model, new = load_classifier(source, config)
+        model, new = load_bert_classifier(source, config)
     except UnloadableError as error:
         raise TeacherError(
             f"the base teacher cannot be loaded from {source.location}: {error}"

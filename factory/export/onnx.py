@@ -27,7 +27,7 @@ def export_onnx(
         first_token: compute the last layer for the first token only, all the classifier reads.
 
     Raises:
-        ParityError: the file does not have the inputs, output and axes a bundle promises.
+        ParityError: the file does not have the inputs, output and axes of a bundle.
     """
     from optimum.exporters.onnx import onnx_export_from_model
     from transformers import BertForSequenceClassification
@@ -41,7 +41,7 @@ def export_onnx(
         shorten_last_layer(model)
     scratch = output_file.parent / "export.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
-    with _quiet():
+    with quiet("optimum", "transformers", "torch.onnx"):  # tracing, deprecation of TorchScript
         onnx_export_from_model(
             model,
             scratch,
@@ -64,7 +64,7 @@ def check_interface(file: Path) -> None:
 
     graph = onnx.load(file, load_external_data=False).graph
     problems = [
-        f"weight {tensor.name} lies in another file"
+        f"weight {tensor.name} is stored in another file"
         for tensor in graph.initializer
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
@@ -86,7 +86,9 @@ def check_interface(file: Path) -> None:
         if names is None and found_names[0] != "batch_size":
             problems.append(f"{name} has axes {found_names}, the first must be batch_size")
     if problems:
-        raise ParityError(f"{file}: not the graph a bundle promises: " + "; ".join(problems))
+        raise ParityError(
+            f"{file}: the graph does not have the interface of a bundle: " + "; ".join(problems)
+        )
 
 
 def _axes(value: object) -> tuple[int, list[str]]:
@@ -97,11 +99,10 @@ def _axes(value: object) -> tuple[int, list[str]]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own notes (tracing, deprecation of TorchScript) off the terminal."""
-    names = ("optimum", "transformers", "torch.onnx")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep the notes of other libraries' tools off the terminal: loggers below errors, warnings."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -8,11 +8,11 @@ from typing import Any
 
 from factory.data.dataset import Dataset, Split
 from factory.errors import TeacherError
-from factory.evaluation.chance import unfitness
-from factory.evaluation.evaluate import evaluate_splits
+from factory.evaluation.evaluate import Evaluation, evaluate_splits
 from factory.models.classifier import load_torch_classifier, longest_input
 from factory.models.encoding import encode_inputs, save_tokenizer
 from factory.models.source import ModelSource
+from factory.models.tasks import TASKS
 from factory.recipe.training import TeacherSettings
 from factory.runtime import distributed
 from factory.teacher.load import load_pretrained
@@ -70,7 +70,7 @@ def make_teacher(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layers": model.config.num_hidden_layers,
         "hidden": model.config.hidden_size,
-        "dev": result.facts(),
+        "dev": result.to_facts(),
     }
 
 
@@ -79,12 +79,13 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
 
     Raises:
         TeacherError: it gives every row of dev the same answer, or is not above chance by
-            `min_margin` (`factory.fitness`; regression: Spearman not above `min_margin`).
+            `min_margin` (`factory.evaluation.chance`; regression: Spearman not above `min_margin`).
     """
-    reason = unfitness(facts["dev"], dataset, min_margin)
-    if reason is not None:
+    evaluation = Evaluation.from_facts(facts["dev"])
+    problem = TASKS[dataset.task].chance_problem(evaluation, dataset, min_margin)
+    if problem is not None:
         raise TeacherError(
-            f"the teacher {reason} (teacher.min_margin), so distillation would not work. "
+            f"the teacher {problem} (teacher.min_margin), so distillation would not work. "
             + _advice(facts)
         )
 

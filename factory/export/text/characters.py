@@ -1,4 +1,4 @@
-"""What BERT's normalizer and pre-tokenizer make of every character, asked of the library itself."""
+"""Mapping of every Unicode character by BERT's normalizer and pre-tokenizer, from the library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK, SMALLER = 4096, 16  # characters asked about at once, and how much fewer 
 
 
 class Kind(IntEnum):
-    """What a character is to the pre-tokenizer."""
+    """How the pre-tokenizer treats a character."""
 
     BLANK = 0
     ALONE = 1  # a word of its own: punctuation, CJK
@@ -30,8 +30,8 @@ Expansion = tuple[tuple[str, Kind], ...]
 BLANK: Expansion = ((" ", Kind.BLANK),)
 
 
-class Fate(IntEnum):
-    """What becomes of a raw character."""
+class CharacterMapping(IntEnum):
+    """What a raw character is mapped to."""
 
     LETTER = 0  # itself, a letter
     REMOVED = 1
@@ -41,47 +41,47 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Characters:
-    """What becomes of every code point.
+    """The mapping of every code point.
 
     Args:
-        others: of each character whose fate is OTHER, what it becomes.
+        others: expansions of the characters whose mapping is OTHER.
         sorts_marks: whether combining marks that stand together are put into an order. BERT's
             normalizer works character by character but for that: to strip accents it applies
             Unicode's NFD, then removes marks of category Mn, but a few others have an order too.
 
     Shapes:
-        fates: (0x110000,) a Fate per code point
+        mappings: (0x110000,) a CharacterMapping per code point
     """
 
-    fates: NDArray[np.uint8]
+    mappings: NDArray[np.uint8]
     others: dict[str, Expansion]
     sorts_marks: bool
 
     def expansion(self, character: str) -> Expansion:
-        """What a character becomes."""
-        fate = self.fates[ord(character)]
-        if fate == Fate.OTHER:
+        """The characters that a raw character is mapped to, with their kinds."""
+        mapping = self.mappings[ord(character)]
+        if mapping == CharacterMapping.OTHER:
             return self.others[character]
-        if fate == Fate.REMOVED:
+        if mapping == CharacterMapping.REMOVED:
             return ()
-        return ((character, Kind.ALONE if fate == Fate.ALONE else Kind.LETTER),)
+        return ((character, Kind.ALONE if mapping == CharacterMapping.ALONE else Kind.LETTER),)
 
 
 def read_characters(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Characters:
-    """Ask the `tokenizers` library about every code point, once per process and settings.
+    """Map every code point with the `tokenizers` library, once per process and settings.
 
     Args:
         normalizer, pre_tokenizer: those sections of a tokenizer.json.
 
     Raises:
-        TextModelError: they are not BERT's, whose work is known to be character by character.
+        TextModelError: they are not BERT's, which map character by character.
     """
     for section, wanted in ((normalizer, "BertNormalizer"), (pre_tokenizer, "BertPreTokenizer")):
         found = (section or {}).get("type")
         if found != wanted:
             raise TextModelError(
-                f"tokenizer.json: {found or 'nothing'} stands where a BERT has {wanted}; only a "
-                "BERT's tokenizer can be put into the graph, serve this one with its bundle"
+                f"tokenizer.json: found {found or 'nothing'} instead of {wanted}; only BERT's "
+                "tokenizer can be written into the graph, serve this one with its bundle"
             )
     settings = {name: value for name, value in normalizer.items() if name != "type"}
     return _read(tuple(sorted(settings.items())))
@@ -110,32 +110,32 @@ def every_point() -> str:
 def _read_block(
     characters: Characters, block: str, normalize: Callable[[str], str], kinds: _Kinds
 ) -> None:
-    """Ask about many characters at once, and about fewer where they are not all alike."""
+    """Map many characters at once, and fewer where they are not all mapped alike."""
     whole = normalize(block)
     if whole == "":
-        _set(characters, block, Fate.REMOVED)
+        _set(characters, block, CharacterMapping.REMOVED)
     elif whole == block and kinds.all_letters(block):
         return
     elif whole == "".join(f" {character} " for character in block) and kinds.all_letters(block):
-        _set(characters, block, Fate.ALONE)
+        _set(characters, block, CharacterMapping.ALONE)
     elif len(block) > 1:
         for part in _blocks(block):
             _read_block(characters, part, normalize, kinds)
     else:
         expansion = _simplified(tuple(kinds.of(part) for part in whole))
         if expansion == ((block, Kind.ALONE),):
-            _set(characters, block, Fate.ALONE)
+            _set(characters, block, CharacterMapping.ALONE)
         elif expansion != ((block, Kind.LETTER),):
-            _set(characters, block, Fate.OTHER)
+            _set(characters, block, CharacterMapping.OTHER)
             characters.others[block] = expansion
 
 
-def _set(characters: Characters, block: str, fate: Fate) -> None:
-    characters.fates[[ord(character) for character in block]] = fate
+def _set(characters: Characters, block: str, mapping: CharacterMapping) -> None:
+    characters.mappings[[ord(character) for character in block]] = mapping
 
 
 def _blocks(text: str) -> list[str]:
-    """The text in parts of 4096, 256, 16 or 1 characters, whichever is the first to part it."""
+    """The text in parts of the largest of 4096, 256, 16 and 1 characters that splits it."""
     size = BLOCK
     while size >= len(text):
         size //= SMALLER
@@ -143,14 +143,14 @@ def _blocks(text: str) -> list[str]:
 
 
 def _simplified(parts: Expansion) -> Expansion:
-    """The normalizer sets blanks around a CJK character; it then is a word of its own."""
+    """Drop the blanks that the normalizer adds around a CJK character, a word of its own."""
     if len(parts) == 3 and parts[0] == parts[2] == BLANK[0] and parts[1][1] is not Kind.BLANK:
         return ((parts[1][0], Kind.ALONE),)
     return parts
 
 
 class _Kinds:
-    """The kinds of characters, as the pre-tokenizer tells them."""
+    """The kinds of characters, by the pre-tokenizer."""
 
     def __init__(self) -> None:
         from tokenizers import pre_tokenizers

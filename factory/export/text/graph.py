@@ -1,4 +1,4 @@
-"""Strings to the ids of their pieces as nodes of standard ONNX, for a whole batch at once."""
+"""Nodes of standard ONNX that turn a batch of strings into the ids of their pieces."""
 
 from __future__ import annotations
 
@@ -6,27 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from factory.export.text.classes import EMPTY, ROW, UNKNOWN, CharacterClasses
 from factory.export.text.nodes import BOOL, INT32, INT64, MACHINE_LEARNING, MICROSOFT, Nodes
-from factory.export.text.pieces import BLANK, ROW_START, PieceArrays, Symbols
-
-
-@dataclass(frozen=True, slots=True)
-class TextTables:
-    """A tokenizer as tables.
-
-    Args:
-        unknown_id: of `[UNK]`.
-        longest_word: more characters than this make a word unknown.
-        words: pieces that are a whole word of letters, for texts to check with.
-    """
-
-    symbols: Symbols
-    classes: CharacterClasses
-    pieces: PieceArrays
-    unknown_id: int
-    longest_word: int
-    words: tuple[str, ...]
+from factory.export.text.pieces import BLANK, ROW_START, PieceArrays
+from factory.export.text.tokenizer import EMPTY, ROW, UNKNOWN, CharacterClasses, TextTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +191,7 @@ def _symbols(nodes: Nodes, classes: str, tables: TextTables) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Names of what is known of each symbol: (symbols,) or (symbols + 1,).
+    """Names of the facts about each symbol: (symbols,) or (symbols + 1,).
 
     Args:
         symbols: int32.
@@ -249,7 +231,7 @@ def _words(nodes: Nodes, symbols: str, tables: TextTables) -> Words:
 
 
 def _longest_match(nodes: Nodes, marked: str, positions: str, pieces: PieceArrays) -> str:
-    """The slot in the trie that each position gets to; slots of children are larger: (symbols,)."""
+    """The slot in the trie that each position reaches: (symbols,). Children have larger slots."""
     longest = pieces.longest
     symbol, base = nodes.table("symbol", pieces.symbol), nodes.table("base", pieces.base)
     # free slots remember symbol 0, so what stands behind the end must be a symbol no piece has

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.export.text.characters import Characters, Fate, Kind
+from factory.export.text.characters import CharacterMapping, Characters, Kind
 
 NOTHING, ROW_START, BLANK, UNKNOWN_ALONE = range(4)
 FIRST_SYMBOL = 4
@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """Numbers for what text becomes.
+    """Numbers of the symbols that text is mapped to.
 
     In order: nothing, the start of a row, a blank, an unknown word of its own, the literal tokens,
     the other words of their own, an unknown letter, the letters. A symbol that begins a word has
@@ -107,10 +107,13 @@ def find_symbols(
 
 
 def _possible(characters: Characters, alphabet: set[str]) -> set[tuple[str, Kind]]:
-    """Which characters of the pieces text can turn into, and as what."""
-    own = {Fate.LETTER: Kind.LETTER, Fate.ALONE: Kind.ALONE}
-    fates = ((character, Fate(characters.fates[ord(character)])) for character in alphabet)
-    possible = {(character, own[fate]) for character, fate in fates if fate in own}
+    """The characters of the pieces that text can be mapped to, with their kinds."""
+    own = {CharacterMapping.LETTER: Kind.LETTER, CharacterMapping.ALONE: Kind.ALONE}
+    possible = {
+        (character, own[mapping])
+        for character in alphabet
+        if (mapping := CharacterMapping(characters.mappings[ord(character)])) in own
+    }
     for expansion in characters.others.values():
         possible.update(part for part in expansion if part[0] in alphabet)
     return possible
@@ -141,7 +144,7 @@ def build_arrays(
 
 
 def _spellings(piece: str, prefix: str, symbols: Symbols) -> Iterator[tuple[int, list[int]]]:
-    """The sequences of symbols that are this piece."""
+    """The sequences of symbols that spell this piece."""
     if piece in symbols.alone:
         yield symbols.alone[piece] + symbols.count, []
     for text, added in ((piece, symbols.count), (piece.removeprefix(prefix), 0)):
@@ -167,7 +170,7 @@ class _Trie:
         self.pieces[node] = number
 
     def arrays(self, reach: int) -> PieceArrays:
-        """Lay the nodes out, each behind its parent, the busiest of a level first.
+        """Place the nodes, each behind its parent, those with most children of a level first.
 
         Args:
             reach: more than the largest symbol that a lookup may add to a base.
@@ -200,7 +203,7 @@ class _Trie:
 
 
 class _Layout:
-    """Slots given away so far."""
+    """The slots that are taken."""
 
     def __init__(self) -> None:
         self.taken = bytearray(b"\1")

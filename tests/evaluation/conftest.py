@@ -1,0 +1,18 @@
+"""What the evaluation tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from factory.evaluation import latency
+
+
+@pytest.fixture(scope="module")
+def few_timings() -> Iterator[None]:
+    """For tests in which nobody looks at latencies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "CALLS", 4)
+        patch.setattr(latency, "ROUNDS", 1)
+        yield
