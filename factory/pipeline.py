@@ -13,7 +13,6 @@ from factory.evaluation import gate
 from factory.graph import Graph, make_graph
 from factory.recipe.export import VariantName
 from factory.recipe.recipe import Recipe
-from factory.report.gate_failure import keep_refusal
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 from factory.stage_groups import (
@@ -104,14 +103,16 @@ def _run_stages(
         )
     except FactoryError as error:
         if error.exit_code == EXIT_GATE:  # which the others are told by the first, who decides
-            processes.from_first(lambda: _clear_refused(recipe, graph, store))
+            processes.from_first(lambda: _clear_failed(recipe, graph, store))
         raise
     return bundle.directory
 
 
-def _clear_refused(recipe: Recipe, graph: Graph, store: Store) -> None:
-    """Keep what gate 2 measured, discard what it judged, and write the page."""
-    keep_refusal(store, graph.shipping.bundle)
+def _clear_failed(recipe: Recipe, graph: Graph, store: Store) -> None:
+    """Keep the measurements of gate 2, discard the forms, and write the report."""
+    from factory.report.facts import move_gate_failure
+
+    move_gate_failure(store, graph.shipping.bundle)
     store.discard(graph.shipping.bundle)
     _report(recipe, graph, store)
 
@@ -120,10 +121,11 @@ def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
     """Write the run's page; one that cannot be drawn must not cost what took hours to train."""
     if not processes.current().first:
         return
-    from factory.report.write import report_recipe
+    from factory.report.page import report_recipe
 
     try:
-        say(f"report: {report_recipe(recipe, graph, store)}")
+        page = report_recipe(recipe, graph.evaluate, graph.shipping.bundle, store)
+        say(f"report: {page}")
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         say(f"report: not written ({reason}); `factory report` tries again")

@@ -8,7 +8,6 @@ import pytest
 from tiny_line import Line
 
 import factory
-from factory.html_table import html_table
 from serving import Predictor
 
 
@@ -51,17 +50,10 @@ def test_score_verify_and_predict(line: Line) -> None:
 
 def test_a_bundle_compared_with_itself(line: Line) -> None:
     comparison = factory.compare(line.bundle, factory.Bundle.open(line.bundle))
-    assert comparison.alike == 1.0
+    assert comparison.agreement == 1.0
     assert not comparison.recipe_changes
 
 
 def test_names_are_listed() -> None:
     assert set(factory.__all__) <= set(dir(factory))
     assert len(factory.__all__) == 14
-
-
-def test_html_is_escaped() -> None:
-    assert html_table(["a"], [["<b> & c"]], "x<y") == (
-        "<table><caption>x&lt;y</caption><thead><tr><th>a</th></tr></thead>"
-        "<tbody><tr><td>&lt;b&gt; &amp; c</td></tr></tbody></table>"
-    )

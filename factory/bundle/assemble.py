@@ -1,4 +1,4 @@
-"""The directory we ship: assemble it, and score it through the server's own code."""
+"""Assemble the directory of a bundle, and open it through the server's own code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from factory.bundle.measurements import Measurements
 from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
@@ -32,8 +33,9 @@ SHIPPED_FILES: Mapping[VariantName, str] = {
     "int8-embeddings": "onnx/model_quantized.onnx",
     "int4": "onnx/model_q4.onnx",
 }
-# Both are written later; with a dot before it, what a killed run left of them.
+# Written after the manifest lists the files; names with a dot are left by a killed run.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
+NOTHING_MEASURED = Measurements()
 MODEL_FILES = (
     "config.json",
     "tokenizer.json",
@@ -45,7 +47,7 @@ MODEL_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """What every manifest of one bundle has in common, whichever variant it names."""
+    """What the manifests of a bundle have in common, whichever form they serve."""
 
     name: str
     version: str
@@ -61,10 +63,10 @@ class BundleParts:
 def copy_files(
     directory: Path, model_directory: Path, variants: Mapping[VariantName, Path]
 ) -> None:
-    """Put tokenizer, configuration and ONNX files into place, in the layout of the ecosystem.
+    """Copy tokenizer, configuration and ONNX files into the layout of the ecosystem.
 
-    Each variant has a file of its own until one of them is chosen. `model.safetensors` stays out:
-    a bundle serves, and the plain model stands in the store.
+    Every form has a file of its own until one is chosen. `model.safetensors` is left out: the
+    server does not read it, and the store keeps it.
     """
     shutil.rmtree(directory / "onnx", ignore_errors=True)
     (directory / "onnx").mkdir()
@@ -75,8 +77,8 @@ def copy_files(
         shutil.copyfile(file, directory / candidate_file(variant))
 
 
-def tell_max_length(directory: Path, max_length: int) -> None:
-    """Let other loaders cut texts where the bundle does, and not at the network's own limit.
+def write_max_length(directory: Path, max_length: int) -> None:
+    """Write max_length into tokenizer_config.json, so that other loaders truncate there too.
 
     `tokenizer_config.json` is read by transformers and transformers.js, `sentence_bert_config.json`
     by text-embeddings-inference.
@@ -93,14 +95,15 @@ def tell_max_length(directory: Path, max_length: int) -> None:
 
 
 def candidate_file(variant: VariantName) -> str:
-    """Where a variant stands while all of them are compared."""
+    """The file of a form until one form is chosen."""
     return f"onnx/candidate_{variant}.onnx"
 
 
 def ship_only(directory: Path, chosen: VariantName) -> str:
-    """Keep the chosen variant and fp32 under the names others look for; returns the chosen's.
+    """Keep the chosen form and fp32 under their final names; returns the chosen form's.
 
-    Tools that take any file of a known name must not find one that the gate refused.
+    The other forms are removed: tools that load any file of a known name must not find a form
+    that failed the gate.
     """
     for variant in dict.fromkeys(("fp32", chosen)):
         (directory / candidate_file(variant)).replace(directory / SHIPPED_FILES[variant])
@@ -112,10 +115,10 @@ def ship_only(directory: Path, chosen: VariantName) -> str:
 def open_candidate(
     directory: Path, parts: BundleParts, variant: VariantName, threads: int = 1
 ) -> Predictor:
-    """Open an assembled bundle with a candidate as the served model, checksums verified.
+    """Open an assembled bundle with one form as the served model; checksums are verified.
 
-    This is the served path: tokenizer, truncation, session settings and batching are the
-    server's, so a score taken through it is the score that will be served.
+    Tokenizer, truncation, session settings and batching are the server's, so a score measured
+    through it is the score that will be served.
     """
     manifest = make_manifest(directory, parts, variant, candidate_file(variant))
     write_manifest(directory, manifest)
@@ -127,12 +130,10 @@ def make_manifest(
     parts: BundleParts,
     variant: VariantName,
     file: str,
-    *,
-    scores: Mapping[str, Any] | None = None,
-    measurements: Mapping[str, Any] | None = None,
-    gate: list[dict[str, Any]] | None = None,
+    measurements: Measurements = NOTHING_MEASURED,
 ) -> Manifest:
     """The manifest of the assembled files with `variant`, in `file`, as the served model."""
+    facts = measurements.facts()
     files = [
         file.relative_to(directory).as_posix()
         for file in sorted(directory.rglob("*"))
@@ -155,9 +156,9 @@ def make_manifest(
             neighbour_independent=variant in NEIGHBOUR_INDEPENDENT,
         ),
         files=describe_files(directory, files),
-        scores=dict(scores or {}),
-        measurements=dict(measurements or {}),
-        gate=list(gate or []),
+        scores=facts.pop("scores", {}),
+        measurements=facts,
+        gate=facts.get("verdicts", {}).get(variant, []),
         recipe=dict(parts.recipe),
         versions=library_versions(),
         lineage=dict(parts.lineage),

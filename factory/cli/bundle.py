@@ -11,8 +11,7 @@ import click
 from factory.cli.options import bundle_argument, json_option
 
 if TYPE_CHECKING:
-    from factory.bundle.package import PackageFormat
-    from factory.bundle.triton import TritonDevice
+    from factory.bundle.package import PackageFormat, TritonDevice
     from factory.predict.job import OnError
 
 
@@ -126,8 +125,8 @@ def predict(
 @bundle_argument
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Print what BUNDLE is, how good it is, and why the gate let it pass."""
-    from factory.report.tables import gate_lines, label_list, result_table
+    """Print what BUNDLE is, its scores and costs, and its gate results."""
+    from factory.bundle.tables import gate_lines, label_list, result_table
     from serving.bundle import MANIFEST_NAME, read_manifest
 
     manifest = read_manifest(bundle)
@@ -159,14 +158,14 @@ def verify(bundle: Path) -> None:
     "form",
     type=click.Choice(["ort", "text", "triton"]),
     required=True,
-    help="ort: onnxruntime's own format, for phones; text: one file that reads strings; "
-    "triton: a model repository.",
+    help="ort: ONNX Runtime's format for phones; text: one ONNX file that reads strings; "
+    "triton: a Triton model repository.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Directory to make; must not exist.",
+    help="Directory to create; must not exist.",
 )
 @click.option(
     "--triton-device",
@@ -174,7 +173,7 @@ def verify(bundle: Path) -> None:
     type=click.Choice(["cpu", "gpu", "auto"]),
     default="cpu",
     show_default=True,
-    help="What Triton runs the model on.",
+    help="Device that Triton runs the model on.",
 )
 @click.option(
     "--triton-instances",
@@ -182,17 +181,16 @@ def verify(bundle: Path) -> None:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Copies that run at a time; on a processor, one per core.",
+    help="Instances of the model in Triton; on CPUs, one per core is a good choice.",
 )
 def package(
     bundle: Path, form: PackageFormat, output: Path, device: TritonDevice, instances: int
 ) -> None:
-    """Write the model of BUNDLE in another form; prints the directory.
+    """Write the model of BUNDLE in another format; prints the directory.
 
-    The form's answers are compared with the bundle's before the directory appears.
+    The outputs are compared with the bundle's before the directory is created.
     """
-    from factory.bundle.package import package_bundle
-    from factory.bundle.triton import TritonMachine
+    from factory.bundle.package import TritonMachine, package_bundle
     from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()

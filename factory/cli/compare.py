@@ -13,16 +13,16 @@ directory = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.command()
 @click.argument("old", type=directory)
 @click.argument("new", type=directory)
-@click.option("--data", type=click.Path(path_type=Path), help="Labelled rows for both to answer.")
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled file to compare on.")
 @click.option(
-    "--text", "text_columns", multiple=True, help="Text column of --data; twice for pairs."
+    "--text", "text_columns", multiple=True, help="Text column of --data; give it twice for pairs."
 )
 @click.option("--label", help="Label column of --data.")
-@click.option("--label-separator", help="Between the labels of a cell of --data.")
+@click.option("--label-separator", help="Separator between labels in a cell.")
 @click.option(
     "--split",
     type=click.Choice(["dev", "test"]),
-    help="Of the data that both runs were judged on; unset: that of NEW's gate.",
+    help="Split of the runs' data; default: the split of NEW's gate.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def compare(
@@ -35,18 +35,18 @@ def compare(
     split: str | None,
     as_json: bool,
 ) -> None:
-    """Let the bundles OLD and NEW answer the same rows; prints what changed as Markdown.
+    """Compare the bundles OLD and NEW on the same rows; prints the differences as Markdown.
 
-    Either may be a store, whose newest bundle then counts. Without --data the rows are those both
-    runs were judged on, found in the stores around the bundles.
+    Of a store, the newest bundle is compared. Without --data, the rows are those that both runs
+    were evaluated on, read from the stores of the bundles.
     """
-    from factory.comparison.compare import compare as compare_bundles
-    from factory.comparison.rows import DataFile
-    from factory.comparison.tables import comparison_text
+    from factory.bundle.compare import compare as compare_bundles
+    from factory.bundle.compare import comparison_text
+    from factory.bundle.compare_rows import DataFile
     from factory.runtime.environment import prepare_libraries
 
     if data is None and (text_columns or label or label_separator):
-        raise click.UsageError("--text, --label and --label-separator belong to --data")
+        raise click.UsageError("--text, --label and --label-separator require --data")
     if data is not None and split is not None:
         raise click.UsageError("give --data or --split, not both")
     prepare_libraries()

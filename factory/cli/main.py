@@ -152,9 +152,9 @@ def run(
     summary_file: Path | None,
 ) -> None:
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
+    from factory.bundle.tables import result_table
     from factory.pipeline import run as run_pipeline
     from factory.report.ci.reporting import reporting
-    from factory.report.tables import result_table
     from factory.runtime.progress import say
     from factory.runtime.tracking import trackers
     from factory.store import Store

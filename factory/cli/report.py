@@ -1,4 +1,4 @@
-"""The command that writes the page of a run: parse, call, print, exit."""
+"""The command `factory report`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from factory.cli.options import set_option, store_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file; else report.html in a folder beside the bundle.",
+    help="Output file; default: report.html in a folder beside the bundle.",
 )
-@click.option("--no-texts", is_flag=True, help="Leave the data's own texts out.")
+@click.option("--no-texts", is_flag=True, help="Leave the texts of the data out.")
 def report(
     run: Path, overrides: tuple[str, ...], store: Path, output: Path | None, no_texts: bool
 ) -> None:
-    """Write the page of a run again; prints its path.
+    """Write the report of a run again; prints its path.
 
-    `factory run` writes it by itself. Of a run that a gate stopped, give the recipe.
+    `factory run` writes it too. For a run that failed a gate, give the recipe.
     """
-    from factory.report.write import report_bundle, report_recipe
+    from factory.report.page import report_bundle, report_recipe
 
     texts = 0 if no_texts else None
     if run.is_dir():
         if overrides:
-            raise click.UsageError("--set belongs to a recipe")
+            raise click.UsageError("--set requires a recipe")
         click.echo(report_bundle(run, texts, output))
         return
     from factory.graph import make_graph
@@ -40,4 +40,5 @@ def report(
 
     parsed = load_recipe(run, overrides)
     graph = make_graph(parsed, run.parent)
-    click.echo(report_recipe(parsed, graph, Store(store), texts, output))
+    steps = graph.evaluate, graph.shipping.bundle
+    click.echo(report_recipe(parsed, *steps, Store(store), texts, output))

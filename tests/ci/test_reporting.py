@@ -11,10 +11,7 @@ from junitparser import JUnitXml
 from scored_bundle import rule, write_scored_bundle
 from tiny_line import factory_here, write_recipe
 
-from factory.bundle.select import _choose
 from factory.errors import GateFailedError, TrainingError
-from factory.evaluation import gate
-from factory.evaluation.gate import RuleResult
 
 BAD = rule("min_value", 0.25, 0.5, passed=False)
 
@@ -154,13 +151,3 @@ def test_every_command_with_a_recipe_marks_its_errors(
         assert (result.exit_code, result.stdout) == (2, "")
         assert "::error file=" in result.stderr
         assert "line=" in result.stderr
-
-
-def test_both_gates_hand_on_what_they_measured() -> None:
-    bad = RuleResult("min_value", 0.25, 0.5, False, str(BAD["text"]))
-    with pytest.raises(GateFailedError) as one:
-        gate.require("gate 1 (student in torch)", [bad])
-    assert one.value.verdicts == {"gate 1 (student in torch)": [BAD]}
-    with pytest.raises(GateFailedError) as two:
-        _choose({"int8": [bad], "fp32": [bad]})
-    assert two.value.verdicts == {"gate 2 (int8)": [BAD], "gate 2 (fp32)": [BAD]}

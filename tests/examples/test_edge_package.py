@@ -134,7 +134,7 @@ def test_nothing_is_overwritten(edge: Callable[[str], Edge], tmp_path: Path, kin
     else:
         output.symlink_to(tmp_path / "nowhere")
     said = refused(package(edge("single").bundle, output))
-    assert said == f"error: {output}: exists already; give another directory or remove it\n"
+    assert said == f"error: {output} already exists; give another directory or remove it\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not output.is_dir() or not list(output.iterdir())
 

@@ -17,7 +17,7 @@ from test_edge_package import quick_check  # noqa: F401
 from tiny_line import factory_here
 from tokenizers import Tokenizer
 
-from factory.bundle.triton import TritonMachine, repository_name, write_model_configuration
+from factory.bundle.package import TritonMachine, repository_name, write_model_configuration
 from factory.errors import PackageError, TextModelError
 from factory.export.session import open_session
 from factory.export.text import write as text_input
@@ -193,7 +193,7 @@ def test_a_tokenizer_without_text_form(
         "package", edge("single").bundle, "--format", "triton", "--output", output
     )
     assert result.exit_code == 0
-    assert "no model that reads strings: no such tokenizer in a graph" in result.stderr
+    assert "no model that reads strings was written: no such tokenizer in a graph" in result.stderr
     assert sorted(path.name for path in output.iterdir()) == [
         "edge-single",
         "labels.json",

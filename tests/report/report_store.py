@@ -1,4 +1,4 @@
-"""A store as a finished run leaves it, written in milliseconds from chosen model outputs."""
+"""A store of a finished run, written in milliseconds from chosen model outputs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 from tiny_models import tiny_tokenizer
 
+from factory.bundle.measurements import Measurements, torch_scores
 from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.facts import facts_of
 from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.gate import check_rules, measured_student
+from factory.evaluation.latency import Latency
 from factory.recipe.file import parse_recipe
-from factory.report.facts import torch_scores
 from factory.store import Step, Store
 from serving.bundle import Manifest, ModelFile, write_manifest
 
@@ -90,7 +91,17 @@ def write_store(
     rules = check_rules(recipe.gate, recipe.metric, measured_student(recipe, evaluation))
     bundle = store.directory(steps["bundle"])
     scores = torch_scores(evaluation)
-    latency = {"p50_ms": 2.0, "p95_ms": 3.0, "calls": 9}
+    latency = Latency(2.0, 3.0, 9)
+    measured = Measurements(
+        size_bytes={"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
+        latency={"teacher": Latency(8.0, 12.0, 9), "student": latency, "fp32": latency},
+        latency_conditions="batch 1, one thread",
+        machine={"processor": "a processor", "cores": 2},
+        agreement={"fp32": {"dev": 1.0}},
+        verdicts={"fp32": rules},
+        choice="the first of fp32 (recipe order) to pass gate 2",
+        scores={**scores, "fp32": scores["student"]},
+    ).facts()
     manifest = Manifest(
         name=recipe.name,
         version="0a1b",
@@ -108,15 +119,8 @@ def write_store(
             neighbour_independent=True,
         ),
         files={},
-        scores={**scores, "fp32": scores["student"]},
-        measurements={
-            "size_bytes": {"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
-            "latency": {"teacher": {**latency, "p50_ms": 8.0}, "student": latency, "fp32": latency},
-            "latency_conditions": "batch 1, one thread",
-            "machine": {"processor": "a processor", "cores": 2},
-            "label_agreement_with_fp32": {"fp32": {"dev": 1.0}},
-            "choice": "fp32: the only one",
-        },
+        scores=measured.pop("scores"),
+        measurements=measured,
         gate=[rule.facts() for rule in rules],
         recipe=recipe.model_dump(mode="json"),
         versions={"python": "3"},
