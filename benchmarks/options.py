@@ -68,9 +68,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "last layer x 4": {"intermediate": {"layer_weights": [1.0, 1.0, 1.0, 1.0, 4.0]}},
     "sum over heads": {"intermediate": {"head_reduction": "sum"}},
     "relations": {"intermediate": {"attention": "relations"}},
-    "gradual depth": {"intermediate": {"gradual_depth": True}},
-    "level rate": {"intermediate": {"schedule": "constant"}},
-    "moving average 0.95": {"prediction": {"ema_decay": 0.95}},
     "no intermediate phase": {"intermediate": {"epochs": 0.0}, "prediction": {"epochs": 2.0}},
 }
 
@@ -93,7 +90,7 @@ def main() -> None:
     teacher.model.requires_grad_(False)
     settings = DistillSettings()
     train = dataset().train.inputs()
-    transfer = transfer_set(train, None, None, settings, teacher.tokenizer, teacher.max_length)
+    transfer = transfer_set(train, None, None, teacher.tokenizer, teacher.max_length)
     shape = StudentSettings()
     layer_map = map_layers("uniform", shape.layers, teacher.model.config.num_hidden_layers)
     start = start_student(shape, None, teacher, layer_map, transfer.rows, settings.seed)

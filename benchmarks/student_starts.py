@@ -87,7 +87,7 @@ def teacher_of(name: str, data: Path, store: Path) -> tuple[TorchClassifier, Dat
 def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[str, Any]]:
     """Dev accuracy against optimizer steps."""
     labelled = dataset.train.inputs()
-    transfer = transfer_set(labelled, None, None, SETTINGS, teacher.tokenizer, teacher.max_length)
+    transfer = transfer_set(labelled, None, None, teacher.tokenizer, teacher.max_length)
     shape = StudentSettings(start=start)
     depth = teacher.model.config.num_hidden_layers
     layer_map = map_layers(SETTINGS.layer_map, shape.layers, depth)

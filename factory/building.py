@@ -21,7 +21,7 @@ Build = Callable[[Step, Make], Artifact]
 # Stages that run in every process, on shares of the same batches; the first process makes the
 # others alone, while the rest wait for it.
 TRAINED_TOGETHER = frozenset(
-    {"teacher", "general", "mlm", "augment", "distill", "prune", "round", "baseline"}
+    {"teacher", "general", "mlm", "augment", "distill", "prune", "baseline"}
 )
 # Longer than a network file system keeps an outdated listing (NFS: acdirmax, 60 s).
 SECONDS_UNTIL_SEEN = 90.0

@@ -19,7 +19,6 @@ from factory.errors import ProblemsError, RecipeError
 from factory.evaluation.predecessor import Predecessor, find_predecessor
 from factory.general_steps import GeneralSteps, make_general_steps
 from factory.models.source import ModelSource, find_model
-from factory.recipe.export import SEVEN_BIT_HARDWARE
 from factory.recipe.recipe import Recipe
 from factory.shipping_steps import ShippingSteps, make_shipping_steps
 from factory.store import Status, Step, Store
@@ -31,7 +30,6 @@ TEACHER_VERSION = 1
 MULTILABEL_VERSION = 2  # of teachers of this task
 DISTILL_VERSION = 3
 PRUNE_VERSION = 1
-ROUND_VERSION = 1
 BASELINE_VERSION = 4
 EVALUATE_VERSION = 3
 
@@ -52,7 +50,6 @@ class Graph:
     general: GeneralSteps | None
     distill: Step
     prune: Step | None
-    round: Step | None
     baseline: Step | None
     evaluate: Step
     shipping: ShippingSteps
@@ -70,7 +67,6 @@ class Graph:
             *(self.general.steps() if self.general is not None else ()),
             self.distill,
             self.prune,
-            self.round,
             self.baseline,
             self.evaluate,
             *self.shipping.steps(),
@@ -121,11 +117,10 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         inputs["general"] = general.general.fingerprint
     distill, baseline = _student_steps(recipe, sections, sources, inputs)
     prune = _prune_step(sections["prune"], distill, inputs)
-    rounding = _round_step(recipe, sections["quantize"], prune or distill, inputs)
     models = {
         "data": data.fingerprint,
         "teacher": teacher.fingerprint,
-        "student": (rounding or prune or distill).fingerprint,
+        "student": (prune or distill).fingerprint,
     }
     if prune is not None:
         models["unpruned"] = distill.fingerprint
@@ -145,7 +140,6 @@ def make_graph(recipe: Recipe, base_directory: Path) -> Graph:
         general=general,
         distill=distill,
         prune=prune,
-        round=rounding,
         baseline=baseline,
         evaluate=evaluate,
         shipping=shipping,
@@ -252,10 +246,8 @@ def _teacher_settings(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _distill_settings(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the student's weights; defaults added later leave old fingerprints alone."""
-    settings = _without(section, "baseline", "baseline_learning_rate")
-    added = {"unlabelled_phases": "both", "augmented_weight": 1.0}
-    return {key: value for key, value in settings.items() if added.get(key) != value}
+    """What decides the student's weights."""
+    return _without(section, "baseline", "baseline_learning_rate")
 
 
 def _student_steps(
@@ -292,21 +284,6 @@ def _prune_step(
     of_lesson = {name: made for name, made in inputs.items() if name != "general"}
     made_from = {**of_lesson, "distilled": distill.fingerprint}
     return Step("prune", PRUNE_VERSION, {"prune": section}, made_from)
-
-
-def _round_step(
-    recipe: Recipe, section: Mapping[str, Any], distilled: Step, inputs: Mapping[str, str]
-) -> Step | None:
-    """The student trained with rounded numbers, when the recipe asks for it."""
-    if not section["training_epochs"]:
-        return None
-    of_lesson = {name: made for name, made in inputs.items() if name != "general"}
-    settings = {
-        "quantize": _without(section, "variants", "per_channel"),
-        "seven_bits": recipe.target.hardware in SEVEN_BIT_HARDWARE,
-        "export": {"opset": recipe.export.opset, "first_token": recipe.export.first_token},
-    }
-    return Step("round", ROUND_VERSION, settings, {**of_lesson, "distilled": distilled.fingerprint})
 
 
 def find_start(recipe: Recipe, base_directory: Path) -> ModelSource | None:

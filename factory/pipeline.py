@@ -10,8 +10,8 @@ from factory import stages
 from factory.building import announcing_build, held, require_same_work
 from factory.errors import EXIT_GATE, FactoryError, GateFailedError, first_line
 from factory.evaluation import gate
+from factory.export.forms import FormName
 from factory.graph import Graph, make_graph
-from factory.recipe.export import VariantName
 from factory.recipe.recipe import Recipe
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
@@ -86,12 +86,12 @@ def _run_stages(
         steps.export, lambda here: stages.export(here, student, evaluation, recipe, dataset())
     )
     plain = onnx.directory / "model.onnx"
-    variants: dict[VariantName, Path] = {"fp32": plain}
+    variants: dict[FormName, Path] = {"fp32": plain}
     if steps.quantize is not None:
         made = build(
             steps.quantize, lambda here: stages.quantize(here, plain, student, recipe, dataset())
         )
-        variants |= stages.variant_files(made, recipe)
+        variants |= stages.form_files(made, recipe)
 
     artifacts = {"data": data, **models, "evaluation": evaluation, "onnx": onnx}
     if trimmed is not None:

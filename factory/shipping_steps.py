@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from factory.recipe.export import SEVEN_BIT_HARDWARE
+from factory.export.forms import SEVEN_BIT_HARDWARE
 from factory.recipe.recipe import Recipe
 from factory.store import Step
 
 # Raised by hand when a stage's code makes something else from the same inputs.
 TRIM_VERSION = 1
 EXPORT_VERSION = 2
-QUANTIZE_VERSION = 2
+QUANTIZE_VERSION = 3
 BUNDLE_VERSION = 4
 
 
@@ -67,12 +67,12 @@ def make_shipping_steps(
         inputs["trimmed"] = trim.fingerprint
     quantize = _quantize_step(recipe, sections["quantize"], export, models["data"])
     if quantize is not None:
-        inputs["variants"] = quantize.fingerprint
+        inputs["forms"] = quantize.fingerprint
     settings: dict[str, Any] = {
         "name": recipe.name,
         "gate": _gate_settings(sections["gate"], predecessor),
         "teacher": {"min_margin": recipe.teacher.min_margin},
-        "quantize": {"variants": recipe.quantize.variants},
+        "quantize": {"forms": recipe.quantize.forms},
         "target": sections["target"],
     }
     card = {key: value for key, value in sections["card"].items() if value}
@@ -84,12 +84,12 @@ def make_shipping_steps(
 def _quantize_step(
     recipe: Recipe, section: Mapping[str, Any], export: Step, data: str
 ) -> Step | None:
-    forms = recipe.quantize.forms(recipe.target.hardware)
+    forms = recipe.quantize.written(recipe.target.hardware)
     if not forms:
         return None
     settings = {
         "quantize": {
-            **_without(section, "variants", "training_epochs", "training_learning_rate"),
+            **_without(section, "forms"),
             "forms": list(forms),
             "seven_bits": recipe.target.hardware in SEVEN_BIT_HARDWARE,
         },

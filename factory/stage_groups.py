@@ -139,8 +139,7 @@ def build_students(
 ) -> dict[str, Artifact]:
     """The distilled student and, when the recipe wants them, the undistilled and a pruned one.
 
-    What is pruned, or trained with rounded numbers, is the student from then on; the unpruned one
-    stands beside it.
+    A pruned student takes the student's place; the unpruned one stands beside it.
     """
 
     def shared_arguments() -> tuple[Any, ...]:
@@ -164,14 +163,6 @@ def build_students(
             graph.prune,
             lambda here: stages.prune(
                 here, distilled, teacher, recipe, dataset.train, *more_rows(), device
-            ),
-        )
-    if graph.round is not None:
-        whole = students["student"]
-        students["student"] = build(
-            graph.round,
-            lambda here: stages.train_with_rounding(
-                here, whole, teacher, recipe, dataset.train, *more_rows(), device
             ),
         )
     if graph.baseline is not None:

@@ -10,9 +10,9 @@ from factory.building import Facts
 from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.stage import load_dataset
 from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
+from factory.export.forms import FormName
 from factory.graph import Graph
 from factory.models.source import ModelSource
-from factory.recipe.export import VariantName
 from factory.recipe.recipe import Recipe
 from factory.runtime.progress import say
 from factory.store import Artifact
@@ -184,31 +184,6 @@ def prune(
     )
 
 
-def train_with_rounding(
-    here: Path,
-    distilled: Artifact,
-    teacher: Artifact,
-    recipe: Recipe,
-    train: Split,
-    augmented: AugmentedRows | None,
-    unlabelled: Inputs | None,
-    device: str,
-) -> Facts:
-    """The student trained as its integer form computes; see `factory.distill.rounding`."""
-    from factory.distill.rounding import train_with_rounding
-
-    return train_with_rounding(
-        here,
-        distilled.directory,
-        open_model(distilled, recipe, device),
-        open_model(teacher, recipe, device),
-        train,
-        recipe,
-        augmented,
-        unlabelled,
-    )
-
-
 def baseline(here: Path, *arguments: Any) -> Facts:
     """The undistilled student; see `factory.distill.baseline.train_baseline`."""
     from factory.distill.baseline import train_baseline
@@ -296,17 +271,23 @@ def quantize(
     here: Path, source: Path, student: Artifact, recipe: Recipe, dataset: Dataset
 ) -> Facts:
     """Write every form of the fp32 file that the recipe asks for."""
-    from factory.export.variants import write_variants
+    from factory.export.forms import SEVEN_BIT_HARDWARE, FormSource, write_forms
 
-    hardware = recipe.target.hardware
-    forms = recipe.quantize.forms(hardware)
-    model = open_model(student, recipe, "cpu")
-    return write_variants(here, source, forms, recipe.quantize, hardware, model, dataset.train)
+    hardware, settings = recipe.target.hardware, recipe.quantize
+    form_source = FormSource(
+        source,
+        open_model(student, recipe, "cpu"),
+        dataset.train,
+        settings.calibration_rows,
+        settings.smoothing,
+        hardware in SEVEN_BIT_HARDWARE,
+    )
+    return write_forms(here, settings.written(hardware), form_source)
 
 
-def variant_files(quantized: Artifact, recipe: Recipe) -> dict[VariantName, Path]:
+def form_files(quantized: Artifact, recipe: Recipe) -> dict[FormName, Path]:
     """The files that `quantize` wrote."""
-    forms = recipe.quantize.forms(recipe.target.hardware)
+    forms = recipe.quantize.written(recipe.target.hardware)
     return {name: quantized.directory / f"{name}.onnx" for name in forms}
 
 
@@ -316,7 +297,7 @@ def bundle(
     recipe: Recipe,
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
-    variants: Mapping[VariantName, Path],
+    variants: Mapping[FormName, Path],
 ) -> Facts:
     """Assemble the bundle and pass it through gate 2."""
     from factory.bundle.select import ship

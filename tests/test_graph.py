@@ -81,12 +81,10 @@ def test_the_same_recipe_gives_the_same_graph(base: Path) -> None:
         ({"gate.split": "test"}, {"bundle"}),
         ({"export.atol": 1e-3}, {"export", "quantize", "bundle"}),
         ({"export.opset": 18}, {"export", "quantize", "bundle"}),
-        ({"quantize.per_channel": False}, {"quantize", "bundle"}),
-        ({"quantize.variants": ["int8", "fp32"]}, {"bundle"}),
-        ({"quantize.variants": ["int8", "int8-rows"]}, {"quantize", "bundle"}),
-        ({"quantize.variants": "auto"}, {"quantize", "bundle"}),
+        ({"quantize.forms": ["int8-static", "fp32"]}, {"bundle"}),
+        ({"quantize.forms": ["int8-static", "int8-rows"]}, {"quantize", "bundle"}),
+        ({"quantize.forms": "auto"}, {"quantize", "bundle"}),
         ({"quantize.calibration_rows": 10}, {"quantize", "bundle"}),
-        ({"quantize.calibration": "entropy"}, {"quantize", "bundle"}),
         ({"quantize.smoothing": 0.5}, {"quantize", "bundle"}),
         ({"target.hardware": "arm64"}, {"quantize", "bundle"}),  # 8 bits instead of 7
         ({"target.hardware": "web"}, {"bundle"}),
@@ -145,7 +143,7 @@ def test_a_changed_start_checkpoint_remakes_the_student(base: Path) -> None:
 
 def test_stages_a_recipe_does_not_need_are_absent(base: Path) -> None:
     full = graph_of(base)
-    lean = graph_of(base, {"distill.baseline": "off", "quantize.variants": ["fp32"]})
+    lean = graph_of(base, {"distill.baseline": "off", "quantize.forms": ["fp32"]})
     assert (lean.baseline, lean.shipping.quantize) == (None, None)
     assert [step.stage for step in lean.steps()] == [
         stage for stage in ALL if stage not in ("baseline", "quantize")
@@ -469,7 +467,6 @@ FROM_VARIANTS = FROM_STUDENT | {"augment"}
         ({"augment.mlm": "start"}, FROM_VARIANTS),
         ({"teacher.epochs": 9.0}, FROM_TEACHER),
         ({"teacher.epochs": 9.0, "augment.filter": "teacher"}, FROM_TEACHER | {"augment"}),
-        ({"distill.augmented_weight": 0.5}, FROM_STUDENT),
         ({"mlm.epochs": 1.0}, set()),
         ({"augment": ...}, FROM_STUDENT),
     ],

@@ -110,7 +110,7 @@ def test_every_stage_runs_once_in_order(stages: Stages, tmp_path: Path) -> None:
 def test_the_baseline_and_the_int8_file_are_made_when_asked_for(
     stages: Stages, tmp_path: Path
 ) -> None:
-    run(tmp_path, {"distill.baseline": "same", "quantize.variants": ["fp32"]})
+    run(tmp_path, {"distill.baseline": "same", "quantize.forms": ["fp32"]})
     assert stages.ran == [
         "data", "teacher", "distill", "baseline", "evaluate", "export", "bundle"
     ]  # fmt: skip

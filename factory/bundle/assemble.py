@@ -14,25 +14,12 @@ from msgspec import UNSET
 from factory.bundle.measurements import Measurements
 from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
+from factory.export.forms import FORMS, FormName
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
-from factory.recipe.export import NEIGHBOUR_INDEPENDENT, VariantName
 from factory.runtime.versions import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
 
-# Names that transformers.js, optimum and text-embeddings-inference look for.
-SHIPPED_FILES: Mapping[VariantName, str] = {
-    "fp32": "onnx/model.onnx",
-    "fp32-fused": "onnx/model_optimized.onnx",
-    "fp16": "onnx/model_fp16.onnx",
-    "int8": "onnx/model_quantized.onnx",
-    "int8-static": "onnx/model_quantized.onnx",
-    "int8-mixed": "onnx/model_quantized.onnx",
-    "int8-rows": "onnx/model_quantized.onnx",
-    "int8-careful": "onnx/model_quantized.onnx",
-    "int8-embeddings": "onnx/model_quantized.onnx",
-    "int4": "onnx/model_q4.onnx",
-}
 # Written after the manifest lists the files; names with a dot are left by a killed run.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
 NOTHING_MEASURED = Measurements()
@@ -60,9 +47,7 @@ class BundleParts:
     thresholds: Thresholds | None = None
 
 
-def copy_files(
-    directory: Path, model_directory: Path, variants: Mapping[VariantName, Path]
-) -> None:
+def copy_files(directory: Path, model_directory: Path, forms: Mapping[FormName, Path]) -> None:
     """Copy tokenizer, configuration and ONNX files into the layout of the ecosystem.
 
     Every form has a file of its own until one is chosen. `model.safetensors` is left out: the
@@ -73,8 +58,8 @@ def copy_files(
     for name in MODEL_FILES:
         if (model_directory / name).is_file():
             shutil.copyfile(model_directory / name, directory / name)
-    for variant, file in variants.items():
-        shutil.copyfile(file, directory / candidate_file(variant))
+    for form, file in forms.items():
+        shutil.copyfile(file, directory / candidate_file(form))
 
 
 def write_max_length(directory: Path, max_length: int) -> None:
@@ -94,33 +79,33 @@ def write_max_length(directory: Path, max_length: int) -> None:
         (directory / name).write_text(text + "\n", encoding="utf-8")
 
 
-def candidate_file(variant: VariantName) -> str:
+def candidate_file(form: FormName) -> str:
     """The file of a form until one form is chosen."""
-    return f"onnx/candidate_{variant}.onnx"
+    return f"onnx/candidate_{form}.onnx"
 
 
-def ship_only(directory: Path, chosen: VariantName) -> str:
+def ship_only(directory: Path, chosen: FormName) -> str:
     """Keep the chosen form and fp32 under their final names; returns the chosen form's.
 
     The other forms are removed: tools that load any file of a known name must not find a form
     that failed the gate.
     """
-    for variant in dict.fromkeys(("fp32", chosen)):
-        (directory / candidate_file(variant)).replace(directory / SHIPPED_FILES[variant])
+    for form in dict.fromkeys(("fp32", chosen)):
+        (directory / candidate_file(form)).replace(directory / FORMS[form].file)
     for left in (directory / "onnx").glob("candidate_*"):
         left.unlink()
-    return SHIPPED_FILES[chosen]
+    return FORMS[chosen].file
 
 
 def open_candidate(
-    directory: Path, parts: BundleParts, variant: VariantName, threads: int = 1
+    directory: Path, parts: BundleParts, form: FormName, threads: int = 1
 ) -> Predictor:
     """Open an assembled bundle with one form as the served model; checksums are verified.
 
     Tokenizer, truncation, session settings and batching are the server's, so a score measured
     through it is the score that will be served.
     """
-    manifest = make_manifest(directory, parts, variant, candidate_file(variant))
+    manifest = make_manifest(directory, parts, form, candidate_file(form))
     write_manifest(directory, manifest)
     return Predictor.open(directory, threads=threads)
 
@@ -128,11 +113,11 @@ def open_candidate(
 def make_manifest(
     directory: Path,
     parts: BundleParts,
-    variant: VariantName,
+    form: FormName,
     file: str,
     measurements: Measurements = NOTHING_MEASURED,
 ) -> Manifest:
-    """The manifest of the assembled files with `variant`, in `file`, as the served model."""
+    """The manifest of the assembled files with `form`, in `file`, as the served model."""
     facts = measurements.facts()
     files = [
         file.relative_to(directory).as_posix()
@@ -149,16 +134,16 @@ def make_manifest(
         max_length=parts.max_length,
         model=ModelFile(
             file=file,
-            variant=variant,
+            variant=form,
             inputs=list(INPUT_NAMES),
             output=OUTPUT_NAME,
             opset=parts.opset,
-            neighbour_independent=variant in NEIGHBOUR_INDEPENDENT,
+            neighbour_independent=FORMS[form].neighbour_independent,
         ),
         files=describe_files(directory, files),
         scores=facts.pop("scores", {}),
         measurements=facts,
-        gate=facts.get("verdicts", {}).get(variant, []),
+        gate=facts.get("verdicts", {}).get(form, []),
         recipe=dict(parts.recipe),
         versions=library_versions(),
         lineage=dict(parts.lineage),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import structs
 
@@ -32,8 +32,9 @@ from factory.evaluation.evaluate import Evaluation, evaluate, share_alike, thres
 from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
 from factory.evaluation.predecessor import Opponent, Predecessor, open_opponent
 from factory.evaluation.significance import Difference
+from factory.export.forms import FormName, Hardware
 from factory.models.classifier import load_torch_classifier
-from factory.recipe.export import AUTO_VARIANTS, Hardware, TargetSettings, VariantName
+from factory.recipe.export import QuantizeSettings, TargetSettings
 from factory.recipe.recipe import Recipe
 from factory.runtime.machine import machine_facts
 from factory.runtime.progress import say
@@ -54,8 +55,8 @@ class MeasuredForms:
         latencies: of each form, and of teacher and student in torch.
     """
 
-    evaluations: Mapping[VariantName, Mapping[str, Evaluation]]
-    size_bytes: Mapping[VariantName, int]
+    evaluations: Mapping[FormName, Mapping[str, Evaluation]]
+    size_bytes: Mapping[FormName, int]
     latencies: Mapping[str, Latency]
 
 
@@ -65,7 +66,7 @@ def ship(
     recipe: Recipe,
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
-    files: Mapping[VariantName, Path],
+    files: Mapping[FormName, Path],
     predecessor: Predecessor | None = None,
 ) -> dict[str, Any]:
     """Assemble the bundle in `output`; gate 2 chooses the form that it serves.
@@ -97,7 +98,7 @@ def ship(
         data_facts={"rows": {split.name: len(split) for split in dataset.splits()}},
     )
     forms = measure_forms(output, parts, recipe, artifacts, list(files))
-    order = choose_order(recipe.quantize.variants, recipe.target.hardware, forms.latencies)
+    order = choose_order(recipe.quantize, recipe.target.hardware, forms.latencies)
     opponent = open_opponent(predecessor, recipe, dataset)
     differences = _differences(opponent, order, recipe.gate.split, forms)
     verdicts: dict[str, list[gate.RuleResult]] = {
@@ -113,7 +114,7 @@ def ship(
         verdicts=verdicts,
         predecessor=None if opponent is None else opponent.facts(differences),
     )
-    chosen: VariantName | None = None
+    chosen: FormName | None = None
     for form in order:
         for line in gate.verdict_lines(verdicts[form]):
             say(f"gate 2  {form}  {line}")
@@ -142,7 +143,7 @@ def measure_forms(
     parts: BundleParts,
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
-    forms: Sequence[VariantName],
+    forms: Sequence[FormName],
 ) -> MeasuredForms:
     """Score and time the forms of an assembled bundle.
 
@@ -152,7 +153,7 @@ def measure_forms(
         form: open_candidate(directory, parts, form, recipe.target.threads) for form in forms
     }
     dataset = parts.dataset
-    evaluations: dict[VariantName, dict[str, Evaluation]] = {}
+    evaluations: dict[FormName, dict[str, Evaluation]] = {}
     for form, predictor in predictors.items():
         thresholds = parts.thresholds
         if thresholds is not None and predictor.thresholds is not None:  # as they will be served
@@ -174,7 +175,7 @@ def _latencies(
     artifacts: Mapping[str, Artifact],
     recipe: Recipe,
     inputs: Inputs,
-    predictors: Mapping[VariantName, Predictor],
+    predictors: Mapping[FormName, Predictor],
 ) -> dict[str, Latency]:
     """At the target's shape, interleaved."""
     max_length, target = recipe.data.max_length, recipe.target
@@ -193,26 +194,21 @@ def _latencies(
 
 
 def choose_order(
-    wanted: Sequence[VariantName] | Literal["auto"],
-    hardware: Hardware,
-    latencies: Mapping[str, Latency],
-) -> list[VariantName]:
+    settings: QuantizeSettings, hardware: Hardware, latencies: Mapping[str, Latency]
+) -> list[FormName]:
     """The forms in the order in which they are tried.
 
     A list in the recipe is the order. "auto" sorts by latency and puts fp32, which is exact, last.
     """
-    if wanted != "auto":
-        return list(dict.fromkeys(wanted))
-
-    def rank(form: VariantName) -> tuple[bool, float]:
-        return form == "fp32", latencies[form].p50_ms
-
-    return sorted(AUTO_VARIANTS[hardware], key=rank)
+    wanted = list(settings.wanted(hardware))
+    if settings.forms != "auto":
+        return wanted
+    return sorted(wanted, key=lambda form: (form == "fp32", latencies[form].p50_ms))
 
 
 def _differences(
-    opponent: Opponent | None, order: Sequence[VariantName], split: str, forms: MeasuredForms
-) -> dict[VariantName, Difference]:
+    opponent: Opponent | None, order: Sequence[FormName], split: str, forms: MeasuredForms
+) -> dict[FormName, Difference]:
     """Each form compared with the predecessor; empty without one."""
     if opponent is None:
         return {}
@@ -220,7 +216,7 @@ def _differences(
 
 
 def _gate_input(
-    form: VariantName,
+    form: FormName,
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
     forms: MeasuredForms,
@@ -292,8 +288,8 @@ def _gate_failed(verdicts: Mapping[str, Sequence[gate.RuleResult]]) -> GateFaile
     )
 
 
-def _reason(recipe: Recipe, order: Sequence[VariantName], chosen: VariantName) -> str:
-    how = "fastest first, fp32 last" if recipe.quantize.variants == "auto" else "recipe order"
+def _reason(recipe: Recipe, order: Sequence[FormName], chosen: FormName) -> str:
+    how = "fastest first, fp32 last" if recipe.quantize.forms == "auto" else "recipe order"
     failed = order[: order.index(chosen)]
     return f"the first of {', '.join(order)} ({how}) to pass gate 2" + (
         f"; failed: {', '.join(failed)}" if failed else ""

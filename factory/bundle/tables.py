@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from factory.bundle.measurements import TORCH_MODELS, read_measurements
+from factory.export.forms import FORMS
 from factory.recipe.recipe import TASK_METRICS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30
 MODEL_LABELS: Mapping[str, str] = {
     **TORCH_MODELS,
-    "fp32": "student, ONNX fp32",
-    "fp32-fused": "student, ONNX fp32, fused operators",
-    "fp16": "student, ONNX fp16",
-    "int8": "student, ONNX int8, dynamic",
-    "int8-static": "student, ONNX int8, static",
-    "int8-mixed": "student, ONNX int8, static and per token",
-    "int8-rows": "student, ONNX int8, per token",
-    "int8-careful": "student, ONNX int8, per token, worst products in float",
-    "int8-embeddings": "student, ONNX int8 tables, products in float",
-    "int4": "student, ONNX 4-bit weights",
+    **{name: f"student, {form.label}" for name, form in FORMS.items()},
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from factory.data.corpus.rows import PackedRows
@@ -63,7 +62,6 @@ def general_distill(
         start,
         layer_map,
         rows,
-        np.ones(len(rows), dtype=np.float32),
         settings,
         directory / "general.checkpoint",
         teacher.device,

@@ -150,7 +150,6 @@ def _train(
                 start,
                 lesson.layer_map,
                 select_rows(rows, seen),
-                transfer.weights[seen],
                 settings.intermediate,
                 directory / "intermediate.checkpoint",
                 teacher.device,

@@ -22,7 +22,7 @@ FLOAT16_ATOL = 0.03
 
 def write_fused(
     source: Path, target: Path, student: TorchClassifier, atol: float = FLOAT32_ATOL
-) -> Any:
+) -> dict[str, Any]:
     """Write a copy of a plain fp32 file with its layers as onnxruntime's fused operators.
 
     Returns:
@@ -39,7 +39,7 @@ def write_fused(
 
 def write_float16(
     source: Path, target: Path, student: TorchClassifier, atol: float = FLOAT16_ATOL
-) -> Any:
+) -> dict[str, Any]:
     """Write a fused copy of a plain fp32 file with weights and arithmetic in float16, for CUDA.
 
     Inputs and logits keep their types. Labels may differ where float32 all but ties: whoever

@@ -23,7 +23,7 @@ class PruneSettings(Section):
     )
     learning_rate: PositiveFloat = Field(
         default=5e-5,
-        description="of it; batch size, schedule and temperature are those of distill.prediction",
+        description="of it; batch size and temperature are those of distill.prediction",
     )
 
 

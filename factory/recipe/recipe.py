@@ -26,8 +26,6 @@ from factory.recipe.section import (
     Section,
 )
 
-Schedule = Literal["linear", "constant"]
-
 # Shapes of published small BERTs: TinyBERT-4, XtremeDistil (arXiv 2106.04563), the first half of
 # MiniLM-L6, and BERT-tiny (arXiv 1908.08962).
 STUDENT_SHAPES: Mapping[str, Mapping[str, int]] = {
@@ -111,7 +109,6 @@ class IntermediateSettings(Section):
         default=2e-4, description="for the derived start; random weights want 6e-4"
     )
     warmup: Fraction = Field(default=0.1, description="share of the steps")
-    schedule: Schedule = Field(default="linear", description="after the warm-up: to 0, or level")
     embedding_weight: NonNegativeFloat = 1.0
     hidden_weight: NonNegativeFloat = 1.0
     attention_weight: NonNegativeFloat = 1.0
@@ -131,9 +128,6 @@ class IntermediateSettings(Section):
     head_reduction: Literal["mean", "sum"] = Field(
         default="mean", description="of the attention loss over heads; the paper takes the mean"
     )
-    gradual_depth: bool = Field(
-        default=False, description="bring the layers in one after the other over the first half"
-    )
 
 
 class PredictionSettings(Section):
@@ -143,12 +137,8 @@ class PredictionSettings(Section):
     batch_size: PositiveInt | None = Field(default=None, description="unset: distill.batch_size")
     learning_rate: PositiveFloat = 3e-5
     warmup: Fraction = Field(default=0.1, description="share of the steps")
-    schedule: Schedule = Field(default="linear", description="after the warm-up: to 0, or level")
     temperature: PositiveFloat = Field(
         default=1.0, description="divides both sets of logits; the loss is scaled by its square"
-    )
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.0, description="keep a moving average of the weights instead of the last ones"
     )
 
 
@@ -159,14 +149,8 @@ class DistillSettings(Section):
     batch_size: PositiveInt = 32
     weight_decay: NonNegativeFloat = 0.01
     layer_map: Literal["uniform", "top", "bottom"] | list[PositiveInt] = "uniform"
-    unlabelled_weight: NonNegativeFloat = Field(
-        default=1.0, description="of an unlabelled row's losses against a labelled one's"
-    )
     unlabelled_phases: Literal["both", "prediction"] = Field(
         default="both", description="which phases learn on the unlabelled rows"
-    )
-    augmented_weight: NonNegativeFloat = Field(
-        default=1.0, description="of an augmented row's losses against a labelled one's"
     )
     holdout_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         default=0.0,

@@ -59,13 +59,13 @@ def test_each_problem_of_a_recipe_is_marked_at_its_line(recipe: Path) -> None:
 def test_only_failed_rules_are_marked_with_what_was_judged(recipe: Path) -> None:
     bad = rule("min_value", 0.5, 0.9, passed=False)
     rules = {
-        "gate 2 (int8)": [bad, rule("max_drop", 0, 1, passed=True)],
+        "gate 2 (int8-static)": [bad, rule("max_drop", 0, 1, passed=True)],
         "gate 2 (fp32)": [rule("max_quantization_drop", 0.5, 0.1, passed=False)],
     }
     lines = annotation_lines(GateFailedError("gate 2 failed", ["x"], rules), recipe)
     (one, text), (other, _) = [parse(line) for line in lines]
     assert (one["line"], one["title"]) == ("3", "gate 2 failed")
-    assert text == f"gate 2 (int8): {bad['text']}"
+    assert text == f"gate 2 (int8-static): {bad['text']}"
     assert other["line"] == "2"  # a default that the recipe does not write: its table
 
 

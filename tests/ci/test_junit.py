@@ -42,7 +42,7 @@ def cases(suite: TestSuite) -> dict[tuple[str, str], list[Any]]:
     return found
 
 
-def failed_gate(*rules: dict[str, Any], gate: str = "gate 2 (int8)") -> GateFailedError:
+def failed_gate(*rules: dict[str, Any], gate: str = "gate 2 (int8-static)") -> GateFailedError:
     return GateFailedError("gate failed", ["a line"], {gate: rules})
 
 
@@ -61,8 +61,8 @@ def test_a_failed_gate_names_the_rule_with_its_numbers() -> None:
     bad = rule("max_drop", 0.123456, 0.01, passed=False)
     suite = read(junit_xml(stopped(RECIPE_FILE, recipe(max_drop=0.01), failed_gate(good, bad), 1)))
     found = cases(suite)
-    assert found["gate 2 (int8)", "min_value"] == []
-    (failure,) = found["gate 2 (int8)", "max_drop"]
+    assert found["gate 2 (int8-static)", "min_value"] == []
+    (failure,) = found["gate 2 (int8-static)", "max_drop"]
     assert isinstance(failure, Failure)
     assert failure.message == bad["text"]
     assert "measured: 0.123456\nlimit: 0.01" in failure.text
@@ -72,10 +72,12 @@ def test_a_failed_gate_names_the_rule_with_its_numbers() -> None:
 
 def test_every_form_that_gate_2_refused_has_its_own_cases() -> None:
     bad = rule("min_value", 0.4, 0.5, passed=False)
-    error = GateFailedError("gate 2", ["no"], {"gate 2 (int8)": [bad], "gate 2 (fp32)": [bad]})
+    error = GateFailedError(
+        "gate 2", ["no"], {"gate 2 (int8-static)": [bad], "gate 2 (fp32)": [bad]}
+    )
     suite = read(junit_xml(stopped(RECIPE_FILE, recipe(max_quantization_drop=0.01), error, 1)))
     failures = [key for key, result in cases(suite).items() if result and result[0]._tag]
-    assert ("gate 2 (int8)", "min_value") in failures
+    assert ("gate 2 (int8-static)", "min_value") in failures
     assert ("gate 2 (fp32)", "min_value") in failures
     assert suite.failures == 2
 

@@ -13,7 +13,6 @@ import pytest
 from text_folders import VOCABULARY, save_network, save_tokenizer
 
 from factory.errors import ParityError, TextModelError
-from factory.export.dynamic import quantize_int8
 from factory.export.session import open_session, session_logits
 from factory.export.text import tokenizer as text_tokenizer
 from factory.export.text import write as text_input
@@ -36,21 +35,18 @@ def answers(file: Path, inputs: Any) -> dict[str, Any]:
     return dict(zip(names, session.run(names, feed_of(inputs)), strict=True))
 
 
-@pytest.mark.parametrize("form", ["fp32", "int8"])
-def test_a_student_answers_strings(tmp_path: Path, exported: Any, form: str) -> None:
-    source = exported.file
-    if form == "int8":
-        source = tmp_path / "int8.onnx"
-        quantize_int8(exported.file, source, per_channel=True)
-    student, labels = exported.student, list(exported.student.model.config.id2label.values())
+@pytest.mark.parametrize("form", ["fp32", "int8-static"])
+def test_a_student_answers_strings(tmp_path: Path, forms: Any, form: Any) -> None:
+    source, student = forms.file(form), forms.source.student
+    labels = list(student.model.config.id2label.values())
     target, before = tmp_path / "text.onnx", source.read_bytes()
     form_of = TextForm("classification", labels, False, student.max_length)
     facts = write_text_model(
-        source, exported.folder, target, form_of, strings=90, code_points=POINTS
+        source, forms.folder / "model", target, form_of, strings=90, code_points=POINTS
     )
     texts = ["my parcel is late, awful!", "thanks", "", "when [SEP] ÖRDER " * 9]
     rows = encode_inputs(student.tokenizer, texts, student.max_length)
-    found = answers(target, texts[:1])  # an int8 file answers otherwise in another batch
+    found = answers(target, texts[:1])
     logits = session_logits(open_session(source, threads=1), rows, 1)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found["scores"], expected[:1], atol=1e-6)

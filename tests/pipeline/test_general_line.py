@@ -29,7 +29,7 @@ CHANGES = {
     "student.hidden": 16,
     "student.start": "general",
     "data.test": ...,
-    "quantize.variants": ["fp32"],
+    "quantize.forms": ["fp32"],
     "gate.min_retention": 0.3,
 }
 STAGES = ("data", "teacher", "corpus", "general", "distill", "evaluate", "export", "bundle")

@@ -1,4 +1,4 @@
-"""Calibration sees every token once, no padding, and cuts ranges as it says."""
+"""Calibration measures every token once, and no padding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from onnx import TensorProto, helper
 from small_graphs import Floats, write_graph
 
 from factory.errors import ParityError
-from factory.export.quantize.calibration import (
-    ActivationStatistics,
-    activation_ranges,
-    measure_activations,
-)
+from factory.export.quantize.activation_ranges import measure_activations
 from factory.models.encoding import EncodedRows
 
 TABLE = np.random.default_rng(3).normal(size=(20, 6)).astype("f4")
@@ -46,41 +42,13 @@ def test_statistics_are_those_of_the_tokens(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.low, tokens.min(axis=0))
     np.testing.assert_array_equal(found.high, tokens.max(axis=0))
     np.testing.assert_allclose(found.moments, tokens.T @ tokens / len(tokens), rtol=1e-5)
-    assert found.counts.sum() == tokens.size
-    ranges = activation_ranges({"h": found})
-    assert ranges.ranges["h"] == (float(tokens.min()), float(tokens.max()))
-    np.testing.assert_array_equal(ranges.channel_maxima("h"), np.abs(tokens).max(axis=0))
+    np.testing.assert_array_equal(found.maxima(), np.abs(tokens).max(axis=0))
     factors = np.arange(1, 7, dtype=np.float32)
-    low, high = ranges.divided("h", factors)
-    assert low == pytest.approx((tokens / factors).min(), rel=1e-6)
-    assert high == pytest.approx((tokens / factors).max(), rel=1e-6)
-
-
-def statistics_of(values: Floats) -> ActivationStatistics:
-    counts = np.histogram(values, 2048)[0]
-    low, high = np.array([values.min()]), np.array([values.max()])
-    return ActivationStatistics(low, high, np.eye(1, dtype=np.float32), counts)
-
-
-def test_percentile_leaves_the_same_share_out_on_both_sides() -> None:
-    values = np.linspace(-1, 3, 100_001).astype("f4")
-    ranges = activation_ranges({"x": statistics_of(values)}, "percentile", 90)
-    low, high = ranges.ranges["x"]
-    assert low == pytest.approx(-0.8, abs=0.003)  # 5 % of [-1, 3]
-    assert high == pytest.approx(2.8, abs=0.003)
-
-
-def test_entropy_cuts_far_outliers_and_keeps_a_flat_distribution() -> None:
-    random = np.random.default_rng(0)
-    flat = random.uniform(-1, 1, 200_000).astype("f4")
-    peaked = np.concatenate([random.normal(size=200_000), [-60.0, 60.0]]).astype("f4")
-    found = activation_ranges({"f": statistics_of(flat), "p": statistics_of(peaked)}, "entropy")
-    low, high = found.ranges["f"]
-    assert low < -0.95
-    assert high > 0.95
-    low, high = found.ranges["p"]
-    assert -30 < low < -2.5
-    assert 2.5 < high < 30
+    divided = found.divided(factors)
+    np.testing.assert_allclose(divided.low, (tokens / factors).min(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(divided.high, (tokens / factors).max(axis=0), rtol=1e-6)
+    moments = (tokens / factors).T @ (tokens / factors) / len(tokens)
+    np.testing.assert_allclose(divided.moments, moments, rtol=1e-4)
 
 
 def test_no_rows_and_no_numbers_are_refused(tmp_path: Path) -> None:
