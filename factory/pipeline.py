@@ -137,9 +137,10 @@ def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any], report: Callable[[], 
     Args:
         report: writes the page of a run that ends here.
     """
-    results = gate.check_rules(
-        recipe.gate, recipe.metric, gate.measured_student(recipe, evaluation)
-    )
+    from factory.evaluation.evaluate import evaluations_from_facts
+
+    measurements = gate.measure_student(recipe, evaluations_from_facts(evaluation))
+    results = gate.check_rules(recipe.gate, recipe.metric, measurements)
     for line in gate.verdict_lines(results):
         say(f"gate 1  {line}")
     tuned = recipe.data.task == "multilabel" and recipe.evaluate.thresholds == "tuned"

@@ -213,15 +213,15 @@ def evaluate(
         for split, result in results.items():
             np.save(here / f"{name}.{split}.npy", result.predicted)
             np.save(here / f"{name}.{split}.logits.npy", result.logits)
-        facts[name] = {split: result.facts() for split, result in results.items()}
+        facts[name] = {split: result.to_facts() for split, result in results.items()}
     return facts
 
 
 def check_student(evaluation: Artifact, dataset: Dataset) -> None:
-    """Refuse a student that answers as if it knew nothing."""
-    from factory.evaluation.chance import check_student
+    """Raise if the student is no better than chance on dev."""
+    from factory.evaluation.evaluate import check_student, evaluations_from_facts
 
-    check_student(evaluation.facts["student"]["dev"], dataset)
+    check_student(evaluations_from_facts(evaluation.facts)["student"]["dev"], dataset)
 
 
 def trim(here: Path, student: Artifact, recipe: Recipe, dataset: Dataset, others: Inputs) -> Facts:
@@ -251,14 +251,14 @@ def export(
     here: Path, student: Artifact, evaluation: Artifact, recipe: Recipe, dataset: Dataset
 ) -> Facts:
     """Write the ONNX file and check it against torch."""
-    from factory.evaluation.evaluate import thresholds_of
+    from factory.evaluation.evaluate import evaluations_from_facts
     from factory.export.onnx import export_onnx
     from factory.export.parity import check_agreement, check_parity
 
     file = here / "model.onnx"
     export_onnx(student.directory / "model", file, recipe.export.opset, recipe.export.first_token)
     model = open_model(student, recipe, "cpu")
-    thresholds = thresholds_of(evaluation.facts, "student", dataset.labels)
+    thresholds = evaluations_from_facts(evaluation.facts)["student"]["dev"].thresholds
     atol = recipe.export.atol
     return {
         "largest_difference": check_parity(file, model, atol),

@@ -29,7 +29,9 @@ Stage = Callable[..., dict[str, Any]]
 
 def score(value: float) -> dict[str, Any]:
     """What the evaluate stage records of one model on dev."""
-    return {"dev": {"scores": {"accuracy": {"value": value}}, "per_class": {}}}
+    accuracy = {"value": value, "low": 0.0, "high": 1.0}
+    evaluation = {"split": "dev", "rows": 40, "scores": {"accuracy": accuracy}, "per_class": {}}
+    return {"dev": {**evaluation, "confusion": []}}
 
 
 class Stages:
@@ -164,7 +166,7 @@ def test_a_changed_threshold_remakes_only_the_bundle(stages: Stages, tmp_path: P
     assert stages.ran == ["bundle"]
     assert second != first
     stages.ran.clear()
-    with pytest.raises(GateFailedError, match=r"accuracy is 0\.9000 < 0\.91"):
+    with pytest.raises(GateFailedError, match=r"accuracy 0\.9000, required >= 0\.91"):
         run(tmp_path, {"gate.min_value": 0.91})
     assert stages.ran == []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from factory.bundle.measurements import Measurements
+from factory.bundle.measurements import RunMeasurements
 from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
 from factory.export.forms import FORMS, FormName
@@ -22,7 +22,7 @@ from serving.predictor import Predictor
 
 # Written after the manifest lists the files; names with a dot are left by a killed run.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
-NOTHING_MEASURED = Measurements()
+NOTHING_MEASURED = RunMeasurements()
 MODEL_FILES = (
     "config.json",
     "tokenizer.json",
@@ -115,10 +115,10 @@ def make_manifest(
     parts: BundleParts,
     form: FormName,
     file: str,
-    measurements: Measurements = NOTHING_MEASURED,
+    measurements: RunMeasurements = NOTHING_MEASURED,
 ) -> Manifest:
     """The manifest of the assembled files with `form`, in `file`, as the served model."""
-    facts = measurements.facts()
+    facts = measurements.to_facts()
     files = [
         file.relative_to(directory).as_posix()
         for file in sorted(directory.rglob("*"))

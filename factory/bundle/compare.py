@@ -17,14 +17,15 @@ from factory.bundle.compare_rows import (
     rows_of_file,
     rows_of_runs,
 )
-from factory.bundle.measurements import Measurements, read_measurements
+from factory.bundle.measurements import RunMeasurements, read_measurements
 from factory.data.dataset import Split
 from factory.errors import ComparisonError
-from factory.evaluation.answers import answer_rows, shared_labels, target_rows
-from factory.evaluation.evaluate import _positive_class as positive_class
-from factory.evaluation.evaluate import share_alike
+from factory.evaluation.evaluate import agreement, positive_label_of
+from factory.evaluation.metrics import positive_class
+from factory.evaluation.predecessor import predict_rows, shared_labels
 from factory.evaluation.significance import Difference, differences
 from factory.graph import flatten
+from factory.models.tasks import TASKS
 from serving.bundle import Manifest
 from serving.predictor import Predictor
 
@@ -93,7 +94,7 @@ class Comparison:
     same_conditions: bool
     recipe_changes: Mapping[str, tuple[Any, Any]]
 
-    def facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, Any]:
         """The comparison as JSON data."""
         return {
             "old": _name_facts(self.old),
@@ -102,7 +103,7 @@ class Comparison:
             "split": self.split,
             "rows": self.rows,
             "rows_sha256": self.rows_sha256,
-            "metrics": [one.facts() for one in self.differences],
+            "metrics": [one.to_facts() for one in self.differences],
             "agreement": self.agreement,
             "flips": [asdict(one) for one in self.flips],
             "costs": {
@@ -193,10 +194,11 @@ def _compare(
 ) -> Comparison:
     old, new = before.manifest, after.manifest
     measured = read_measurements(old), read_measurements(new)
-    targets = target_rows(split, new.task, labels)
-    was = answer_rows(before, split, labels, "old bundle")
-    now = answer_rows(after, split, labels, "new bundle")
-    positive = positive_class(labels, new.recipe.get("gate", {}).get("positive_label"))
+    task = TASKS[new.task]
+    targets = task.targets(split, len(labels))
+    was = predict_rows(before, split, labels, "old bundle")
+    now = predict_rows(after, split, labels, "new bundle")
+    positive = positive_class(labels, positive_label_of(new))
     return Comparison(
         old,
         new,
@@ -205,7 +207,7 @@ def _compare(
         rows_fingerprint(split, labels),
         differences(new.task, targets, was, now, positive),
         flips(targets, was, now, labels),
-        None if new.task == "regression" else share_alike(was, now),
+        agreement(was, now) if task.has_labels else None,
         _costs(old, new, measured),
         (measured[0].latency_conditions, measured[0].machine)
         == (measured[1].latency_conditions, measured[1].machine),
@@ -213,7 +215,9 @@ def _compare(
     )
 
 
-def _costs(old: Manifest, new: Manifest, measured: tuple[Measurements, Measurements]) -> list[Cost]:
+def _costs(
+    old: Manifest, new: Manifest, measured: tuple[RunMeasurements, RunMeasurements]
+) -> list[Cost]:
     sizes = [float(one.files[one.model.file].size_bytes) for one in (old, new)]
     costs = [Cost("size_bytes", *sizes)]
     was = measured[0].latency.get(old.model.variant)
@@ -267,8 +271,8 @@ def _metric_table(comparison: Comparison) -> str:
     table = "\n".join(["## Metrics", "", head, *rows])
     if comparison.agreement is None:
         return table
-    agreement = f"{100 * comparison.agreement:.1f} %"
-    return f"{table}\n\nAgreement: both bundles label {agreement} of the rows alike."
+    share = f"{100 * comparison.agreement:.1f} %"
+    return f"{table}\n\nAgreement: both bundles label {share} of the rows alike."
 
 
 def _cost_table(comparison: Comparison) -> str:

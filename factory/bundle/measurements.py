@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,9 @@ from factory.evaluation.metrics import Score
 from factory.store import read_json, write_json
 from serving.bundle import MANIFEST_NAME, Manifest
 from serving.errors import BundleError
+
+if TYPE_CHECKING:  # loads the models
+    from factory.evaluation.evaluate import Evaluations
 
 # The models of a run that are not exported forms, in the order in which tables list them.
 TORCH_MODELS: Mapping[str, str] = {
@@ -29,7 +32,7 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Score]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurements:
+class RunMeasurements:
     """What a run measured of its torch models and of every exported form.
 
     Args:
@@ -58,20 +61,22 @@ class Measurements:
     vocabulary: Mapping[str, Any] | None = None
     predecessor: Mapping[str, Any] | None = None
 
-    def facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, Any]:
         """The measurements as JSON data; what was not measured is left out."""
         facts: dict[str, Any] = msgspec.to_builtins(self)
         return {name: value for name, value in facts.items() if value}
 
 
-def read_measurements(manifest: Manifest) -> Measurements:
+def read_measurements(manifest: Manifest) -> RunMeasurements:
     """The measurements of a bundle.
 
     Raises:
         BundleError: the manifest's scores or measurements have another structure.
     """
     try:
-        return msgspec.convert({**manifest.measurements, "scores": manifest.scores}, Measurements)
+        return msgspec.convert(
+            {**manifest.measurements, "scores": manifest.scores}, RunMeasurements
+        )
     except msgspec.ValidationError as error:
         raise BundleError(
             Path(MANIFEST_NAME),
@@ -80,27 +85,24 @@ def read_measurements(manifest: Manifest) -> Measurements:
         ) from error
 
 
-def torch_scores(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Score]]]:
-    """The scores of the evaluate stage by model, split and metric."""
+def torch_scores(evaluations: Evaluations) -> dict[str, dict[str, Mapping[str, Score]]]:
+    """The scores of the torch models by model, split and metric."""
     return {
-        model: {
-            split: {metric: Score(**score) for metric, score in facts["scores"].items()}
-            for split, facts in splits.items()
-        }
-        for model, splits in evaluation.items()
+        model: {split: evaluation.scores for split, evaluation in splits.items()}
+        for model, splits in evaluations.items()
     }
 
 
-def save_gate_failure(directory: Path, measurements: Measurements) -> None:
+def save_gate_failure(directory: Path, measurements: RunMeasurements) -> None:
     """Write the measurements of a run in which no form passed gate 2."""
-    write_json(directory / GATE_FAILURE_FILE, measurements.facts())
+    write_json(directory / GATE_FAILURE_FILE, measurements.to_facts())
 
 
-def load_gate_failure(directory: Path) -> Measurements | None:
+def load_gate_failure(directory: Path) -> RunMeasurements | None:
     """The measurements of a run that failed gate 2; None when it did not.
 
     Raises:
         StoreError: the file cannot be read.
     """
     file = directory / GATE_FAILURE_FILE
-    return msgspec.convert(read_json(file), Measurements) if file.is_file() else None
+    return msgspec.convert(read_json(file), RunMeasurements) if file.is_file() else None

@@ -20,7 +20,7 @@ from factory.bundle.assemble import (
 )
 from factory.bundle.measurements import (
     TORCH_MODELS,
-    Measurements,
+    RunMeasurements,
     save_gate_failure,
     torch_scores,
 )
@@ -28,9 +28,15 @@ from factory.bundle.model_card import card_sources, model_card
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
 from factory.evaluation import gate
-from factory.evaluation.evaluate import Evaluation, evaluate, share_alike, thresholds_of
+from factory.evaluation.evaluate import (
+    EvaluatedSplit,
+    Evaluations,
+    agreement,
+    evaluate,
+    evaluations_from_facts,
+)
 from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
-from factory.evaluation.predecessor import Opponent, Predecessor, open_opponent
+from factory.evaluation.predecessor import Predecessor, score_predecessor
 from factory.evaluation.significance import Difference
 from factory.export.forms import FormName, Hardware
 from factory.models.classifier import load_torch_classifier
@@ -55,7 +61,7 @@ class MeasuredForms:
         latencies: of each form, and of teacher and student in torch.
     """
 
-    evaluations: Mapping[FormName, Mapping[str, Evaluation]]
+    evaluations: Mapping[FormName, Mapping[str, EvaluatedSplit]]
     size_bytes: Mapping[FormName, int]
     latencies: Mapping[str, Latency]
 
@@ -86,11 +92,12 @@ def ship(
     model = artifacts.get("trimmed", artifacts["student"]).directory / "model"
     copy_files(output, model, files)
     write_max_length(output, recipe.data.max_length)
+    evaluations = evaluations_from_facts(artifacts["evaluation"].facts)
     parts = BundleParts(
         name=recipe.name,
         version=fingerprint[:VERSION_DIGITS],
         dataset=dataset,
-        thresholds=thresholds_of(artifacts["evaluation"].facts, "student", dataset.labels),
+        thresholds=evaluations["student"]["dev"].thresholds,
         max_length=recipe.data.max_length,
         opset=recipe.export.opset,
         recipe=recipe.model_dump(mode="json"),
@@ -99,20 +106,24 @@ def ship(
     )
     forms = measure_forms(output, parts, recipe, artifacts, list(files))
     order = choose_order(recipe.quantize, recipe.target.hardware, forms.latencies)
-    opponent = open_opponent(predecessor, recipe, dataset)
-    differences = _differences(opponent, order, recipe.gate.split, forms)
+    replaced = score_predecessor(predecessor, recipe, dataset)
+    differences: dict[FormName, Difference] = {}
+    if replaced is not None:
+        for form in order:
+            predicted = forms.evaluations[form][recipe.gate.split].predicted
+            differences[form] = replaced.difference(predicted)
     verdicts: dict[str, list[gate.RuleResult]] = {
         form: gate.check_rules(
             recipe.gate,
             recipe.metric,
-            _gate_input(form, recipe, artifacts, forms, differences.get(form)),
+            _measure(form, recipe, evaluations, artifacts, forms, differences.get(form)),
         )
         for form in order
     }
     measurements = replace(
-        _measurements(recipe, artifacts, forms),
+        _measurements(recipe, evaluations, artifacts, forms),
         verdicts=verdicts,
-        predecessor=None if opponent is None else opponent.facts(differences),
+        predecessor=None if replaced is None else replaced.to_facts(differences),
     )
     chosen: FormName | None = None
     for form in order:
@@ -153,7 +164,7 @@ def measure_forms(
         form: open_candidate(directory, parts, form, recipe.target.threads) for form in forms
     }
     dataset = parts.dataset
-    evaluations: dict[FormName, dict[str, Evaluation]] = {}
+    evaluations: dict[FormName, dict[str, EvaluatedSplit]] = {}
     for form, predictor in predictors.items():
         thresholds = parts.thresholds
         if thresholds is not None and predictor.thresholds is not None:  # as they will be served
@@ -206,24 +217,16 @@ def choose_order(
     return sorted(wanted, key=lambda form: (form == "fp32", latencies[form].p50_ms))
 
 
-def _differences(
-    opponent: Opponent | None, order: Sequence[FormName], split: str, forms: MeasuredForms
-) -> dict[FormName, Difference]:
-    """Each form compared with the predecessor; empty without one."""
-    if opponent is None:
-        return {}
-    return {form: opponent.against(forms.evaluations[form][split].predicted) for form in order}
-
-
-def _gate_input(
+def _measure(
     form: FormName,
     recipe: Recipe,
+    evaluations: Evaluations,
     artifacts: Mapping[str, Artifact],
     forms: MeasuredForms,
     difference: Difference | None,
-) -> gate.Measured:
+) -> gate.Measurements:
     """What gate 2 checks: teacher and baseline as in gate 1, everything else of this form."""
-    of_student = gate.measured_student(recipe, artifacts["evaluation"].facts)
+    of_student = gate.measure_student(recipe, evaluations)
     split = recipe.gate.split
     result, fp32 = forms.evaluations[form][split], forms.evaluations["fp32"][split]
     trimmed = artifacts.get("trimmed")
@@ -231,8 +234,8 @@ def _gate_input(
         of_student,
         value=result.scores[recipe.metric].value,
         student=of_student.value,
-        class_recalls=gate.class_recalls(result.per_class),
-        agreement=share_alike(result.predicted, fp32.predicted),
+        class_recalls=gate.class_recalls(result),
+        agreement=agreement(result.predicted, fp32.predicted),
         unknown=None if trimmed is None else trimmed.facts[split]["unknown"],
         size_bytes=forms.size_bytes[form],
         latency_ms=forms.latencies[form].p50_ms,
@@ -242,14 +245,17 @@ def _gate_input(
 
 
 def _measurements(
-    recipe: Recipe, artifacts: Mapping[str, Artifact], forms: MeasuredForms
-) -> Measurements:
-    scores = torch_scores(artifacts["evaluation"].facts)
-    agreement: dict[str, dict[str, float]] = {}
+    recipe: Recipe,
+    evaluations: Evaluations,
+    artifacts: Mapping[str, Artifact],
+    forms: MeasuredForms,
+) -> RunMeasurements:
+    scores = torch_scores(evaluations)
+    agreements: dict[str, dict[str, float]] = {}
     for form, splits in forms.evaluations.items():
         scores[form] = {split: result.scores for split, result in splits.items()}
-        agreement[form] = {
-            split: share_alike(result.predicted, forms.evaluations["fp32"][split].predicted)
+        agreements[form] = {
+            split: agreement(result.predicted, forms.evaluations["fp32"][split].predicted)
             for split, result in splits.items()
         }
     sizes = {
@@ -258,14 +264,14 @@ def _measurements(
         if name in artifacts
     }
     sizes.update(forms.size_bytes.items())
-    return Measurements(
+    return RunMeasurements(
         scores=scores,
         size_bytes=sizes,
         parameters={name: artifacts[name].facts["parameters"] for name in ("teacher", "student")},
         latency=forms.latencies,
         latency_conditions=_conditions(recipe.target),
         machine=machine_facts(),
-        agreement=agreement,
+        agreement=agreements,
         vocabulary=artifacts["trimmed"].facts if "trimmed" in artifacts else None,
     )
 
@@ -282,7 +288,7 @@ def _gate_failed(verdicts: Mapping[str, Sequence[gate.RuleResult]]) -> GateFaile
         "gate 2 (bundle through the server's code) failed, nothing was published",
         [f"{form}  {line}" for form in verdicts for line in gate.verdict_lines(verdicts[form])],
         {
-            f"gate 2 ({form})": [result.facts() for result in results]
+            f"gate 2 ({form})": [result.to_facts() for result in results]
             for form, results in verdicts.items()
         },
     )

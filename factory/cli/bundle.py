@@ -46,7 +46,7 @@ def evaluate(
 
     Give --text twice for sentence pairs.
     """
-    from factory.evaluation.scoring import evaluation_lines, score_file
+    from factory.evaluation.evaluate import evaluation_lines, score_file
     from factory.runtime.environment import prepare_libraries
 
     if len(text_columns) > 2:
@@ -54,7 +54,7 @@ def evaluate(
     prepare_libraries()
     evaluation = score_file(model, data, list(text_columns), label, max_length, label_separator)
     if as_json:
-        click.echo(json.dumps(evaluation.facts(), indent=2))
+        click.echo(json.dumps(evaluation.to_facts(), indent=2))
         return
     for line in evaluation_lines(evaluation):
         click.echo(line)

@@ -53,6 +53,6 @@ def compare(
     file = None if data is None else DataFile(data, text_columns, label, label_separator)
     comparison = compare_bundles(old, new, file, split)
     if as_json:
-        click.echo(json.dumps(comparison.facts(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(comparison.to_facts(), indent=2, ensure_ascii=False))
     else:
         click.echo(comparison_text(comparison))

@@ -29,7 +29,7 @@ class Latency:
     p95_ms: float
     calls: int
 
-    def facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, Any]:
         """The latency as JSON data."""
         return asdict(self)
 

@@ -25,7 +25,7 @@ class Thresholds:
     values: tuple[float, ...]
     source: str
 
-    def facts(self, labels: tuple[str, ...]) -> dict[str, Any]:
+    def to_facts(self, labels: tuple[str, ...]) -> dict[str, Any]:
         """The thresholds as JSON data."""
         by_label = dict(zip(labels, self.values, strict=True))
         return {"thresholds": by_label, "thresholds_source": self.source}

@@ -1,8 +1,8 @@
-"""A torch model and its tokenizer as one thing that turns texts into logits."""
+"""Load classifiers in torch, pick their device, and turn texts into logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FactoryError
+from factory.errors import FactoryError, first_line
 from factory.models.encoding import Batch, collate, encode_inputs, sorted_batches
+from factory.models.source import ModelSource
 from factory.runtime import distributed as processes
 from factory.runtime.distributed import Processes
 from factory.runtime.progress import bar
@@ -105,6 +106,47 @@ def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu")
     model = AutoModelForSequenceClassification.from_pretrained(directory).to(device)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return TorchClassifier(model, tokenizer, max_length, device)
+
+
+class UnloadableError(Exception):
+    """The checkpoint cannot be loaded; the message is the library's first line."""
+
+
+def load_bert_classifier(source: ModelSource, config: Any) -> tuple[Any, set[str]]:
+    """A `BertForSequenceClassification` and the names of its newly initialized weights.
+
+    Weights that the checkpoint lacks or has in another shape are newly initialized.
+
+    Raises:
+        UnloadableError: no such checkpoint, damaged files, or a failed download.
+    """
+    from safetensors import SafetensorError
+    from transformers import BertForSequenceClassification
+
+    try:
+        model, loading = BertForSequenceClassification.from_pretrained(
+            source.location,
+            revision=source.revision,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UnloadableError(first_line(error)) from error
+    return model, new_weights(loading)
+
+
+def new_weights(loading: Mapping[str, Any]) -> set[str]:
+    """Names of the weights that a checkpoint lacks or has in another shape.
+
+    Args:
+        loading: the loading info of `from_pretrained`.
+    """
+    # transformers 5 reports a mismatch as (name, shape, shape)
+    mismatched = (
+        one if isinstance(one, str) else str(one[0]) for one in loading["mismatched_keys"]
+    )
+    return {*loading["missing_keys"], *mismatched}
 
 
 def pick_device(wanted: str, group: Processes | None = None) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Split, labels_of_rows
+from factory.evaluation.metrics import LabelScore
 from factory.evaluation.thresholds import Thresholds
 from serving.predictor import sigmoid, softmax
 
-PerClass = Mapping[str, Mapping[str, float]]
+PerClass = Mapping[str, LabelScore]
 Counts = Sequence[Sequence[int]]
 
 CONFUSED_SHOWN = 10
@@ -68,14 +69,14 @@ def class_rows(teacher: PerClass, student: PerClass) -> list[ClassRow]:
     rows = [
         ClassRow(
             label,
-            int(values["support"]),
-            teacher[label]["recall"],
-            values["recall"],
-            teacher[label]["f1"],
-            values["f1"],
+            int(score.support),
+            teacher[label].recall,
+            score.recall,
+            teacher[label].f1,
+            score.f1,
         )
-        for label, values in student.items()
-        if values["support"] > 0
+        for label, score in student.items()
+        if score.support > 0
     ]
     return sorted(rows, key=lambda row: (-row.lost, row.label))
 

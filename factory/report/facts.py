@@ -13,12 +13,13 @@ import msgspec
 from factory.bundle.measurements import (
     GATE_FAILURE_FILE,
     TORCH_MODELS,
-    Measurements,
+    RunMeasurements,
     load_gate_failure,
     read_measurements,
     torch_scores,
 )
 from factory.evaluation import gate
+from factory.evaluation.evaluate import Evaluations, evaluations_from_facts
 from factory.evaluation.gate import RuleResult
 from factory.evaluation.metrics import Score
 from factory.recipe.file import parse_recipe
@@ -97,6 +98,7 @@ class RunFacts:
         rows: by split.
         measurements: of a run that failed gate 1, only scores and sizes.
         served: the form that ships; None when a gate failed.
+        evaluations: of the torch models; None when the stage is no longer in the store.
         data: None when the data stage is no longer in the store.
         stages: the stages that are still in the store, in the order in which they were made.
         bundle: the directory of the bundle, if there is one.
@@ -106,9 +108,10 @@ class RunFacts:
     recipe: Recipe
     labels: Sequence[str]
     rows: Mapping[str, int]
-    measurements: Measurements
+    measurements: RunMeasurements
     gates: Sequence[GateResult]
     served: str | None
+    evaluations: Evaluations | None
     data: DataFacts | None
     stages: Sequence[StageFiles]
     versions: Mapping[str, Any]
@@ -159,6 +162,9 @@ def bundle_facts(bundle: Path) -> RunFacts:
         fingerprint = record["fingerprint"]
         stages = _find_stages(bundle.resolve().parent, record["inputs"])
         stages.append(StageFiles("bundle", bundle, record))
+    evaluations = next(
+        (evaluations_from_facts(one.facts) for one in stages if one.role == "evaluation"), None
+    )
     gate_2 = GateResult(
         GATE_2.format(form=manifest.model.variant), msgspec.convert(manifest.gate, list[RuleResult])
     )
@@ -168,8 +174,9 @@ def bundle_facts(bundle: Path) -> RunFacts:
         labels=manifest.labels,
         rows=manifest.data.get("rows", {}),
         measurements=read_measurements(manifest),
-        gates=[*_gate_1(recipe, stages), gate_2],
+        gates=[*([] if evaluations is None else [_gate_1(recipe, evaluations)]), gate_2],
         served=manifest.model.variant,
+        evaluations=evaluations,
         data=_data_facts(stages),
         stages=stages,
         versions=manifest.versions,
@@ -189,10 +196,10 @@ def failed_facts(recipe: Recipe, evaluate: Step, bundle: Step, store: Store) -> 
     measurements = load_gate_failure(report_folder(store, bundle))
     last = evaluate if measurements is None else bundle
     stages = _find_stages(store.root, {**last.inputs, "evaluation": evaluate.fingerprint})
-    evaluation = store.load(evaluate).facts
+    evaluations = evaluations_from_facts(store.load(evaluate).facts)
     if measurements is None:
-        measurements = Measurements(
-            scores=torch_scores(evaluation), size_bytes=_sizes(stages), machine=machine_facts()
+        measurements = RunMeasurements(
+            scores=torch_scores(evaluations), size_bytes=_sizes(stages), machine=machine_facts()
         )
     data = _data_facts(stages)
     return RunFacts(
@@ -202,13 +209,14 @@ def failed_facts(recipe: Recipe, evaluate: Step, bundle: Step, store: Store) -> 
         rows={} if data is None else data.rows,
         measurements=measurements,
         gates=[
-            *_gate_1(recipe, stages),
+            _gate_1(recipe, evaluations),
             *(
                 GateResult(GATE_2.format(form=form), rules)
                 for form, rules in measurements.verdicts.items()
             ),
         ],
         served=None,
+        evaluations=evaluations,
         data=data,
         stages=stages,
         versions=library_versions(),
@@ -252,18 +260,9 @@ def _find_stages(store: Path, inputs: Mapping[str, str]) -> list[StageFiles]:
     return list(found.values())
 
 
-def _gate_1(recipe: Recipe, stages: Sequence[StageFiles]) -> list[GateResult]:
-    """Gate 1 as it was checked; empty when the evaluation is no longer in the store."""
-    return [
-        GateResult(
-            GATE_1,
-            gate.check_rules(
-                recipe.gate, recipe.metric, gate.measured_student(recipe, stage.facts)
-            ),
-        )
-        for stage in stages
-        if stage.role == "evaluation"
-    ]
+def _gate_1(recipe: Recipe, evaluations: Evaluations) -> GateResult:
+    measurements = gate.measure_student(recipe, evaluations)
+    return GateResult(GATE_1, gate.check_rules(recipe.gate, recipe.metric, measurements))
 
 
 def _data_facts(stages: Sequence[StageFiles]) -> DataFacts | None:

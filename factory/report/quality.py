@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Dataset, Split, read_dataset
 from factory.data.label_sets import multi_hot
-from factory.evaluation.evaluate import thresholds_of
+from factory.evaluation.evaluate import Evaluations
 from factory.report.charts import numbers_chart, reliability_chart
 from factory.report.errors import (
     ClassRow,
@@ -86,35 +86,34 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
         texts: how many disagreements to show; 0 leaves the texts out.
     """
     evaluation, data = facts.stage("evaluation"), facts.stage("data")
-    if evaluation is None or data is None:
+    if evaluation is None or data is None or facts.evaluations is None:
         return None
     dataset = read_dataset(data.directory)
     split = next(one for one in dataset.splits() if one.name == facts.split)
-    results = {model: evaluation.facts[model][facts.split] for model in MODELS}
+    teacher, student = (facts.evaluations[model][facts.split] for model in MODELS)
     logits: Logits = {
         model: np.load(evaluation.directory / f"{model}.{facts.split}.logits.npy")
         for model in MODELS
     }
     pairs: list[ConfusedPair] = []
     confusions: list[tuple[str, Confusion]] = []
-    if results["student"]["confusion"]:
-        teacher, student = (results[model]["confusion"] for model in MODELS)
-        pairs = confused_pairs(teacher, student, facts.labels)
-        numbers = most_confused(teacher, student)
+    if student.confusion:
+        pairs = confused_pairs(teacher.confusion, student.confusion, facts.labels)
+        numbers = most_confused(teacher.confusion, student.confusion)
         confusions = [
-            (model, confusion_among(results[model]["confusion"], facts.labels, numbers))
-            for model in MODELS
+            (model, confusion_among(one.confusion, facts.labels, numbers))
+            for model, one in zip(MODELS, (teacher, student), strict=True)
         ]
     return Quality(
         split=facts.split,
         rows=len(split),
-        classes=class_rows(results["teacher"]["per_class"], results["student"]["per_class"]),
+        classes=class_rows(teacher.per_class, student.per_class),
         pairs=pairs,
         confusions=confusions,
         calibrations=_calibrations(logits, split, dataset),
         errors=_errors(logits, split),
         number_charts=_number_charts(logits, split),
-        disagreements=_disagreements(logits, split, dataset, evaluation.facts, texts),
+        disagreements=_disagreements(logits, split, dataset, facts.evaluations, texts),
         differing=_differing(evaluation.directory, facts.split, dataset.task),
     )
 
@@ -178,7 +177,7 @@ def _number_charts(logits: Logits, split: Split) -> list[str]:
 
 
 def _disagreements(
-    logits: Logits, split: Split, dataset: Dataset, evaluation: Mapping[str, Any], texts: int
+    logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, texts: int
 ) -> list[Disagreement]:
     if texts == 0:
         return []
@@ -187,7 +186,7 @@ def _disagreements(
         return number_disagreements(teacher, student, split, texts)
     if dataset.task == "classification":
         return class_disagreements(teacher, student, split, dataset.labels, texts)
-    deciding = [thresholds_of(evaluation, model, dataset.labels) for model in MODELS]
+    deciding = [evaluations[model]["dev"].thresholds for model in MODELS]
     assert deciding[0] is not None, "multilabel models have thresholds"
     assert deciding[1] is not None, "multilabel models have thresholds"
     both = (deciding[0], deciding[1])

@@ -20,7 +20,7 @@ from factory.bundle.assemble import (
     open_candidate,
     ship_only,
 )
-from factory.bundle.measurements import Measurements
+from factory.bundle.measurements import RunMeasurements
 from factory.data.dataset import Dataset, read_dataset
 from factory.evaluation.gate import RuleResult
 from factory.evaluation.metrics import Score
@@ -124,7 +124,9 @@ def test_manifest_lists_every_file_with_its_hash(
     copy_files(tmp_path, model, variants)
     file = ship_only(tmp_path, "int8-static")
     score, rule = Score(0.5, 0.4, 0.6), RuleResult("min_value", 0.5, 0.4, True, "min_value: enough")
-    measured = Measurements(scores={"a": {"dev": {"b": score}}}, verdicts={"int8-static": [rule]})
+    measured = RunMeasurements(
+        scores={"a": {"dev": {"b": score}}}, verdicts={"int8-static": [rule]}
+    )
     (tmp_path / "README.md").write_text("card", encoding="utf-8")
     listed = files_below(tmp_path)
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from factory.bundle.measurements import Measurements, read_measurements
+from factory.bundle.measurements import RunMeasurements, read_measurements
 from factory.bundle.model_card import card_text
 from factory.bundle.tables import gate_lines, pareto_front, result_table
 from serving.bundle import Manifest, ModelFile
@@ -163,10 +163,10 @@ def test_the_card_without_test_rows_and_for_pairs() -> None:
 def test_measurements_survive_the_manifest() -> None:
     measured = read_measurements(manifest())
     assert measured.latency["student"].p50_ms == 10.126
-    facts = measured.facts()
+    facts = measured.to_facts()
     assert facts.pop("scores") == manifest().scores
     assert facts == manifest().measurements
-    assert read_measurements(manifest(scores={}, measurements={})) == Measurements()
+    assert read_measurements(manifest(scores={}, measurements={})) == RunMeasurements()
 
 
 def test_other_measurements_are_an_error_and_not_a_traceback() -> None:

@@ -120,6 +120,6 @@ def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
 
     monkeypatch.setattr(stages, "distill", broken)
     changes = {"data.test": ..., "teacher.fine_tune": False, "gate": {"min_value": 0.0}}
-    with pytest.raises(TrainingError, match="the student answers 'calm' for every row of dev"):
+    with pytest.raises(TrainingError, match="the student predicts 'calm' for every row of dev"):
         run_here(tmp_path, dataset, changes)
     assert not list((tmp_path / "runs").glob("export-*"))

@@ -13,11 +13,11 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 from tiny_models import tiny_tokenizer
 
-from factory.bundle.measurements import Measurements, torch_scores
+from factory.bundle.measurements import RunMeasurements, torch_scores
 from factory.data.dataset import Dataset, Split, write_dataset
 from factory.data.facts import facts_of
-from factory.evaluation.evaluate import evaluate_logits
-from factory.evaluation.gate import check_rules, measured_student
+from factory.evaluation.evaluate import evaluate_logits, evaluations_from_facts
+from factory.evaluation.gate import check_rules, measure_student
 from factory.evaluation.latency import Latency
 from factory.recipe.file import parse_recipe
 from factory.store import Step, Store
@@ -83,16 +83,17 @@ def write_store(
         name: evaluate_logits(outputs, dataset.dev, dataset.labels)
         for name, outputs in logits.items()
     }
-    evaluation = {name: {"dev": one.facts()} for name, one in scored.items()}
+    evaluation = {name: {"dev": one.to_facts()} for name, one in scored.items()}
     stored = {f"{name}.dev.npy": one.predicted for name, one in scored.items()}
     stored |= {f"{name}.dev.logits.npy": one.logits for name, one in scored.items()}
     make("evaluate", "evaluation", evaluation, stored)
     make("bundle", "bundle", {}, {})
-    rules = check_rules(recipe.gate, recipe.metric, measured_student(recipe, evaluation))
+    evaluations = evaluations_from_facts(evaluation)
+    rules = check_rules(recipe.gate, recipe.metric, measure_student(recipe, evaluations))
     bundle = store.directory(steps["bundle"])
-    scores = torch_scores(evaluation)
+    scores = torch_scores(evaluations)
     latency = Latency(2.0, 3.0, 9)
-    measured = Measurements(
+    measured = RunMeasurements(
         size_bytes={"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
         latency={"teacher": Latency(8.0, 12.0, 9), "student": latency, "fp32": latency},
         latency_conditions="batch 1, one thread",
@@ -101,7 +102,7 @@ def write_store(
         verdicts={"fp32": rules},
         choice="the first of fp32 (recipe order) to pass gate 2",
         scores={**scores, "fp32": scores["student"]},
-    ).facts()
+    ).to_facts()
     manifest = Manifest(
         name=recipe.name,
         version="0a1b",
@@ -121,7 +122,7 @@ def write_store(
         files={},
         scores=measured.pop("scores"),
         measurements=measured,
-        gate=[rule.facts() for rule in rules],
+        gate=[rule.to_facts() for rule in rules],
         recipe=recipe.model_dump(mode="json"),
         versions={"python": "3"},
         data={"rows": {split.name: len(split) for split in dataset.splits()}},

@@ -12,7 +12,7 @@ from tiny_models import FILLERS, save_tiny, tiny_bert
 from tiny_teachers import adopted, make
 
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
-from factory.bundle.measurements import Measurements
+from factory.bundle.measurements import RunMeasurements
 from factory.bundle.model_card import card_text
 from factory.data import Dataset, load_dataset, read_dataset, write_dataset
 from factory.data.facts import facts_of
@@ -67,15 +67,15 @@ def test_evaluation_and_gate(loaded: tuple[Dataset, Path]) -> None:
     )
     assert (np.array(evaluation.confusion) == confusion_matrix(targets, predicted)).all()
     assert len(evaluation.per_class) == CLASSES
-    text = json.dumps(evaluation.facts(), allow_nan=False)
+    text = json.dumps(evaluation.to_facts(), allow_nan=False)
     assert len(text) < 200_000
-    recalls = gate.class_recalls(evaluation.per_class)
-    measured = gate.Measured(value=140 / 150, teacher=1.0, class_recalls=recalls)
+    recalls = gate.class_recalls(evaluation)
+    measured = gate.Measurements(value=140 / 150, teacher=1.0, class_recalls=recalls)
     settings = GateSettings(min_value=0.9, min_class_recall=0.5)
     value, worst = gate.check_rules(settings, "accuracy", measured)
     assert value.passed
     assert not worst.passed
-    assert "recall of the worst class, intent 000, is 0.0000" in worst.text.replace(" is", ", is")
+    assert "lowest recall of a class 0.0000 (intent 000)" in worst.text
 
 
 def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
         lineage={},
         data_facts={"rows": {"train": 750, "dev": 150}},
     )
-    measured = Measurements(
+    measured = RunMeasurements(
         scores={"teacher": {"dev": {"accuracy": score}}}, size_bytes={"teacher": 1}
     )
     manifest = make_manifest(directory, parts, "fp32", ship_only(directory, "fp32"), measured)
