@@ -205,8 +205,8 @@ class Disagreement:
 
     Args:
         text_pair: the second text of a pair.
-        teacher_sure, student_sure: the probability of the prediction; None for regression.
-        right: teacher, student or neither.
+        teacher_probability, student_probability: of the prediction; None for regression.
+        right: the model that is right, or closer to the true value: teacher, student or neither.
     """
 
     text: str
@@ -214,8 +214,8 @@ class Disagreement:
     true: str
     teacher: str
     student: str
-    teacher_sure: float | None
-    student_sure: float | None
+    teacher_probability: float | None
+    student_probability: float | None
     right: str
 
 
@@ -233,24 +233,27 @@ def class_disagreements(
     Shapes:
         teacher, student: (rows, labels) logits
     """
-    taught, learned = softmax(teacher), softmax(student)
-    answers, others = teacher.argmax(axis=1), student.argmax(axis=1)
-    sure, other_sure = taught.max(axis=1), learned.max(axis=1)
-    rows = np.flatnonzero(answers != others)
-    order = _surest_first(rows, np.minimum(sure, other_sure), shown)
+    predicted = teacher.argmax(axis=1), student.argmax(axis=1)
+    probabilities = softmax(teacher).max(axis=1), softmax(student).max(axis=1)
+    rows = np.flatnonzero(predicted[0] != predicted[1])
     targets = [row[0] for row in labels_of_rows(split)]
-    return [
-        Disagreement(
-            *_texts(split, row),
-            true=labels[targets[row]],
-            teacher=labels[answers[row]],
-            student=labels[others[row]],
-            teacher_sure=float(sure[row]),
-            student_sure=float(other_sure[row]),
-            right=_right(targets[row], int(answers[row]), int(others[row])),
+    result = []
+    for row in _largest_first(rows, np.minimum(*probabilities), shown):
+        right = "neither"
+        if targets[row] in (predicted[0][row], predicted[1][row]):
+            right = "teacher" if targets[row] == predicted[0][row] else "student"
+        result.append(
+            Disagreement(
+                *_texts(split, row),
+                true=labels[targets[row]],
+                teacher=labels[predicted[0][row]],
+                student=labels[predicted[1][row]],
+                teacher_probability=float(probabilities[0][row]),
+                student_probability=float(probabilities[1][row]),
+                right=right,
+            )
         )
-        for row in order
-    ]
+    return result
 
 
 def label_disagreements(
@@ -270,26 +273,32 @@ def label_disagreements(
     Shapes:
         teacher, student: (rows, labels) logits
     """
-    taught, learned = sigmoid(teacher), sigmoid(student)
-    gives = taught >= np.array(thresholds[0].values)
-    learned_gives = learned >= np.array(thresholds[1].values)
-    sure = np.minimum(_beyond(taught, thresholds[0]), _beyond(learned, thresholds[1]))
-    sure = np.where(gives != learned_gives, sure, -1.0)
-    rows = np.flatnonzero(sure.max(axis=1) >= 0)
-    wanted = labels_of_rows(split)
+    probabilities = sigmoid(teacher), sigmoid(student)
+    applies, confidences = [], []
+    for own, limits in zip(
+        probabilities, (np.array(one.values) for one in thresholds), strict=True
+    ):
+        above = (own - limits) / np.maximum(1 - limits, 1e-12)
+        below = (limits - own) / np.maximum(limits, 1e-12)
+        applies.append(own >= limits)
+        confidences.append(np.where(own >= limits, above, below))
+    confidence = np.where(applies[0] != applies[1], np.minimum(*confidences), -1.0)
+    rows = np.flatnonzero(confidence.max(axis=1) >= 0)
+    targets = labels_of_rows(split)
     result = []
-    for row in _surest_first(rows, sure.max(axis=1), shown):
-        label = int(sure[row].argmax())
-        true = label in wanted[row]
+    for row in _largest_first(rows, confidence.max(axis=1), shown):
+        label = int(confidence[row].argmax())
+        by_teacher = bool(applies[0][row, label])
+        negated = f"not {labels[label]}"
         result.append(
             Disagreement(
                 *_texts(split, row),
-                true=", ".join(labels[number] for number in wanted[row]) or "none",
-                teacher=_given(labels[label], bool(gives[row, label])),
-                student=_given(labels[label], bool(learned_gives[row, label])),
-                teacher_sure=float(taught[row, label]),
-                student_sure=float(learned[row, label]),
-                right="teacher" if bool(gives[row, label]) == true else "student",
+                true=", ".join(labels[number] for number in targets[row]) or "none",
+                teacher=labels[label] if by_teacher else negated,
+                student=negated if by_teacher else labels[label],
+                teacher_probability=float(probabilities[0][row, label]),
+                student_probability=float(probabilities[1][row, label]),
+                right="teacher" if by_teacher == (label in targets[row]) else "student",
             )
         )
     return result
@@ -303,50 +312,30 @@ def number_disagreements(
     Shapes:
         teacher, student: (rows, 1)
     """
-    taught, learned = teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64)
-    apart = np.abs(taught - learned)
+    differences = np.abs(teacher[:, 0].astype(np.float64) - student[:, 0].astype(np.float64))
     result = []
-    for row in _surest_first(np.arange(len(apart)), apart, shown):
-        target = split.targets[row]
+    for row in _largest_first(np.arange(len(differences)), differences, shown):
+        target, values = split.targets[row], (float(teacher[row, 0]), float(student[row, 0]))
         assert isinstance(target, float), "the split of a regression"
-        closer = abs(taught[row] - target) <= abs(learned[row] - target)
+        closer = abs(values[0] - target) <= abs(values[1] - target)
         result.append(
             Disagreement(
                 *_texts(split, row),
                 true=f"{target:.2f}",
-                teacher=f"{taught[row]:.2f}",
-                student=f"{learned[row]:.2f}",
-                teacher_sure=None,
-                student_sure=None,
+                teacher=f"{values[0]:.2f}",
+                student=f"{values[1]:.2f}",
+                teacher_probability=None,
+                student_probability=None,
                 right="teacher" if closer else "student",
             )
         )
     return result
 
 
-def _surest_first(rows: NDArray[np.int64], sure: NDArray[np.float64], shown: int) -> list[int]:
-    order = rows[np.argsort(-sure[rows], kind="stable")]
+def _largest_first(rows: NDArray[np.int64], values: NDArray[np.float64], shown: int) -> list[int]:
+    order = rows[np.argsort(-values[rows], kind="stable")]
     return [int(row) for row in order[:shown]]
 
 
 def _texts(split: Split, row: int) -> tuple[str, str | None]:
     return split.texts[row], None if split.text_pairs is None else split.text_pairs[row]
-
-
-def _right(target: int, teacher: int, student: int) -> str:
-    if target == teacher:
-        return "teacher"
-    return "student" if target == student else "neither"
-
-
-def _given(label: str, given: bool) -> str:
-    return label if given else f"not {label}"
-
-
-def _beyond(probabilities: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.float64]:
-    """The distance of each probability from its label's threshold, from 0 to 1."""
-    limits = np.array(thresholds.values)
-    above = (probabilities - limits) / np.maximum(1 - limits, 1e-12)
-    below = (limits - probabilities) / np.maximum(limits, 1e-12)
-    beyond: NDArray[np.float64] = np.where(probabilities >= limits, above, below)
-    return beyond

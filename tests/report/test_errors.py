@@ -153,7 +153,10 @@ def test_the_less_sure_of_the_two_decides_the_order() -> None:
     assert [row.right for row in rows] == ["student", "neither", "teacher"]
     first = rows[0]
     assert (first.true, first.teacher, first.student) == ("y", "x", "y")
-    assert (first.teacher_sure, first.student_sure) == (pytest.approx(0.7), pytest.approx(0.8))
+    assert (first.teacher_probability, first.student_probability) == (
+        pytest.approx(0.7),
+        pytest.approx(0.8),
+    )
     assert [row.text for row in class_disagreements(teacher, student, split, "xyz", 1)] == [
         "both sure"
     ]
@@ -175,7 +178,7 @@ def test_of_several_labels_the_surest_difference_is_shown() -> None:
     assert [row.text for row in rows] == ["sure", "unsure"]
     assert (rows[0].teacher, rows[0].student, rows[0].true) == ("y", "not y", "x, y")
     assert (rows[0].right, rows[1].right, rows[1].true) == ("teacher", "student", "none")
-    assert rows[0].student_sure == pytest.approx(0.2)
+    assert rows[0].student_probability == pytest.approx(0.2)
 
 
 def test_a_low_threshold_makes_a_low_probability_a_yes() -> None:
@@ -195,4 +198,4 @@ def test_numbers_furthest_apart_come_first() -> None:
     assert [row.text for row in rows] == ["far", "middle"]
     assert (rows[0].teacher, rows[0].student, rows[0].true) == ("2.50", "5.00", "2.00")
     assert rows[0].right == "teacher"
-    assert rows[0].teacher_sure is None
+    assert rows[0].teacher_probability is None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from edge_bundles import Edge
 from google.protobuf import text_format
-from test_edge_package import quick_check  # noqa: F401
+from test_package import quick_check  # noqa: F401
 from tiny_line import factory_here
 from tokenizers import Tokenizer
 
@@ -102,6 +102,9 @@ def test_both_models_answer_as_the_bundle(
         "tokenizer.json",
     ]
     usage = json.loads((output / "labels.json").read_text("utf-8"))
+    of_strings = usage["models"][f"{name}_text"]
+    assert of_strings["inputs"] == (["text", "text_pair"] if kind == "pair" else ["text"])
+    assert of_strings["outputs"] == (["scores"] if kind == "regression" else ["label", "scores"])
     predictor = Predictor.open(given.bundle)
     tokens = read(definition, output / name)
     strings = read(definition, output / f"{name}_text")
@@ -127,7 +130,7 @@ def test_both_models_answer_as_the_bundle(
         answer = run(tokens, output / name, {key: np.array(row) for key, row in rows.items()})
         np.testing.assert_allclose(answer["logits"][0], expected.logits, atol=1e-4)
         texts = [item] if isinstance(item, str) else item
-        asked = dict(zip(usage["models"][f"{name}_text"]["inputs"], texts, strict=True))
+        asked = dict(zip(of_strings["inputs"], texts, strict=True))
         answer = run(
             strings,
             output / f"{name}_text",
