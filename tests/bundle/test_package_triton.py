@@ -103,7 +103,7 @@ def test_both_models_answer_as_the_bundle(
     ]
     usage = json.loads((output / "labels.json").read_text("utf-8"))
     of_strings = usage["models"][f"{name}_text"]
-    assert of_strings["inputs"] == (["text", "text_pair"] if kind == "pair" else ["text"])
+    assert of_strings["inputs"] == ["text", "text_pair"][: 1 + usage["text_pair"]]
     assert of_strings["outputs"] == (["scores"] if kind == "regression" else ["label", "scores"])
     predictor = Predictor.open(given.bundle)
     tokens = read(definition, output / name)
