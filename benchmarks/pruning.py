@@ -33,11 +33,10 @@ from factory.distill.prune import prune
 from factory.export.forms import FormSource
 from factory.export.forms import write_forms as write_every_form
 from factory.export.onnx import export_onnx
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.models.encoding import encode_inputs
-from factory.recipe.prune import PruneSettings
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings, PruneSettings
 from factory.store import ARTIFACT_FILE, directory_name, read_json
 
 RESULT_FILE = Path(__file__).with_suffix(".json")

@@ -24,8 +24,8 @@ from factory.evaluation.evaluate import agreement, positive_label_of
 from factory.evaluation.metrics import positive_class
 from factory.evaluation.predecessor import predict_rows, shared_labels
 from factory.evaluation.significance import Difference, differences
-from factory.graph import flatten
 from factory.models.tasks import TASKS
+from factory.recipe.section import flatten
 from serving.bundle import Manifest
 from serving.predictor import Predictor
 

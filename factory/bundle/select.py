@@ -42,7 +42,7 @@ from factory.export.forms import FormName, Hardware
 from factory.models.classifier import load_torch_classifier
 from factory.recipe.export import QuantizeSettings, TargetSettings
 from factory.recipe.recipe import Recipe
-from factory.runtime.machine import machine_facts
+from factory.runtime.environment import machine_facts
 from factory.runtime.progress import say
 from factory.store import Artifact
 from serving.bundle import describe_files, write_manifest

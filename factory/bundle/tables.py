@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from factory.bundle.measurements import TORCH_MODELS, read_measurements
 from factory.export.forms import FORMS
-from factory.recipe.recipe import TASK_METRICS
+from factory.recipe.gate import TASK_METRICS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30

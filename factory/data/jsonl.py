@@ -7,7 +7,7 @@ import json
 from factory.data.source import LocalFile
 from factory.data.table import UNLABELLED_SPLIT, Table, wanted_columns
 from factory.data.telling import Findings, count, missing_column, places
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 Row = dict[str, object]
 

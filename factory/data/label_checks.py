@@ -15,7 +15,7 @@ from factory.data.telling import (
     numbered,
     quote,
 )
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 UNLABELLED = -1  # what GLUE writes into its test splits
 

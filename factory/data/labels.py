@@ -19,7 +19,7 @@ from factory.data.multilabel import cells_of, flattened, gathered
 from factory.data.regression import numbers_of
 from factory.data.table import Table
 from factory.data.telling import Findings, count, first_few, first_few_of_names, quote
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")
 

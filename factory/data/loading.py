@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from factory.data.table import UNLABELLED_SPLIT, Table
 from factory.data.telling import Findings, quote
 from factory.errors import DataError, MissingDependencyError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset as LoadedDataset

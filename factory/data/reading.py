@@ -14,7 +14,7 @@ from factory.data.source import LocalFile
 from factory.data.table import UNLABELLED_SPLIT, Table, wanted_columns
 from factory.data.telling import Findings, count, first_few_of_names, missing_column, places
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 from serving.bundle import sha256_file
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}

@@ -12,7 +12,7 @@ from factory.data.reading import confirm, read_file
 from factory.data.source import local_files
 from factory.data.telling import Findings, nearest
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 
 def load_split(

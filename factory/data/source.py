@@ -10,7 +10,7 @@ from typing import Literal
 
 from factory.data.table import UNLABELLED_SPLIT
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
 from serving.bundle import sha256_file
 

@@ -17,7 +17,7 @@ from factory.data.source import LocalFile, local_files
 from factory.data.table import Table
 from factory.data.telling import Findings
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 HEADLINE = "the data cannot be used as it is"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from factory.data.telling import places
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 UNLABELLED_SPLIT = "unlabelled"  # what the rows read without labels are called
 

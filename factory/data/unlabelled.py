@@ -16,7 +16,7 @@ from factory.data.source import unlabelled_files
 from factory.data.table import Table
 from factory.data.telling import Findings, count
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 ROWS_FILE = "unlabelled.parquet"
 HEADLINE = "the unlabelled text cannot be used as it is"

@@ -20,7 +20,8 @@ from factory.distill.student import CALIBRATION_TOKENS, start_student
 from factory.errors import TeacherError
 from factory.models.classifier import TorchClassifier, UnloadableError, load_bert_classifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings, Recipe
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 

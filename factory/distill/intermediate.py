@@ -16,7 +16,7 @@ from factory.distill.phase import Phase, train_phase
 from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.distill.student import StudentStart
 from factory.models.encoding import Batch, Rows, Share
-from factory.recipe.recipe import IntermediateSettings
+from factory.recipe.training import IntermediateSettings
 
 
 def train_intermediate(

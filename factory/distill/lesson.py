@@ -18,7 +18,7 @@ from factory.distill.selection import held_out_loss, hold_out
 from factory.distill.transfer import AugmentedRows, Inputs, TransferSet, transfer_set
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import EncodedRows, select_rows
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 from factory.runtime import distributed as processes
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from factory.distill.phase import Phase, steps_per_epoch, total_steps
 from factory.distill.transfer import phase_rows
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     GeneralSettings,
     IntermediateSettings,

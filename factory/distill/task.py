@@ -30,7 +30,7 @@ from factory.distill.vocabulary import used_vocabulary
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import select_rows
 from factory.models.source import ModelSource
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.runtime.progress import say
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.models.encoding import EncodedRows, encode_inputs
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
 NO_SOURCE = -1

@@ -120,7 +120,7 @@ def _needs_baseline(recipe: Recipe) -> str | None:
 
 def _needs_trimming(recipe: Recipe) -> str | None:
     if recipe.export.general_pieces is None:
-        return "needs export.general_pieces, which trims the vocabulary"
+        return "needs export.general_pieces: a trimmed vocabulary"
     return None
 
 

@@ -5,7 +5,7 @@ Every bootstrap starts from the same seed, so any two models are scored on the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -154,17 +154,19 @@ def resample_numbers(
     Shapes:
         targets, predicted: (rows,)
     """
-    metrics: Mapping[str, Callable[[Rows, Rows], float]] = {
-        "spearman": _spearman,
-        "pearson": _pearson,
-    }
-    values = {name: np.empty(resamples) for name in metrics}
     random = np.random.default_rng(0)
-    for number in range(resamples):
-        rows = random.integers(0, len(targets), len(targets))
-        for name, metric in metrics.items():
-            values[name][number] = metric(targets[rows], predicted[rows])
-    return {name: (metric(targets, predicted), values[name]) for name, metric in metrics.items()}
+    values: dict[str, list[NDArray[np.float64]]] = {"spearman": [], "pearson": []}
+    rows = len(targets)
+    for start in range(0, resamples, CHUNK):
+        drawn = np.array(
+            [random.integers(0, rows, rows) for _ in range(min(CHUNK, resamples - start))]
+        )
+        values["spearman"].append(_spearman(targets[drawn], predicted[drawn]))
+        values["pearson"].append(_pearson(targets[drawn], predicted[drawn]))
+    return {
+        "spearman": (float(_spearman(targets, predicted)), np.concatenate(values["spearman"])),
+        "pearson": (float(_pearson(targets, predicted)), np.concatenate(values["pearson"])),
+    }
 
 
 def resample_label_sets(
@@ -230,39 +232,45 @@ def _mcc(counts: Counts) -> float:
     return float((counts.trace() * rows - true @ predicted) / np.sqrt(spread))
 
 
-def _pearson(targets: Rows, predicted: Rows) -> float:
-    """Pearson correlation; 0 where it is undefined because one side is constant."""
-    if _is_constant(targets, predicted):
-        return 0.0
-    return float(np.corrcoef(targets, predicted)[0, 1])
+def _pearson(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
+    """Pearson correlation over the last axis; 0 where one side is constant."""
+    return _correlation(targets, predicted, _vary(targets, predicted))
 
 
-def _spearman(targets: Rows, predicted: Rows) -> float:
-    """Pearson correlation of the ranks; 0 where one side is constant."""
+def _spearman(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
+    """Pearson correlation of the ranks over the last axis; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    if _is_constant(targets, predicted):
-        return 0.0
-    return float(np.corrcoef(rankdata(targets), rankdata(predicted))[0, 1])
+    ranks = [rankdata(side, axis=-1) for side in (targets, predicted)]
+    return _correlation(ranks[0], ranks[1], _vary(targets, predicted))
 
 
-def _is_constant(targets: Rows, predicted: Rows) -> bool:
-    """Whether a side is constant: predictions up to the rounding of float32, the models' own."""
-    rounding = 1e-6 * np.abs(predicted).max()
-    return bool(np.ptp(targets) == 0 or np.ptp(predicted) <= rounding)
+def _correlation(one: Rows, other: Rows, varies: Rows) -> NDArray[np.float64]:
+    one, other = (side - side.mean(axis=-1, keepdims=True) for side in (one, other))
+    spread = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
+    return _ratio((one * other).sum(axis=-1), spread, varies)
+
+
+def _vary(targets: Rows, predicted: Rows) -> Rows:
+    """Whether neither side is constant; predictions may differ by the rounding of float32."""
+    rounding = 1e-6 * np.abs(predicted).max(axis=-1)
+    vary: Rows = (np.ptp(targets, axis=-1) > 0) & (np.ptp(predicted, axis=-1) > rounding)
+    return vary
 
 
 def _micro_f1_of_sets(sums: Sums) -> NDArray[np.float64]:
     right, true, predicted = np.moveaxis(sums.sum(axis=-1), -1, 0)
-    return _ratio(2 * right, true + predicted)
+    size = true + predicted
+    return _ratio(2 * right, size, size > 0)
 
 
 def _macro_f1_of_sets(sums: Sums) -> NDArray[np.float64]:
     right, true, predicted = np.moveaxis(sums, -2, 0)
     sizes = true + predicted
-    return _ratio(_ratio(2 * right, sizes).sum(axis=-1), (sizes > 0).sum(axis=-1))
+    occurring = (sizes > 0).sum(axis=-1)
+    return _ratio(_ratio(2 * right, sizes, sizes > 0).sum(axis=-1), occurring, occurring > 0)
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The quotient, and 0 for 0 / 0."""
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+def _ratio(part: Rows, whole: Rows, defined: Rows) -> NDArray[np.float64]:
+    """The quotient where it is defined, 0 elsewhere."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=defined)

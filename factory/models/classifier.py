@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FactoryError, first_line
+from factory.errors import first_line
 from factory.models.encoding import Batch, collate, encode_inputs, sorted_batches
 from factory.models.source import ModelSource
-from factory.runtime import distributed as processes
-from factory.runtime.distributed import Processes
 from factory.runtime.progress import bar
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ CHUNK_ROWS = 512
 
 
 class Classifier(Protocol):
-    """The one seam through which teacher, student, ONNX file and bundle are scored."""
+    """Anything that can be scored: teacher, student, ONNX file, bundle."""
 
     def logits(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Raw outputs in input order: (inputs, labels)."""
@@ -60,7 +58,7 @@ def logits_with_bar(
     inputs: Sequence[str] | Sequence[tuple[str, str]],
     description: str,
 ) -> NDArray[np.float32]:
-    """Raw outputs of many inputs, in chunks under a progress bar: (inputs, labels)."""
+    """Raw outputs of many inputs, computed in chunks with a progress bar: (inputs, labels)."""
     results = []
     with bar(description, len(inputs), "row") as progress:
         for start in range(0, max(1, len(inputs)), CHUNK_ROWS):  # no inputs: (0, labels)
@@ -80,12 +78,12 @@ def forward_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def takes_token_types(model: Any) -> bool:
-    """Whether a model tells the two texts of a pair apart by token types, as BERT does."""
+    """Whether token types mark the two texts of a pair for this model, as for BERT."""
     return getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def longest_input(model: Any) -> int | None:
-    """How many tokens a model reads at most; None when its configuration sets no limit."""
+    """The maximum number of tokens of a model; None if its configuration sets no limit."""
     import torch
 
     positions = getattr(model.config, "max_position_embeddings", None)
@@ -93,7 +91,7 @@ def longest_input(model: Any) -> int | None:
         return None
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin count positions from behind the padding's
+            # RoBERTa and its relatives number positions after the padding position
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return int(positions) - skipped
     return int(positions)
@@ -147,34 +145,3 @@ def new_weights(loading: Mapping[str, Any]) -> set[str]:
         one if isinstance(one, str) else str(one[0]) for one in loading["mismatched_keys"]
     )
     return {*loading["missing_keys"], *mismatched}
-
-
-def pick_device(wanted: str, group: Processes | None = None) -> str:
-    """`auto` becomes cuda when torch can use it, else cpu; among several processes, cuda:NUMBER.
-
-    Args:
-        group: who this process is; unset, as `processes.current()`.
-
-    Raises:
-        FactoryError: cuda was asked for by name and is not there, or there are fewer devices than
-            processes on this machine.
-    """
-    import torch
-
-    usable = torch.cuda.is_available()
-    if wanted == "cuda" and not usable:
-        raise FactoryError(
-            "--device cuda: torch finds no usable CUDA device; `factory doctor` lists what there "
-            "is, --device cpu trains without"
-        )
-    if not usable or wanted == "cpu":
-        return "cpu"
-    own = group or processes.current()
-    if own.count == 1:
-        return "cuda"
-    if own.local_rank >= torch.cuda.device_count():
-        raise FactoryError(
-            f"process {own.local_rank + 1} on a machine with {torch.cuda.device_count()} CUDA "
-            "devices; start as many processes (--nproc-per-node) as there are devices"
-        )
-    return f"cuda:{own.local_rank}"

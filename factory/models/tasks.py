@@ -155,19 +155,26 @@ def _sets(logits: Logits, thresholds: Thresholds | None) -> Rows:
 
 
 def _binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Summed over labels, as if each were a classification of its own with two classes."""
+    """Mean over labels, as in transformers."""
     from torch.nn import functional
 
     targets = targets.to(logits.dtype)
-    # from logits, so that no probability rounds to 0 or 1
     per_label = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return per_label.sum(dim=-1)
+    return per_label.mean(dim=-1)
 
 
 def _soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Binary cross entropy against the teacher's probabilities, times temperature squared."""
+    """Binary cross entropy against the teacher's probabilities, times temperature squared.
+
+    Summed over labels, as if each were a classification of its own with two classes.
+    """
+    from torch.nn import functional
+
     teacher_probabilities = (teacher / temperature).sigmoid()
-    return _binary_cross_entropy(student / temperature, teacher_probabilities) * temperature**2
+    per_label = functional.binary_cross_entropy_with_logits(
+        student / temperature, teacher_probabilities, reduction="none"
+    )
+    return per_label.sum(dim=-1) * temperature**2
 
 
 def _base_rates(targets: Rows) -> NDArray[np.float32]:

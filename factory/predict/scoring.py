@@ -21,13 +21,6 @@ CHUNK_ROWS = 512
 Texts = Sequence[tuple[str, ...]]
 
 
-def usable_cores() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def score_chunks(
     predictor: Predictor, chunks: Iterable[Texts], threads: int
 ) -> Iterator[NDArray[np.float32]]:

@@ -24,9 +24,8 @@ from factory.evaluation.gate import RuleResult
 from factory.evaluation.metrics import Score
 from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
-from factory.runtime.machine import machine_facts
-from factory.runtime.versions import library_versions
-from factory.store import ARTIFACT_FILE, Step, Store, directory_name, read_json
+from factory.runtime.environment import library_versions, machine_facts
+from factory.store import ARTIFACT_FILE, ArtifactKey, Store, directory_name, read_json
 from serving.bundle import read_manifest
 
 GATE_1 = "Gate 1: the student in torch"
@@ -35,7 +34,7 @@ GATE_2 = "Gate 2: {form}, scored through the server's own code"
 
 @dataclass(frozen=True, slots=True)
 class StageFiles:
-    """One finished stage: its role in the run, its directory, its record."""
+    """One finished stage: its name, or the model that it made; its directory; its record."""
 
     role: str
     directory: Path
@@ -163,7 +162,7 @@ def bundle_facts(bundle: Path) -> RunFacts:
         stages = _find_stages(bundle.resolve().parent, record["inputs"])
         stages.append(StageFiles("bundle", bundle, record))
     evaluations = next(
-        (evaluations_from_facts(one.facts) for one in stages if one.role == "evaluation"), None
+        (evaluations_from_facts(one.facts) for one in stages if one.role == "evaluate"), None
     )
     gate_2 = GateResult(
         GATE_2.format(form=manifest.model.variant), msgspec.convert(manifest.gate, list[RuleResult])
@@ -184,7 +183,7 @@ def bundle_facts(bundle: Path) -> RunFacts:
     )
 
 
-def failed_facts(recipe: Recipe, evaluate: Step, bundle: Step, store: Store) -> RunFacts:
+def failed_facts(recipe: Recipe, evaluate: ArtifactKey, bundle: ArtifactKey, store: Store) -> RunFacts:
     """A run that failed a gate.
 
     Args:
@@ -195,7 +194,7 @@ def failed_facts(recipe: Recipe, evaluate: Step, bundle: Step, store: Store) -> 
     """
     measurements = load_gate_failure(report_folder(store, bundle))
     last = evaluate if measurements is None else bundle
-    stages = _find_stages(store.root, {**last.inputs, "evaluation": evaluate.fingerprint})
+    stages = _find_stages(store.root, {**last.inputs, "evaluate": evaluate.fingerprint})
     evaluations = evaluations_from_facts(store.load(evaluate).facts)
     if measurements is None:
         measurements = RunMeasurements(
@@ -224,12 +223,12 @@ def failed_facts(recipe: Recipe, evaluate: Step, bundle: Step, store: Store) -> 
     )
 
 
-def report_folder(store: Store, bundle: Step) -> Path:
+def report_folder(store: Store, bundle: ArtifactKey) -> Path:
     """The folder of the report of the run that makes `bundle`."""
     return store.root / directory_name("report", bundle.fingerprint)
 
 
-def move_gate_failure(store: Store, bundle: Step) -> None:
+def move_gate_failure(store: Store, bundle: ArtifactKey) -> None:
     """Keep the measurements of a run that failed gate 2 when its working directory is discarded."""
     saved = store.partial(bundle) / GATE_FAILURE_FILE
     if saved.is_file():
@@ -244,20 +243,27 @@ def _find_stages(store: Path, inputs: Mapping[str, str]) -> list[StageFiles]:
     Stages that are no longer in the store are left out: a bundle may have been copied elsewhere.
 
     Args:
-        inputs: fingerprint by role, as in the record of the stage that read them.
+        inputs: fingerprint by stage, as in the record of the stage that read them.
     """
-    found: dict[Path, StageFiles] = {}
-    for role, fingerprint in inputs.items():
-        for directory in sorted(store.glob(f"*-{fingerprint[:12]}")):
-            file = directory / ARTIFACT_FILE
-            record = read_json(file) if file.is_file() else {}
-            if record.get("fingerprint") != fingerprint:
-                continue
-            for before in _find_stages(store, record["inputs"]):
-                found.setdefault(before.directory, before)
-            # the nearest role wins: a pruned student's "distilled" is the bundle's "unpruned"
-            found[directory] = StageFiles(role, directory, record)
-    return list(found.values())
+    records = _find_records(store, inputs)
+    pruned = any(record["stage"] == "prune" for record in records.values())
+    roles = {"distill": "unpruned" if pruned else "student", "prune": "student"}
+    return [
+        StageFiles(roles.get(record["stage"], record["stage"]), directory, record)
+        for directory, record in records.items()
+    ]
+
+
+def _find_records(store: Path, inputs: Mapping[str, str]) -> dict[Path, Mapping[str, Any]]:
+    found: dict[Path, Mapping[str, Any]] = {}
+    for stage, fingerprint in inputs.items():
+        directory = store / directory_name(stage, fingerprint)
+        if directory in found or not (directory / ARTIFACT_FILE).is_file():
+            continue
+        record = read_json(directory / ARTIFACT_FILE)
+        if record.get("fingerprint") == fingerprint:
+            found = {**_find_records(store, record["inputs"]), **found, directory: record}
+    return found
 
 
 def _gate_1(recipe: Recipe, evaluations: Evaluations) -> GateResult:

@@ -236,9 +236,9 @@ def _parameters(facts: RunFacts) -> dict[str, int]:
     counts = dict(facts.measurements.parameters)
     for stage in facts.stages:
         weights = stage.directory / "model" / "model.safetensors"
-        if stage.role in (*TORCH_MODELS, "trimmed") and weights.is_file():
+        if stage.role in (*TORCH_MODELS, "trim") and weights.is_file():
             counts[stage.role] = _count(weights)
-    exported = counts.pop("trimmed", counts.get("student"))
+    exported = counts.pop("trim", counts.get("student"))
     if exported is not None:
         forms = facts.measurements.scores.keys() - TORCH_MODELS.keys()
         counts |= dict.fromkeys(forms, exported)

@@ -20,13 +20,13 @@ from factory.report.training import (
     stage_rows,
     training_lines,
 )
-from factory.store import Step, Store, directory_name
+from factory.store import Store, directory_name
 from factory.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from factory.recipe.recipe import Recipe
+    from factory.planning import RunPlan
 
 PAGE_FILE = "report.html"
 CHARACTERS_SHOWN = 400
@@ -51,30 +51,23 @@ def report_bundle(bundle: Path, texts: int | None = None, output: Path | None = 
 
 
 def report_recipe(
-    recipe: Recipe,
-    evaluate: Step,
-    bundle: Step,
-    store: Store,
-    texts: int | None = None,
-    output: Path | None = None,
+    plan: RunPlan, store: Store, texts: int | None = None, output: Path | None = None
 ) -> Path:
     """Write the report of a recipe's last run, passed or failed; returns its path.
-
-    Args:
-        evaluate, bundle: the stages of the recipe that the gates belong to.
 
     Raises:
         StoreError: no run of the recipe in this store reached a gate.
     """
+    evaluate, bundle = plan.keys["evaluate"], plan.keys["bundle"]
     if store.status(bundle) == "cached":
-        texts = recipe.report.texts if texts is None else texts
+        texts = plan.recipe.report.texts if texts is None else texts
         return report_bundle(store.directory(bundle), texts, output)
     if store.status(evaluate) != "cached":
         raise StoreError(
             f"{store.root}: no run of this recipe reached a gate; `factory plan` shows which "
             "stages are finished, `factory run` makes the others"
         )
-    facts = failed_facts(recipe, evaluate, bundle, store)
+    facts = failed_facts(plan.recipe, evaluate, bundle, store)
     return _write(facts, texts, output or report_folder(store, bundle) / PAGE_FILE)
 
 

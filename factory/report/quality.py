@@ -85,7 +85,7 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
     Args:
         texts: how many disagreements to show; 0 leaves the texts out.
     """
-    evaluation, data = facts.stage("evaluation"), facts.stage("data")
+    evaluation, data = facts.stage("evaluate"), facts.stage("data")
     if evaluation is None or data is None or facts.evaluations is None:
         return None
     dataset = read_dataset(data.directory)

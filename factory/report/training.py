@@ -170,7 +170,7 @@ def _repeats_total(panel: Panel, panels: list[Panel]) -> bool:
 def _tokenizer(facts: RunFacts) -> Path | None:
     """The file of the tokenizer that ships, or of the student's or teacher's."""
     folders = [] if facts.bundle is None else [facts.bundle]
-    for role in ("trimmed", "student", "teacher"):
+    for role in ("trim", "student", "teacher"):
         stage = facts.stage(role)
         if stage is not None:
             folders.append(stage.directory / "model")

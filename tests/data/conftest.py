@@ -10,7 +10,7 @@ import pytest
 
 from factory.data import Dataset, load_dataset
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 
 class Loaded:

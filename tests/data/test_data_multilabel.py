@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from factory.data import load_dataset, read_dataset, write_dataset
 from factory.data.multilabel import split_cell
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 Load = Callable[..., Any]
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from factory.data import load_dataset, reading
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 Rows = list[tuple[str, str]]
 CHARACTERS = st.characters(exclude_categories=["Cs"])

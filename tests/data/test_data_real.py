@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from factory.data import load_dataset, read_dataset, write_dataset
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 REAL_DATA = os.environ.get("FACTORY_REAL_DATA")
 PAIRS = ["text", "text_pair"]

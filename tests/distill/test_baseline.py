@@ -28,11 +28,7 @@ from factory.data.dataset import Dataset
 from factory.distill.baseline import train_baseline
 from factory.distill.phase import Phase, total_steps
 from factory.distill.phases import baseline_phase, intermediate_phase, prediction_phase
-from factory.recipe.recipe import (
-    DistillSettings,
-    IntermediateSettings,
-    PredictionSettings,
-)
+from factory.recipe.training import DistillSettings, IntermediateSettings, PredictionSettings
 
 
 def test_the_recipe_decides_both_phases() -> None:

@@ -36,9 +36,7 @@ from factory.distill.prediction import cached_logits
 from factory.distill.transfer import transfer_set
 from factory.models.classifier import TorchClassifier, forward_logits
 from factory.models.encoding import Batch, EncodedRows, collate
-from factory.recipe.recipe import (
-    PredictionSettings,
-)
+from factory.recipe.training import PredictionSettings
 
 
 def test_the_teacher_is_only_read(tmp_path: Path, teacher: TorchClassifier) -> None:

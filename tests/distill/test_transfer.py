@@ -15,7 +15,7 @@ from factory.distill.task import distill
 from factory.distill.transfer import NO_SOURCE, AugmentedRows, phase_rows, transfer_set
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import EncodedRows
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 
 LABELLED = ["one two", "three four five"]
 VARIANTS = AugmentedRows(

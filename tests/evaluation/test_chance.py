@@ -120,6 +120,7 @@ def test_margins_worked_out_by_hand() -> None:
     assert margin_over_chance(np.array([[5, 5, 0], [5, 5, 0], [0, 0, 0]])) == pytest.approx(0.0)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.data())
 def test_balanced_answers_that_ignore_the_text_gain_nothing(
     sizes: list[int], data: st.DataObject
@@ -131,7 +132,7 @@ def test_balanced_answers_that_ignore_the_text_gain_nothing(
     assert margin_over_chance(np.outer(sizes, shares)) <= 1e-12
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60))
 def test_the_margin_by_sklearn(rows: list[tuple[int, int]]) -> None:
     from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
@@ -210,6 +211,7 @@ def test_a_student_of_label_sets() -> None:
         check_student(sets(2 * 3 / 9), data)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_no_other_constant_answer_is_better(rows: list[list[bool]]) -> None:
     targets = np.array(rows)

@@ -20,7 +20,8 @@ from factory.evaluation import gate
 from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.metrics import Score
 from factory.export.onnx import export_onnx
-from factory.recipe.recipe import DataSettings, GateSettings
+from factory.recipe.data import DataSettings
+from factory.recipe.gate import GateSettings
 from serving.bundle import write_manifest
 from serving.predictor import Predictor
 

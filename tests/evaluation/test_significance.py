@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from factory.evaluation.evaluate import score_predictions
 from factory.evaluation.significance import RESAMPLES, difference, differences, mcnemar
-from factory.recipe.recipe import TASK_METRICS
+from factory.recipe.gate import TASK_METRICS
 
 
 def right(lost: int, gained: int, both: int = 50, neither: int = 40) -> list[NDArray[np.bool_]]:
@@ -95,8 +95,7 @@ def test_the_bootstrap_is_what_scipy_computes_with_its_own_resamples() -> None:
 def test_clear_differences_are_found_in_their_direction(
     noise: float, p: float, worse: float
 ) -> None:
-    for metric in ("pearson", "spearman"):
-        found = difference(metric, "regression", *noisy(1, noise))
+    for found in differences("regression", *noisy(1, noise)):
         assert found.p_value == pytest.approx(p, abs=1e-3)
         assert found.p_not_worse == pytest.approx(worse, abs=1e-3)
         assert found.p_value > 0  # no number of resamples proves impossibility

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from factory.cli.main import main
 from factory.data.stage import scan_dataset
 from factory.errors import DataError, FactoryError, RecipeError
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.scaffold.start import start_recipe
@@ -48,7 +48,7 @@ def teacher_in(folder: Path) -> str:
 def accepted(folder: Path) -> Recipe:
     """The recipe after `factory validate`'s checks and the data stage's."""
     recipe = load_recipe(folder / "recipe.toml")
-    make_graph(recipe, folder)
+    make_plan(recipe, folder)
     scan_dataset(recipe.data, folder, folder / "cache", lambda _: None)
     return recipe
 

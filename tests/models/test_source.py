@@ -96,7 +96,7 @@ def test_a_package_without_weights_is_refused(packages: Path, tmp_path: Path) ->
     model = write_package(packages, "tiny_carrier_four")
     (model / "model.safetensors").unlink()
     (problem,) = refused("package:tiny_carrier_four", tmp_path).problems
-    assert problem == "package tiny_carrier_four carries no folder with config.json and weights"
+    assert problem == "package tiny_carrier_four has no folder with config.json and weights"
 
 
 def test_of_several_models_in_a_package_the_first_by_name_is_taken(
@@ -146,13 +146,13 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     model = write_model(tmp_path / "bert")
     (model / "config.json").unlink()
     (problem,) = refused("bert", tmp_path).problems
-    assert problem == f"{model} holds no config.json, so it is no model folder"
+    assert problem == f"{model} has no config.json, so it is not a model folder"
 
 
 def test_a_stages_folder_names_its_model_folder(tmp_path: Path) -> None:
     model = write_model(tmp_path / "distill-0123" / "model")
     (problem,) = refused("distill-0123", tmp_path).problems
-    assert problem.endswith(f"so it is no model folder; did you mean {model}?")
+    assert problem.endswith(f"so it is not a model folder; did you mean {model}?")
     assert find_model("distill-0123/model", tmp_path, "k").location == str(model)
 
 

@@ -15,7 +15,7 @@ from factory.data import loading
 from factory.data.corpus.source import HEADLINE, CorpusFile, corpus_files, corpus_folder
 from factory.data.telling import first_few_of_names, nearest, quote
 from factory.errors import DataError
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from factory.data.source import Format, format_of, hub_folder, missing_file
 from factory.errors import DataError
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 from factory.store import sha256_of_directory
 from serving.bundle import sha256_file
 

@@ -13,7 +13,7 @@ from factory.data.corpus.source import HEADLINE
 from factory.data.telling import count
 from factory.errors import DataError, RecipeError, TeacherError, first_line
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 
 def make_corpus(
