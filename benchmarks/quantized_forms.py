@@ -27,10 +27,10 @@ from real_data import real_data_folder
 from transformers import AutoTokenizer
 
 from factory.export.onnx import export_onnx
+from factory.export.parity import open_session, run_session, session_logits
 from factory.export.quantize.activation_ranges import measure_activations
 from factory.export.quantize.form import IntegerForm
 from factory.export.quantize.write import write_integer
-from factory.export.session import open_session, run_session, session_logits
 from factory.models.encoding import EncodedRows, PaddedRows, encode_inputs
 
 RESULT_FILE = Path(__file__).with_suffix(".json")

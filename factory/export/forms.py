@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from factory.data.dataset import Split
     from factory.export.quantize.activation_ranges import ActivationStatistics
-    from factory.export.quantize.form import IntegerForm
     from factory.models.classifier import TorchClassifier
     from factory.models.encoding import EncodedRows
 
@@ -63,6 +62,9 @@ class FormSource:
         return measure_activations(self.file, rows)
 
 
+Write = Callable[[FormSource, Path], Facts]
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """One form.
@@ -80,7 +82,7 @@ class Form:
     name: FormName
     label: str
     file: str
-    write: Callable[[FormSource, Path], Facts]
+    write: Write
     hardware: tuple[Hardware, ...] = ()
     neighbour_independent: bool = True
 
@@ -90,68 +92,49 @@ def _plain(source: FormSource, target: Path) -> Facts:
     return {"size_bytes": target.stat().st_size}
 
 
-def _fused(source: FormSource, target: Path) -> Facts:
-    from factory.export.fuse import write_fused
+def _fused(half: bool) -> Write:
+    def write(source: FormSource, target: Path) -> Facts:
+        from factory.export.fuse import write_fused
 
-    return write_fused(source.file, target, source.student)
+        return write_fused(source.file, target, source.student, half=half)
 
-
-def _float16(source: FormSource, target: Path) -> Facts:
-    from factory.export.fuse import write_float16
-
-    return write_float16(source.file, target, source.student)
+    return write
 
 
-def _int8_static(source: FormSource, target: Path) -> Facts:
-    from factory.export.quantize.form import IntegerForm
+def _integer(activations: Literal["rows", "static"] | None, bits: Literal[4, 8] = 8) -> Write:
+    def write(source: FormSource, target: Path) -> Facts:
+        from factory.export.quantize.form import IntegerForm
+        from factory.export.quantize.write import write_integer
 
-    form = IntegerForm("static", smoothing=source.smoothing, seven_bits=source.seven_bits)
-    return _integer(source, target, form)
+        smoothing = source.smoothing if activations == "static" else 0.0
+        form = IntegerForm(activations, bits, source.seven_bits, smoothing)
+        statistics = {} if activations is None else source.statistics
+        return write_integer(source.file, target, form, statistics)
 
-
-def _int8_rows(source: FormSource, target: Path) -> Facts:
-    from factory.export.quantize.form import IntegerForm
-
-    return _integer(source, target, IntegerForm("rows", seven_bits=source.seven_bits))
-
-
-def _int8_embeddings(source: FormSource, target: Path) -> Facts:
-    from factory.export.quantize.form import IntegerForm
-    from factory.export.quantize.write import write_integer
-
-    return write_integer(source.file, target, IntegerForm(None), {})
-
-
-def _int4(source: FormSource, target: Path) -> Facts:
-    from factory.export.quantize.form import IntegerForm
-
-    form = IntegerForm("static", bits=4, smoothing=source.smoothing, seven_bits=source.seven_bits)
-    return _integer(source, target, form)
-
-
-def _integer(source: FormSource, target: Path, form: IntegerForm) -> Facts:
-    from factory.export.quantize.write import write_integer
-
-    return write_integer(source.file, target, form, source.statistics)
+    return write
 
 
 _QUANTIZED = "onnx/model_quantized.onnx"
 _ROWS = (
     Form("fp32", "ONNX fp32", "onnx/model.onnx", _plain, (*CPUS, "cuda")),
     Form(
-        "fp32-fused", "ONNX fp32, fused operators", "onnx/model_optimized.onnx", _fused, ("cuda",)
+        "fp32-fused",
+        "ONNX fp32, fused operators",
+        "onnx/model_optimized.onnx",
+        _fused(half=False),
+        ("cuda",),
     ),
-    Form("fp16", "ONNX fp16", "onnx/model_fp16.onnx", _float16, ("cuda",)),
-    Form("int8-static", "ONNX int8, static", _QUANTIZED, _int8_static, CPUS),
-    Form("int8-rows", "ONNX int8, per token", _QUANTIZED, _int8_rows, CPUS),
+    Form("fp16", "ONNX fp16", "onnx/model_fp16.onnx", _fused(half=True), ("cuda",)),
+    Form("int8-static", "ONNX int8, static", _QUANTIZED, _integer("static"), CPUS),
+    Form("int8-rows", "ONNX int8, per token", _QUANTIZED, _integer("rows"), CPUS),
     Form(
         "int8-embeddings",
         "ONNX int8 tables, products in float",
         _QUANTIZED,
-        _int8_embeddings,
+        _integer(None),
         CPUS,
     ),
-    Form("int4", "ONNX 4-bit weights", "onnx/model_q4.onnx", _int4),
+    Form("int4", "ONNX 4-bit weights", "onnx/model_q4.onnx", _integer("static", bits=4)),
 )
 FORMS: Mapping[FormName, Form] = {form.name: form for form in _ROWS}
 

@@ -183,7 +183,9 @@ def bundle_facts(bundle: Path) -> RunFacts:
     )
 
 
-def failed_facts(recipe: Recipe, evaluate: ArtifactKey, bundle: ArtifactKey, store: Store) -> RunFacts:
+def failed_facts(
+    recipe: Recipe, evaluate: ArtifactKey, bundle: ArtifactKey, store: Store
+) -> RunFacts:
     """A run that failed a gate.
 
     Args:

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from factory.bundle.package import TritonMachine, repository_name, write_model_configuration
 from factory.errors import PackageError, TextModelError
-from factory.export.session import open_session
+from factory.export.parity import open_session
 from factory.export.text import write as text_input
 from serving.predictor import Predictor
 

@@ -10,19 +10,16 @@ import numpy as np
 import onnx
 import pytest
 from forms_of_student import TRAIN, StudentForms
-from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
+from tiny_models import tiny_split
 
-from factory.errors import ParityError
 from factory.export.forms import (
     FORMS,
     FormName,
-    FormSource,
     auto_forms,
     calibration_rows,
     write_forms,
 )
-from factory.export.onnx import export_onnx
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
 
@@ -73,14 +70,6 @@ def test_calibration_rows_are_spread_over_train(forms: StudentForms) -> None:
     expected = [student.tokenizer(text)["input_ids"] for text in texts]
     assert [row.tolist() for row in found.input_ids] == expected
     assert len(calibration_rows(student, TRAIN, 1000)) == 40
-
-
-def test_a_student_too_small_to_be_quantized_is_refused(tmp_path: Path) -> None:
-    folder = save_tiny(tiny_bert(hidden_size=16, intermediate_size=20), tmp_path / "model")
-    export_onnx(folder, tmp_path / "model.onnx", opset=17)
-    source = FormSource(tmp_path / "model.onnx", open_tiny(folder), TRAIN, 4, 0.8, True)
-    with pytest.raises(ParityError, match="nothing is quantized"):
-        write_forms(tmp_path, ["int8-rows"], source)
 
 
 def largest_weight(file: Path) -> int:

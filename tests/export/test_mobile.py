@@ -14,7 +14,7 @@ from tiny_models import tiny_bert, tiny_split
 from factory.errors import ParityError
 from factory.export import mobile
 from factory.export.mobile import count_operators, write_mobile
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
 
@@ -55,7 +55,7 @@ def test_the_same_logits_and_the_operators(
 def test_loggers_are_left_as_they_were(tmp_path: Path, exported: Any) -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
-    write_mobile(exported.file, tmp_path, exported.student.model.config, platform="arm")
+    write_mobile(exported.file, tmp_path, exported.student.model.config)
     assert (list(root.handlers), root.level) == before
 
 
@@ -76,14 +76,14 @@ def test_another_answer_is_refused(
 ) -> None:
     """What the converter wrote is compared with what it was given."""
 
-    def convert_other(source: Path, directory: Path, platform: str | None) -> None:
+    def convert_other(source: Path, directory: Path) -> None:
         model = onnx.load(exported.file)
         for tensor in model.graph.initializer:
             if tensor.name == "classifier.bias":
                 tensor.raw_data = np.full(3, 7, dtype=np.float32).tobytes()
         (tmp_path / "other").mkdir()
         onnx.save(model, tmp_path / "other" / source.name)
-        convert(tmp_path / "other" / source.name, directory, platform)
+        convert(tmp_path / "other" / source.name, directory)
 
     convert = mobile._convert
     monkeypatch.setattr(mobile, "_convert", convert_other)

@@ -11,7 +11,7 @@ from tiny_models import LABELS, tiny_split
 
 from factory.bundle.assemble import copy_files, ship_only
 from factory.export.forms import FormName
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
 

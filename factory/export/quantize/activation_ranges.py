@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.errors import ParityError
+from factory.export.parity import open_session
 from factory.export.quantize.form import find_products
-from factory.export.session import open_session
 from factory.models.encoding import EncodedRows, pad_rows
 
 Floats = NDArray[np.float32]

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from factory.export.onnx import check_interface, export_onnx
+from factory.export.parity import open_session, run_session, session_logits
 from factory.export.quantize.activation_ranges import ActivationStatistics, measure_activations
 from factory.export.quantize.form import IntegerForm
 from factory.export.quantize.write import write_integer
-from factory.export.session import open_session, run_session, session_logits
 from factory.models.encoding import EncodedRows, PaddedRows
 
 FORMS: dict[str, IntegerForm] = {

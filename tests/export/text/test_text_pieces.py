@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.export.text.characters import BLANK, Characters, Fate, Kind
+from factory.export.text.characters import BLANK, CharacterMapping, Characters, Kind
 from factory.export.text.pieces import PieceArrays, Symbols, build_arrays, find_symbols
 
 WORDS = st.text(alphabet="abcdé", min_size=1, max_size=7)
@@ -17,11 +17,14 @@ VOCABULARIES = st.lists(st.tuples(WORDS, st.booleans()), max_size=60).map(
 
 def plain_characters() -> Characters:
     """Marks as "!" are words of their own, "-" vanishes, "K" becomes two letters."""
-    fates = np.zeros(0x110000, dtype=np.uint8)
-    fates[[ord(mark) for mark in "!#[]"]], fates[ord("-")] = Fate.ALONE, Fate.REMOVED
-    fates[[ord(" "), ord("K")]] = Fate.OTHER
+    mappings = np.zeros(0x110000, dtype=np.uint8)
+    mappings[[ord(mark) for mark in "!#[]"]], mappings[ord("-")] = (
+        CharacterMapping.ALONE,
+        CharacterMapping.REMOVED,
+    )
+    mappings[[ord(" "), ord("K")]] = CharacterMapping.OTHER
     others = {" ": BLANK, "K": (("c", Kind.LETTER), ("d", Kind.LETTER))}
-    return Characters(fates, others, sorts_marks=False)
+    return Characters(mappings, others, sorts_marks=False)
 
 
 def longest(arrays: PieceArrays, codes: list[int]) -> tuple[int, int]:
@@ -45,7 +48,7 @@ def expected_longest(vocabulary: list[str], text: str, prefix: str) -> tuple[int
     return 0, 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(vocabulary=VOCABULARIES, texts=st.lists(WORDS, max_size=20))
 def test_the_longest_piece_is_found(vocabulary: list[str], texts: list[str]) -> None:
     symbols = find_symbols(vocabulary, "##", plain_characters(), ["[SEP]"])

@@ -72,7 +72,7 @@ def greedy(word: str, pieces: Sequence[str]) -> tuple[list[str], bool]:
     return taken, True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     pieces=st.lists(st.sampled_from(PIECES), unique=True),
     dropped=st.sets(st.sampled_from(PIECES)),
@@ -95,7 +95,7 @@ def test_text_whose_pieces_are_kept_is_read_alike(
                 assert pieces_of(target, word) == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     pieces=st.lists(st.sampled_from(PIECES), unique=True),
     words=st.lists(st.text("abc", min_size=1, max_size=7), max_size=6),
@@ -133,12 +133,11 @@ def test_every_single_character_of_the_base_keeps_words_readable(tmp_path: Path)
 def test_what_is_chosen_beside_the_base(tmp_path: Path) -> None:
     pieces = ("[unused0]", "one", "a", "two", "three", "##ing", "##a", "four", "five")
     source = save_pieces(tmp_path / "source", pieces)
-    counts = {"[CLS]": 9, "five": 2, "four": 1}
+    counts = {"[CLS]": 9, "five": 2}
     # in the order of the vocabulary: what is counted, single characters, then the first others
-    assert choose_pieces(source, counts, 0) == [*SPECIAL, "a", "##a", "four", "five"]
-    assert choose_pieces(source, counts, 0, min_count=2) == [*SPECIAL, "a", "##a", "five"]
+    assert choose_pieces(source, counts, 0) == [*SPECIAL, "a", "##a", "five"]
     wanted = [*SPECIAL, "one", "a", "two", "three", "##a", "five"]
-    assert choose_pieces(source, counts, 3, min_count=2) == wanted
+    assert choose_pieces(source, counts, 3) == wanted
     everything = [*SPECIAL, *(piece for piece in pieces if piece != "[unused0]")]
     assert choose_pieces(source, counts, 1000) == everything
 

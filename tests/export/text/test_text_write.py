@@ -13,7 +13,7 @@ import pytest
 from text_folders import VOCABULARY, save_network, save_tokenizer
 
 from factory.errors import ParityError, TextModelError
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.export.text import tokenizer as text_tokenizer
 from factory.export.text import write as text_input
 from factory.export.text.check import feed_of
@@ -56,9 +56,7 @@ def test_a_student_answers_strings(tmp_path: Path, forms: Any, form: Any) -> Non
     assert whole["truncated"].tolist() == [False, False, False, True]
     assert source.read_bytes() == before
     assert (facts.strings, facts.code_points, facts.largest_difference < 1e-5) == (90, 560, True)
-    assert facts.size_bytes == target.stat().st_size == len(before) + facts.added_bytes
-    assert facts.exact_scripts == "compared code points"
-    assert set(facts.tokenizing_ms) == {16, 128} == set(facts.tokenizers_ms)
+    assert facts.size_bytes == target.stat().st_size
 
 
 def write(folder: Path, form: TextForm, outputs: int | None = None, **changes: Any) -> Path:
@@ -217,6 +215,6 @@ def test_a_published_vocabulary_reads_every_character_alike(
     network = save_network(tmp_path / "network.onnx", 3, pieces=30522)
     form = replace(SINGLE, max_length=128)
     facts = write_text_model(network, tmp_path, tmp_path / "text.onnx", form)
-    assert (facts.exact_scripts, facts.code_points) == ("all", 0x110000 - 2048)
+    assert facts.code_points == 0x110000 - 2048
     assert facts.strings == 10_000
-    assert facts.added_bytes < 1_000_000
+    assert facts.size_bytes - network.stat().st_size < 1_000_000

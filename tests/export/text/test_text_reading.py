@@ -15,11 +15,10 @@ from text_folders import ALONE, PARTS, SPECIAL, VOCABULARY, WORDS, save_tokenize
 from tokenizers import AddedToken, Tokenizer
 
 from factory.errors import TextModelError
-from factory.export.session import open_session
+from factory.export.parity import open_session
 from factory.export.text.check import different_points, different_rows, feed_of
 from factory.export.text.model import build_row_model
-from factory.export.text.rows import RowFormat
-from factory.export.text.tokenizer import read_specials, read_tables
+from factory.export.text.tokenizer import read_row_format, read_tables
 from serving.tokenization import TextTokenizer
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -44,8 +43,7 @@ tables_of = cache(read_tables)
 @cache
 def graph_of(folder: Path, max_length: int, text_pair: bool) -> tuple[Any, TextTokenizer]:
     """A session that reads text, and the library's tokenizer."""
-    specials = read_specials(folder)
-    rows = RowFormat(specials.cls_id, specials.sep_id, specials.pad_id, max_length, text_pair)
+    rows = read_row_format(folder, max_length, text_pair)
     model = build_row_model(tables_of(folder), rows)
     tokenizer = TextTokenizer.load(folder / "tokenizer.json", max_length, text_pair=text_pair)
     return open_session(model.SerializeToString(), threads=1), tokenizer
@@ -57,7 +55,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return save_tokenizer(tmp_path_factory.mktemp("text") / "student", **request.param)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3))
 @example(texts=[""])
 @example(texts=["", "\0", "[SEP]", " ", "\u0301"])
@@ -97,9 +95,7 @@ def test_a_difference_is_found(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [14, 18, 21])
 def test_other_opsets_read_alike(folder: Path, opset: int) -> None:
-    specials = read_specials(folder)
-    rows = RowFormat(specials.cls_id, specials.sep_id, specials.pad_id, 9, True)
-    model = build_row_model(tables_of(folder), rows, opset)
+    model = build_row_model(tables_of(folder), read_row_format(folder, 9, text_pair=True), opset)
     _, tokenizer = graph_of(folder, 9, True)
     session = open_session(model.SerializeToString(), threads=1)
     pairs = [("ab [SEP] 中", "x\u0301 \U0001f600é"), ("a " * 9, "b " * 5), ("", "\ue000a")]
@@ -205,7 +201,7 @@ def test_other_tokenizers_are_refused(
 def test_other_rows_are_refused(tmp_path: Path) -> None:
     folder = change(save_tokenizer(tmp_path / "student"), post_processor=None)
     with pytest.raises(TextModelError, match=r"\[CLS\] a \[SEP\]"):
-        read_specials(folder)
+        read_row_format(folder, 9, text_pair=False)
 
 
 def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
