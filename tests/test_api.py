@@ -28,7 +28,7 @@ def test_a_run_again_is_the_bundle(line: Line) -> None:
 def test_a_recipe_that_is_loaded(line: Line) -> None:
     recipe = factory.load_recipe(line.recipe)
     plan = factory.plan(recipe, base=line.recipe.parent, store=line.store)
-    assert {step.status for step in plan.steps} == {"cached"}
+    assert {step.status for step in plan.stages} == {"cached"}
     with pytest.raises(ValueError, match="give its path"):
         factory.plan(recipe, ["name=x"])
 
@@ -36,7 +36,7 @@ def test_a_recipe_that_is_loaded(line: Line) -> None:
 def test_a_plan_says_why(line: Line) -> None:
     plan = factory.plan(line.recipe, ["distill.seed=43"], store=line.store)
     assert "distill.seed 42 -> 43" in repr(plan)
-    assert plan._repr_html_().count("<tr>") == len(plan.steps) + 1
+    assert plan._repr_html_().count("<tr>") == len(plan.stages) + 1
 
 
 def test_score_verify_and_predict(line: Line) -> None:

@@ -294,7 +294,11 @@ def test_pieces_nobody_needs_are_cut_and_what_they_read_is_counted(
         (tmp_path / folder).mkdir()
     write_dataset(dataset, tmp_path / "data")
     write_unlabelled(["the shop"], tmp_path / "unlabelled")
-    artifacts = {"data": Artifact(tmp_path / "data", "", {}), "distill": student}
+    artifacts = {
+        "data": Artifact(tmp_path / "data", "", {}),
+        "teacher": student,
+        "distill": student,
+    }
     more = artifacts | {"unlabelled": Artifact(tmp_path / "unlabelled", "", {})}
     sources = Sources(None, None, None, None, None, None, None)
     for folder, texts in (("alone", artifacts), ("more", more)):
