@@ -14,7 +14,7 @@ from factory.recipe.data import DataSettings
 from factory.recipe.file import known_keys, parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.recipe.training import GeneralSettings
-from factory.store import Step
+from factory.store import ArtifactKey
 
 HUB = {"data.train": ..., "data.dev": ..., "data.hub": "org/set"}
 REGRESSION = {"data.task": "regression", "gate.metric": "pearson"}
@@ -307,7 +307,7 @@ def test_use_leaves_the_dump_as_it_was() -> None:
     assert recipe.metric == "accuracy"
     assert recipe.data.text_columns == ("q", "a")
     settings = recipe.model_dump(mode="json")
-    assert Step("distill", 1, settings, {}).fingerprint
+    assert ArtifactKey("distill", 1, settings, {}).fingerprint
     settings["distill"]["layer_map"].append(1)
     settings["data"]["train"] = "other.tsv"
     tree["distill"]["layer_map"].reverse()
@@ -409,8 +409,8 @@ def test_who_proposes_words(settings: dict[str, Any], order: tuple[str, ...]) ->
         ({"sources": ["vectors"]}, 'sources has "vectors", so set augment.vectors'),
         ({"mlm": "m", "sources": ["embeddings"]}, 'augment.mlm is set, so add "mlm" to sources'),
         ({"mlm": "m", "sources": ["mlm", "mlm"]}, "sources names one source twice"),
-        ({"mode": "paper"}, "takes words from an mlm; set augment.mlm"),
-        ({"mlm_revision": "x"}, "mlm_revision belongs to an mlm on the hub"),
+        ({"mode": "paper"}, "requires a masked language model; set augment.mlm"),
+        ({"mlm_revision": "x"}, "mlm_revision requires augment.mlm"),
         ({"copy": 3}, "did you mean augment.copies?"),
         ({"replace_probability": 0.0}, "augment.replace_probability"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.augment.vectors_file import read_vectors, vector_neighbours
+from factory.augment.word_vectors import read_vectors, vector_neighbours
 from factory.errors import DataError
 
 VECTORS: Mapping[str, Sequence[float]] = {
@@ -120,31 +120,31 @@ def problem_of(tmp_path: Path, content: bytes, limit: int | None = None) -> str:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (glove() + b"short 1 2\n", ", line 6: 2 numbers, where 3 are expected"),
-        (word2vec_text() + b"short 1 2\n", ", line 7: 2 numbers, where 3 are expected"),
-        (glove() + b"long 0.1 0.2 0.3 0.4\n", ", line 6: 4 numbers, where 3 are expected"),
-        (b"first 1 2\n" + glove(), ", line 1: 2 numbers, where 3 are expected"),
+        (glove() + b"short 1 2\n", ", line 6: 2 numbers, expected 3"),
+        (word2vec_text() + b"short 1 2\n", ", line 7: 2 numbers, expected 3"),
+        (glove() + b"long 0.1 0.2 0.3 0.4\n", ", line 6: 4 numbers, expected 3"),
+        (b"first 1 2\n" + glove(), ", line 1: 2 numbers, expected 3"),
         (glove() + b"odd 1 x 2\n", ", line 6: '1 x 2' should be 3 numbers"),
         (glove() + b"odd 1 2 3x\n", ", line 6: '1 2 3x' should be 3 numbers"),
-        (glove() + b"\n" + glove(), ", line 6: 0 numbers, where 3 are expected"),
-        (glove() + b"odd 1 nan 2\n", ": the vector of 'odd' holds nan or inf"),
+        (glove() + b"\n" + glove(), ", line 6: 0 numbers, expected 3"),
+        (glove() + b"odd 1 nan 2\n", ": the vector of 'odd' contains nan or inf"),
         (b"9 3\n" + glove(), ": the header announces 9 rows, but there are 5"),
         (b"", ": the file is empty"),
         (b"\n \n", ": the file is empty"),
         # a fixed time: the bytes name the case, and every test process must name it alike
         (gzip.compress(b"", mtime=0), ": the file is empty"),
         (b"3 2\n", ": the header announces 3 rows, but there are 0"),
-        (b"word\nanother\n", ", line 1: a word and numbers between blanks are expected"),
+        (b"word\nanother\n", ", line 1: expected a word and numbers separated"),
         (b"Once upon a time\nwe read no words\n", ", line 1: 'upon a time' should be 3 numbers"),
         (b'{"text": "a b"}\n', ", line 1: "),
-        (b", 1 2\n. 3 4\n", ": no word is in it"),
-        (b"PK\x03\x04\x14\x00\x00", ": a zip archive; unpack it"),
+        (b", 1 2\n. 3 4\n", ": the file contains no words"),
+        (b"PK\x03\x04\x14\x00\x00", ": a zip archive; extract it"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", ": neither text nor a known binary file"),
-        (word2vec_binary()[:-30], ": not a word2vec file that gensim reads"),
-        (b"5 30" + word2vec_binary()[3:], ": not a word2vec file that gensim reads"),
-        (fasttext_binary()[:120], ": cut off, or quantized (.ftz)"),
-        (fasttext_binary()[:30], ": cut off, or quantized (.ftz)"),
-        (fasttext_binary()[:-100], ": not a fastText file that gensim reads"),
+        (word2vec_binary()[:-30], ": gensim cannot read it as a word2vec file"),
+        (b"5 30" + word2vec_binary()[3:], ": gensim cannot read it as a word2vec file"),
+        (fasttext_binary()[:120], ": truncated, or quantized (.ftz)"),
+        (fasttext_binary()[:30], ": truncated, or quantized (.ftz)"),
+        (fasttext_binary()[:-100], ": gensim cannot read it as a fastText file"),
         (gzip.compress(glove() * 500, mtime=0)[:-100], ": Compressed file ended"),
     ],
 )  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from factory.augment import draws
+from factory.augment import keyed_rng
 
 
 def test_uniform_over_rows_copies_and_purposes() -> None:
-    bits = draws.keys(7, np.arange(5)[:, None, None], np.arange(100)[:, None], np.arange(100))
-    values = draws.uniform(bits)
+    bits = keyed_rng.random_bits(
+        7, np.arange(5)[:, None, None], np.arange(100)[:, None], np.arange(100)
+    )
+    values = keyed_rng.uniform(bits)
     assert values.min() >= 0.0
     assert values.max() < 1.0
     assert len(np.unique(bits)) == bits.size
@@ -25,28 +27,28 @@ def test_uniform_over_rows_copies_and_purposes() -> None:
 
 def test_a_draw_does_not_depend_on_what_is_drawn_beside_it() -> None:
     rows = np.array([3, 9, 4])
-    together = draws.keys(1, rows, 5)
-    alone = np.array([draws.keys(1, np.array([row]), 5)[0] for row in rows])
+    together = keyed_rng.random_bits(1, rows, 5)
+    alone = np.array([keyed_rng.random_bits(1, np.array([row]), 5)[0] for row in rows])
     np.testing.assert_array_equal(together, alone)
-    assert draws.keys(1, [2], 3)[0] != draws.keys(1, [3], 2)[0]
-    assert draws.keys(1, [2])[0] != draws.keys(2, [2])[0]
+    assert keyed_rng.random_bits(1, [2], 3)[0] != keyed_rng.random_bits(1, [3], 2)[0]
+    assert keyed_rng.random_bits(1, [2])[0] != keyed_rng.random_bits(2, [2])[0]
 
 
 def test_a_choice_is_uniform_whatever_the_order_of_the_candidates() -> None:
-    bits = draws.keys(3, np.arange(6000))
+    bits = keyed_rng.random_bits(3, np.arange(6000))
     words = ["shop", "lamp", "shoe", "late"]
-    known = np.array([draws.word_key(word) for word in words], dtype=np.uint64)
+    known = np.array([keyed_rng.word_key(word) for word in words], dtype=np.uint64)
     there = np.ones((6000, 4), dtype=bool)
-    first = draws.chosen(bits, np.broadcast_to(known, (6000, 4)), there)
+    first = keyed_rng.choose(bits, np.broadcast_to(known, (6000, 4)), there)
     assert abs(np.bincount(first) - 1500).max() < 150
     order = np.array([2, 0, 3, 1])
-    second = draws.chosen(bits, np.broadcast_to(known[order], (6000, 4)), there)
+    second = keyed_rng.choose(bits, np.broadcast_to(known[order], (6000, 4)), there)
     np.testing.assert_array_equal(order[second], first)
 
 
 def test_a_candidate_that_is_not_there_is_never_chosen() -> None:
-    bits = draws.keys(3, np.arange(500))
+    bits = keyed_rng.random_bits(3, np.arange(500))
     there = np.zeros((500, 3), dtype=bool)
     there[:, 1] = True
     known = np.broadcast_to(np.arange(3, dtype=np.uint64), (500, 3))
-    assert set(draws.chosen(bits, known, there).tolist()) == {1}
+    assert set(keyed_rng.choose(bits, known, there).tolist()) == {1}

@@ -1,10 +1,11 @@
-"""Shards: the same bytes always, also after a kill; bounded memory; a corpus of nothing."""
+"""Packed rows: cut as defined, the same bytes after any kill, bounded memory, empty corpora."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ from hypothesis import strategies as st
 from tiny_models import FILLERS, save_tiny, tiny_bert, tiny_tokenizer
 
 from factory.data.corpus import shards as shards_module
-from factory.data.corpus.packing import RowLayout
 from factory.data.corpus.reading import Piece
-from factory.data.corpus.rows import open_rows
-from factory.data.corpus.shards import write_shards
+from factory.data.corpus.shards import PackedRows, RowLayout, open_rows, write_shards
 from factory.data.corpus.tokenize import check_corpus, make_corpus, row_layout
 from factory.errors import DataError
 from factory.models.source import ModelSource
 from factory.recipe.training import GeneralSettings
 
-LAYOUT = RowLayout(8, 2, 3, 0, "uint16")
+PAD, CLS, SEP = 0, 2, 3
+LAYOUT = RowLayout(8, CLS, SEP, PAD, "uint16")
 PIECES = [
     Piece(
         " ".join(str(5 + (7 * number + word) % 90) for word in range(number % 6)), number % 9 == 0
@@ -54,7 +54,123 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "SHARD_TOKENS", 20)
 
 
-@settings(deadline=None, max_examples=40)
+# packing
+
+
+def layout(length: int, dtype: str = "uint16") -> RowLayout:
+    return RowLayout(length, CLS, SEP, PAD, dtype)
+
+
+def plain_rows(documents: list[list[int]], length: int, limit: int | None) -> list[list[int]]:
+    """The rows as the definition says: one long list, a separator between documents, cut."""
+    stream: list[int] = []
+    for document in documents:
+        if document:
+            stream += [SEP, *document] if stream else document
+    stream = stream[:limit]
+    content = length - 2
+    rows = [[CLS, *stream[i : i + content], SEP] for i in range(0, len(stream), content)]
+    return [row + [PAD] * (length - len(row)) for row in rows]
+
+
+Documents = st.lists(st.lists(st.lists(st.integers(5, 60_000), max_size=9), max_size=4), max_size=9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    documents=Documents,
+    length=st.integers(3, 12),
+    limit=st.none() | st.integers(1, 60),
+    batch=st.integers(1, 5),
+    shard=st.integers(1, 40),
+)
+def test_rows_are_the_stream_cut_to_length(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[list[list[int]]],
+    length: int,
+    limit: int | None,
+    batch: int,
+    shard: int,
+) -> None:
+    """Whatever the batches and shards are: documents of several pieces, some without a token."""
+    directory = tmp_path_factory.mktemp("packed")
+    pieces = [
+        Piece(" ".join(map(str, ids)), starts=number == 0)
+        for document in documents
+        for number, ids in enumerate(document)
+    ]
+    joined = [[token for ids in document for token in ids] for document in documents]
+    expected = plain_rows(joined, length, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards_module, "BATCH_PIECES", batch)
+        patch.setattr(shards_module, "SHARD_TOKENS", shard)
+        index = write_shards(directory, pieces, numbers, layout(length), limit)
+    files = sorted(directory.glob("shard-*.npy"))
+    found = [row.tolist() for file in files for row in np.load(file)]
+    assert len(files) == len(index["shards"])
+    assert found == expected
+    assert index["tokens"] == sum(sum(1 for t in row if t != PAD) - 2 for row in expected)
+    if limit is None:
+        assert index["documents"] == sum(1 for document in joined if document)
+    if expected:
+        _check_batches(open_rows(directory), expected)
+
+
+def _check_batches(rows: PackedRows, expected: list[list[int]]) -> None:
+    """Batches and lengths, from the mapped files, are those of the plain rows."""
+    lengths = [sum(1 for token in row if token != PAD) for row in expected]
+    assert len(rows) == len(expected)
+    assert rows.lengths.tolist() == lengths
+    last = len(expected) - 1
+    for positions in ([0], [last], [last, 0, last // 2]):
+        batch = rows.padded(np.array(positions))
+        longest = max(lengths[position] for position in positions)
+        assert batch.input_ids.tolist() == [expected[p][:longest] for p in positions]
+        assert batch.attention_mask.tolist() == [
+            [int(token < lengths[p]) for token in range(longest)] for p in positions
+        ]
+        assert not batch.token_type_ids.any()
+        assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
+
+
+def write_numbers(directory: Path, count: int, dtype: str = "uint16") -> PackedRows:
+    pieces = [Piece(str(5 + number), starts=True) for number in range(count)]
+    write_shards(directory, pieces, numbers, layout(8, dtype), None)
+    return open_rows(directory)
+
+
+def test_the_rows_stay_on_disk(tmp_path: Path) -> None:
+    rows = write_numbers(tmp_path, 200)
+    assert all(isinstance(shard, np.memmap) for shard in rows.shards)
+    assert {shard.dtype for shard in rows.shards} == {np.dtype("uint16")}
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    assert {shard.dtype for shard in write_numbers(wide, 9, "uint32").shards} == {
+        np.dtype("uint32")
+    }
+
+
+def test_a_sample_is_spread_over_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "SHARD_TOKENS", 50)
+    monkeypatch.setattr(shards_module, "BATCH_PIECES", 10)
+    rows = write_numbers(tmp_path, 200)
+    assert len(rows.shards) > 3
+    few = rows.sample(5)
+    firsts = [int(ids[1]) for ids in few.input_ids]
+    assert firsts == sorted(firsts)
+    assert all(15 < later - earlier < 70 for earlier, later in pairwise(firsts))
+    everything = rows.sample(10_000)
+    assert len(everything) == len(rows)
+    assert everything.lengths.tolist() == rows.lengths.tolist()
+    assert not any(PAD in ids for ids in everything.input_ids)
+
+
+# interrupted runs
+
+
+@settings(deadline=None, max_examples=25)
 @given(cuts=st.lists(st.integers(0, 14), max_size=4), limit=st.sampled_from([None, 70, 100]))
 def test_interrupted_anywhere_the_files_are_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], limit: int | None
@@ -152,11 +268,11 @@ def test_no_more_is_read_than_is_tokenized_next(tmp_path: Path) -> None:
         tokenized += len(texts)
         return numbers(texts)
 
-    index = write_shards(tmp_path, endless(), tokenize, LAYOUT, 10_000)
-    assert index["tokens"] == 10_000
+    index = write_shards(tmp_path, endless(), tokenize, LAYOUT, 1000)
+    assert index["tokens"] == 1000
     # three tokens and a separator each; one batch may be read to see that there is enough
-    assert 2500 <= tokenized <= 2504
-    assert read <= 2508
+    assert 250 <= tokenized <= 254
+    assert read <= 258
 
 
 def test_long_documents_make_short_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,19 +331,31 @@ def test_a_corpus_without_a_token_is_refused(
 ) -> None:
     (tmp_path / "a.txt").write_text(content, encoding="utf-8")
     settings = GeneralSettings(corpus="a.txt", max_length=16)
-    with pytest.raises(DataError, match=r"a\.txt: holds no text"):
+    with pytest.raises(DataError, match=r"a\.txt contains no text"):
         make_corpus(tmp_path, settings, source, tmp_path)
 
 
 def test_a_corpus_of_less_than_a_batch_is_refused() -> None:
     settings = GeneralSettings(corpus=["a.txt", "b.txt"], batch_size=8, max_tokens=500)
     check_corpus(8, settings)
-    with pytest.raises(DataError, match=r"a\.txt, b\.txt: 7 rows of 128 tokens.*max_tokens = 500"):
+    with pytest.raises(
+        DataError, match=r"a\.txt, b\.txt has 7 rows of 128 tokens.*max_tokens = 500"
+    ):
         check_corpus(7, settings)
 
 
+class Vocabulary:
+    """A tokenizer of some size, which is all that the row format needs."""
+
+    cls_token_id, sep_token_id, pad_token_id = CLS, SEP, PAD
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
 def test_a_large_vocabulary_needs_wider_numbers() -> None:
-    tokenizer = tiny_tokenizer()
-    assert row_layout(tokenizer, 16).dtype == "uint16"
-    tokenizer.add_tokens([f"new{number}" for number in range(2**16)])
-    assert row_layout(tokenizer, 16).dtype == "uint32"
+    assert row_layout(Vocabulary(2**16), 16) == RowLayout(16, CLS, SEP, PAD, "uint16")
+    assert row_layout(Vocabulary(2**16 + 1), 16).dtype == "uint32"

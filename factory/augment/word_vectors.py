@@ -22,35 +22,35 @@ from factory.data.telling import count as counted
 from factory.data.telling import quote
 from factory.errors import DataError, first_line
 
-HEADLINE = "the word vectors (augment.vectors) cannot be read"
+HEADLINE = "cannot read the word vectors (augment.vectors)"
 ADVICE = "name a file of word vectors: GloVe, word2vec or fastText, text or binary"
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
-# Little-endian 793712314, with which fastText begins a .bin file.
+# The number 793712314 in little-endian order, at the beginning of a fastText .bin file.
 FASTTEXT = b"\xba\x16\x4f\x2f"
-# Its fields: width, buckets for parts of words, entries of the dictionary, words among them.
+# The header's fields: width, buckets for subwords, dictionary entries, words among them.
 FASTTEXT_HEAD = struct.Struct("<8xi28xi20xii")
 HEADER = re.compile(rb"(\d+) (\d+)[ \t\r]*\n")
-# No text holds these; four kilobytes of floats do.
+# Text does not contain these characters; four kilobytes of floats do.
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-# What follows a word with a blank in it when its row merely has a number too many.
+# A decimal number: distinguishes a row with too many numbers from a token with spaces.
 DECIMAL = re.compile(rb"-?\d*\.\d+(e-?\d+)?", re.IGNORECASE)
 BEGINNING_BYTES = 4096
 ROWS_FOR_WIDTH = 100
 
 
 def vector_neighbours(file: Path, limit: int | None) -> Neighbours:
-    """The nearest words among those of a file, told apart by its first bytes, not by its name.
+    """The nearest words among those of a file, whose format its first bytes determine.
 
-    A word that is not in the file as it is written is looked up in lower case. Tokens without any
-    letter and tokens with blanks (GloVe 840B has some) are left out; of a token that stands there
-    twice, the first counts.
+    A word that the file does not contain as written is looked up in lower case. Tokens without
+    letters and tokens with spaces (GloVe 840B has some) are skipped; of repeated tokens, the first
+    counts.
 
     Args:
-        limit: read this many rows from the file's beginning; None: all.
+        limit: number of rows to read from the beginning of the file; None: all.
 
     Raises:
-        DataError: not there, empty, broken, of rows of different widths, or no word vectors; with
-            the line, where it is text.
+        DataError: the file is missing, empty, broken, has rows of different widths, or contains no
+            word vectors; for text files with the line.
     """
     words, vectors = read_vectors(file, limit)
     numbers = {word: number for number, word in enumerate(words)}
@@ -80,13 +80,15 @@ def read_vectors(file: Path, limit: int | None) -> tuple[list[str], NDArray[np.f
         else:
             words, vectors = _read_text(file, limit, header)
     except (OSError, EOFError, zlib.error) as error:
-        problem = f"{file}: {first_line(error)}; check the path, or fetch the file again"
+        problem = f"{file}: {first_line(error)}; check the path, or download the file again"
         raise DataError(HEADLINE, [problem]) from error
     if not words:
-        raise _problem(file, None, f"no word is in it; {ADVICE}")
+        raise _problem(file, None, f"the file contains no words; {ADVICE}")
     if not np.isfinite(vectors).all():
         word = words[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
-        raise _problem(file, None, f"the vector of {quote(word)} holds nan or inf; remove its row")
+        raise _problem(
+            file, None, f"the vector of {quote(word)} contains nan or inf; remove its row"
+        )
     return words, vectors
 
 
@@ -100,7 +102,7 @@ def _check_beginning(file: Path, beginning: bytes) -> None:
     if not beginning.strip():
         raise _problem(file, None, f"the file is empty; {ADVICE}")
     if beginning.startswith(ZIP):
-        raise _problem(file, None, "a zip archive; unpack it and name the file of vectors in it")
+        raise _problem(file, None, "a zip archive; extract it and name the file of vectors")
     binary = BINARY.search(beginning) and not beginning.startswith(FASTTEXT)
     if binary and not HEADER.match(beginning):
         raise _problem(file, None, f"neither text nor a known binary file; {ADVICE}")
@@ -114,12 +116,13 @@ def _problem(file: Path, line: int | None, problem: str) -> DataError:
 def _read_text(
     file: Path, limit: int | None, header: re.Match[bytes] | None
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Rows of a word and numbers between single blanks.
+    """Read rows of a word and numbers, separated by single spaces.
 
-    Not by gensim: it takes what follows a token's first blank for numbers, and names no line.
+    gensim is not used here: it takes everything after the first space for numbers, and its errors
+    do not name the line.
     """
     with _opened(file) as stream, warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # a number that is none
+        warnings.simplefilter("error", DeprecationWarning)  # raised by text that is not a number
         if header:
             stream.readline()
             announced, width = int(header[1]), int(header[2])
@@ -137,28 +140,28 @@ def _read_text(
     rows = line - first + 1
     if header and rows < min(announced, limit or announced):
         found = f"the header announces {counted(announced, 'row')}, but there are {rows:,}"
-        raise _problem(file, None, f"{found}; the file is cut off, fetch it again")
+        raise _problem(file, None, f"{found}; the file is truncated, download it again")
     return list(words), np.frombuffer(numbers, dtype=np.float32).reshape(-1, width)
 
 
 def _usual_width(file: Path) -> int:
-    """How many numbers most of the first rows have, in a file without header."""
+    """The most frequent number of values among the first rows, for a file without a header."""
     with _opened(file) as stream:
         widths = [row.rstrip().count(b" ") for row in islice(stream, ROWS_FOR_WIDTH)]
     width = statistics.mode(widths)
     if width == 0:
-        raise _problem(file, 1, f"a word and numbers between blanks are expected; {ADVICE}")
+        raise _problem(file, 1, f"expected a word and numbers separated by spaces; {ADVICE}")
     return width
 
 
 def _parsed(file: Path, line: int, row: bytes, width: int) -> tuple[str, NDArray[np.float32]]:
-    """The token of a row and its vector, (width,); a token may hold blanks."""
+    """The token of a row, which may contain spaces, and its vector, (width,)."""
     token, *numbers = row.rstrip().rsplit(b" ", width)
     pieces = token.split(b" ")
     too_many = len(pieces) - 1 if all(map(DECIMAL.fullmatch, pieces[1:])) else 0
     if len(numbers) < width or too_many:
         found = counted(len(numbers) + too_many, "number")
-        raise _problem(file, line, f"{found}, where {width:,} are expected; mend or remove the row")
+        raise _problem(file, line, f"{found}, expected {width:,}; fix or remove the row")
     try:
         vector = np.fromstring(b" ".join(numbers), dtype=np.float32, sep=" ")
     except (ValueError, DeprecationWarning):  # before numpy 2.4, a warning
@@ -174,21 +177,21 @@ def _is_candidate(token: str) -> bool:
 
 
 def _by_gensim(file: Path, limit: int | None, kind: str) -> tuple[list[str], NDArray[np.float32]]:
-    """What gensim reads from a binary file of word2vec or fastText."""
+    """Read a binary file of word2vec or fastText with gensim."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors"
         with _opened(file) as stream:
-            if isinstance(stream, gzip.GzipFile):  # gensim reads no compressed fastText rightly
+            if isinstance(stream, gzip.GzipFile):  # gensim reads compressed fastText files wrongly
                 with path.open("wb") as unpacked:
                     shutil.copyfileobj(stream, unpacked)
-            else:  # gensim takes a file for compressed if its name says so
+            else:  # gensim decompresses a file if its name ends in .gz
                 path.symlink_to(file.resolve())
         if kind == "fastText":
             _check_size(file, path)
         try:
             loaded = _gensim_vectors(str(path), limit, kind)
-        except Exception as error:  # gensim checks little, so a broken file ends in any of them
-            problem = f"not a {kind} file that gensim reads ({first_line(error)}); {ADVICE}"
+        except Exception as error:  # gensim checks little: a broken file raises any of them
+            problem = f"gensim cannot read it as a {kind} file ({first_line(error)}); {ADVICE}"
             raise _problem(file, None, problem) from error
     rows = [
         number for number, word in enumerate(loaded.index_to_key[:limit]) if _is_candidate(word)
@@ -197,17 +200,19 @@ def _by_gensim(file: Path, limit: int | None, kind: str) -> tuple[list[str], NDA
 
 
 def _check_size(file: Path, path: Path) -> None:
-    """Refuse a fastText file that ends too soon, in whose dictionary gensim would read for ever."""
+    """Raise if a fastText file is too short: gensim would read its dictionary forever."""
     with path.open("rb") as stream:
         head = stream.read(FASTTEXT_HEAD.size)
     least = FASTTEXT_HEAD.size
     if len(head) == least:
         width, bucket, entries, words = FASTTEXT_HEAD.unpack(head)
-        # each entry: at least a letter, a zero, a count and a kind
+        # each entry: at least a letter, a zero, a count and a type
         least += 11 * entries + 4 * width * (words + bucket)
     if path.stat().st_size < least:
         raise _problem(
-            file, None, "cut off, or quantized (.ftz), which gensim does not read; fetch the .bin"
+            file,
+            None,
+            "truncated, or quantized (.ftz), which gensim cannot read; use the .bin file",
         )
 
 

@@ -137,4 +137,4 @@ def test_the_page_that_cannot_be_written_hides_no_failure(
     pipeline(monkeypatch, GateFailedError("gate 1", ["no"], {"gate 1": [BAD]}))
     result = factory_here("run", recipe, "--store", recipe.parent / "runs")
     assert result.exit_code == 3
-    assert "the reports could not be written" in result.stderr
+    assert "cannot write the reports" in result.stderr

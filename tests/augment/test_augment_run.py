@@ -9,32 +9,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import augment_work
+import augment_processes
 import numpy as np
 import pyarrow.parquet
 import pytest
 from process_groups import ForkingServer, forking_server
 from tiny_masked import (
     ListedNeighbours,
-    TinyMlm,
     fixed_mlm,
     listed,
+    proposers_with,
     settings_with,
     split_of,
     tiny_mlm,
 )
-from tiny_models import MAX_LENGTH, tiny_multilabel, tiny_regression, tiny_split, tiny_tokenizer
+from tiny_models import tiny_multilabel, tiny_regression, tiny_split
 
-from factory.augment import merging, parts, stage
-from factory.augment.stage import augment, read_augmented
-from factory.augment.tools import AugmentTools
-from factory.augment.variants import VariantMaker, copies_for
+from factory.augment import masked_lm, shards
+from factory.augment import run as run_module
+from factory.augment.examples import ExampleMaker, copies_for
+from factory.augment.masked_lm import MaskedLanguageModel
+from factory.augment.run import augment, read_augmented
 from factory.data.dataset import Split
 from factory.errors import RecipeError
 from factory.recipe.augment import AugmentSettings
 
-WORK = "augment_work:work"
-# Rows that differ in one word, so that variants of some are others, or others' variants.
+WORK = "augment_processes:work"
+# Rows that differ in one word, so that examples of some equal others, or examples of others.
 WORDS = ("shop", "lamp", "shoe", "late", "parcel", "refund", "broken", "love")
 ALIKE = [f"{first} the {second}" for first in WORDS for second in WORDS]
 
@@ -48,20 +49,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 8)
-    monkeypatch.setattr(merging, "SHARD_ROWS", 50)
+    monkeypatch.setattr(shards, "PART_ROWS", 8)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 50)
 
 
 def run(
     directory: Path,
     train: Split,
     recipe: AugmentSettings,
-    mlm: TinyMlm | None = None,
+    mlm: MaskedLanguageModel | None = None,
     **neighbours: ListedNeighbours,
 ) -> dict[str, Any]:
     """The whole stage."""
-    tokenizer = tiny_tokenizer()
-    return augment(directory, train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, neighbours))
+    return augment(directory, train, recipe, proposers_with(mlm, **neighbours))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -73,24 +73,32 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def rows_of(directory: Path) -> list[dict[str, Any]]:
-    """All variants, read by pyarrow alone."""
-    files = sorted(directory.glob("variants-*.parquet"))
+    """All examples, read by pyarrow alone."""
+    files = sorted(directory.glob("augmented-*.parquet"))
     return [row for file in files for row in pyarrow.parquet.ParquetFile(file).read().to_pylist()]
 
 
+def augmented_here(
+    directory: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, bytes]]:
+    """What one process that is not interrupted prints and writes."""
+    monkeypatch.setattr(shards, "PART_ROWS", augment_processes.PART_ROWS)
+    monkeypatch.setattr(shards, "SHARD_ROWS", augment_processes.SHARD_ROWS)
+    directory.mkdir()
+    facts = augment_processes.augment_rows(directory, mode)
+    return f"{facts}\n", contents(directory)
+
+
 def test_killed_shared_or_in_other_batches_the_bytes_are_the_same(
-    server: ForkingServer, tmp_path: Path
+    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tmp_path / "whole"
-    (told,) = server.run(1, WORK, whole, "corrected", 4096, 0)
-    expected = contents(whole)
-    assert sorted(expected) == ["index.json", *(f"variants-0000{n}.parquet" for n in range(4))]
-    again = tmp_path / "again"
-    assert server.run(1, WORK, again, "corrected", 50, 0) == [told]
-    assert contents(again) == expected
+    told, expected = augmented_here(tmp_path / "whole", "corrected", monkeypatch)
+    assert sorted(expected) == [*(f"augmented-0000{n}.parquet" for n in range(4)), "index.json"]
+    monkeypatch.setattr(masked_lm, "CPU_BATCH_TOKENS", 50)
+    assert augmented_here(tmp_path / "again", "corrected", monkeypatch) == (told, expected)
     cut = tmp_path / "cut"
     # of 7 parts: one process in its 3rd; two, each in its 2nd of the rest; one in its 2nd shard
-    for count, kill_at, finished in ((1, 3, 2), (2, 2, 4), (1, 5, augment_work.PARTS)):
+    for count, kill_at, finished in ((1, 3, 2), (2, 2, 4), (1, 5, augment_processes.PARTS)):
         group = server.start(count, WORK, cut, "corrected", 4096, kill_at)
         assert group.finish() == [-signal.SIGKILL] * count
         assert len(list(cut.glob("parts/part-*"))) == finished
@@ -105,15 +113,15 @@ def test_finished_parts_are_not_made_again(
 ) -> None:
     train, recipe = tiny_split("train", 30, seed=5), settings_with(copies=2)
     made: list[range] = []
-    make = VariantMaker.make
+    make = ExampleMaker.make
 
-    def interrupted(self: VariantMaker, rows: range) -> Any:
+    def interrupted(self: ExampleMaker, rows: range) -> Any:
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(rows)
         return make(self, rows)
 
-    monkeypatch.setattr(VariantMaker, "make", interrupted)
+    monkeypatch.setattr(ExampleMaker, "make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, train, recipe, tiny_mlm())
     assert made == [range(8), range(8, 16)]
@@ -131,7 +139,7 @@ def test_a_kill_between_the_index_and_the_removal_of_the_parts(
     train, recipe = tiny_split("train", 30, seed=5), settings_with(copies=2)
     with monkeypatch.context() as patch:
         if left == "parts":
-            patch.setattr(stage.shutil, "rmtree", lambda *_, **__: None)
+            patch.setattr(run_module.shutil, "rmtree", lambda *_, **__: None)
         facts = run(tmp_path, train, recipe, tiny_mlm())
     assert (tmp_path / "parts").exists() == (left == "parts")
     before = contents(tmp_path)
@@ -140,40 +148,40 @@ def test_a_kill_between_the_index_and_the_removal_of_the_parts(
     assert contents(tmp_path) == kept
 
 
-def test_two_processes_walk_the_papers_way_as_one_does(
-    server: ForkingServer, tmp_path: Path
+def test_two_processes_make_the_papers_examples_as_one_does(
+    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    (told,) = server.run(1, WORK, alone, "paper", 4096, 0)
+    told, expected = augmented_here(tmp_path / "alone", "paper", monkeypatch)
+    shared = tmp_path / "shared"
     assert server.run(2, WORK, shared, "paper", 64, 0) == [told, told]
-    assert contents(shared) == contents(alone)
+    assert contents(shared) == expected
 
 
-def test_of_one_row_no_variant_is_made_twice() -> None:
+def test_of_one_row_no_example_is_made_twice() -> None:
     recipe = settings_with(copies=300, candidates=2)
     train = split_of("shop lamp", "shoe")
     mlm = fixed_mlm("late", "love")
-    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}))
+    maker = ExampleMaker(train, recipe, proposers_with(mlm))
     made = maker.make(range(2))
-    found = [(variant.source_row, variant.texts[0]) for variant in made.variants]
+    found = [(example.source_row, example.texts[0]) for example in made.examples]
     assert len(found) == len(set(found)) == 8 + 2
     assert made.counts["duplicate"] == made.counts["drawn"] - made.counts["unchanged"] - 10
 
 
-def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: TinyMlm) -> list[Any]:
+def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel) -> list[Any]:
     """What is left when every text is remembered."""
-    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}))
+    maker = ExampleMaker(train, recipe, proposers_with(mlm))
     seen = {(text,) for text in train.texts}
     kept = []
     for row in range(len(train)):
-        for variant in maker.make(range(row, row + 1)).variants:
-            if variant.texts not in seen:
-                seen.add(variant.texts)
-                kept.append(variant)
+        for example in maker.make(range(row, row + 1)).examples:
+            if example.texts not in seen:
+                seen.add(example.texts)
+                kept.append(example)
     return kept
 
 
-def test_no_variant_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: None) -> None:
+def test_no_example_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: None) -> None:
     train = split_of(*ALIKE[:50], *ALIKE[:3])
     recipe = settings_with(copies=6, candidates=8)
     mlm = fixed_mlm(*WORDS)
@@ -181,13 +189,13 @@ def test_no_variant_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: No
     expected = plainly_distinct(train, recipe, mlm)
     found = rows_of(tmp_path)
     assert [(row["source_row"], row["copy"], row["text"]) for row in found] == [
-        (variant.source_row, variant.copy, variant.texts[0]) for variant in expected
+        (example.source_row, example.copy, example.texts[0]) for example in expected
     ]
     assert 0 < len(found) < 60
     assert facts == {
         "rows": 53,
         "copies": 6,
-        "variants": len(found),
+        "examples": len(found),
         "dropped": {"unchanged": 0, "duplicate": 53 * 6 - len(found), "cap": 0},
         "words_replaced": facts["words_replaced"],
         "replaced_by_source": facts["replaced_by_source"],
@@ -207,7 +215,7 @@ def test_positions_and_pairs_are_written_and_read(
     recipe = settings_with(mode=mode, copies=3, sides="any")
     facts = run(tmp_path, train, recipe, tiny_mlm())
     rows = rows_of(tmp_path)
-    assert facts["variants"] == len(rows) > 100
+    assert facts["examples"] == len(rows) > 100
     assert facts["shards"] == -(-len(rows) // 50)
     inputs, sources = read_augmented(tmp_path)
     assert inputs == [(row["text"], row["text_pair"]) for row in rows]
@@ -225,7 +233,7 @@ def test_positions_and_pairs_are_written_and_read(
     assert any(len(row["changed"]) > 1 for row in rows)
 
 
-def test_single_texts_and_no_variant_at_all(tmp_path: Path) -> None:
+def test_single_texts_and_no_example_at_all(tmp_path: Path) -> None:
     one, nothing = tmp_path / "one", tmp_path / "nothing"
     for directory in (one, nothing):
         directory.mkdir()
@@ -233,7 +241,7 @@ def test_single_texts_and_no_variant_at_all(tmp_path: Path) -> None:
     inputs, sources = read_augmented(one)
     assert (inputs, sources.tolist()) == (["lamp"], [0])
     facts = run(nothing, split_of("42"), settings_with(copies=2), fixed_mlm("lamp"))
-    assert facts["variants"] == facts["shards"] == facts["words_replaced"] == 0
+    assert facts["examples"] == facts["shards"] == facts["words_replaced"] == 0
     assert facts["dropped"]["unchanged"] == 2
     inputs, sources = read_augmented(nothing)
     assert (inputs, sources.shape, sources.dtype) == ([], (0,), np.int32)
@@ -247,7 +255,7 @@ def capped(
     return [(row["source_row"], row["copy"]) for row in rows_of(directory)]
 
 
-def test_a_class_keeps_so_many_variants(tmp_path: Path, small_parts: None) -> None:
+def test_a_class_keeps_so_many_examples(tmp_path: Path, small_parts: None) -> None:
     train = tiny_split("train", 60, seed=5)
     targets = [0] * 40 + [1] * 17 + [2] * 3
     train = Split("train", train.texts, None, targets)
@@ -262,7 +270,7 @@ def test_a_class_keeps_so_many_variants(tmp_path: Path, small_parts: None) -> No
     assert len({row for row, _ in found if targets[row] == 0}) > 15
     index = json.loads((tmp_path / "capped" / "index.json").read_text())
     assert index["facts"]["dropped"]["cap"] == len(everything) - len(found)
-    assert index["facts"]["variants"] == len(found) == sum(index["shards"])
+    assert index["facts"]["examples"] == len(found) == sum(index["shards"])
 
 
 def test_what_is_dropped_as_a_duplicate_does_not_count_for_the_cap(
@@ -276,7 +284,7 @@ def test_what_is_dropped_as_a_duplicate_does_not_count_for_the_cap(
     facts = run(tmp_path, train, capped_recipe, mlm)
     assert facts["dropped"]["duplicate"] > left
     assert facts["dropped"]["cap"] == 2
-    assert facts["variants"] == left - 2
+    assert facts["examples"] == left - 2
 
 
 def test_a_set_of_labels_is_a_class_of_its_own(tmp_path: Path, small_parts: None) -> None:
@@ -309,13 +317,13 @@ def test_what_one_copy_draws_does_not_depend_on_the_others(tmp_path: Path) -> No
     recipe = AugmentSettings(vectors="any", sources=["vectors"], replace_probability=0.5)
     vectors = listed(shop=["store", "mall"], lamp=["light", "bulb"], parcel=["box", "letter"])
     makers = [
-        VariantMaker(
+        ExampleMaker(
             train,
             recipe.model_copy(update={"copies": copies}),
-            AugmentTools(tiny_tokenizer(), MAX_LENGTH, None, {"vectors": vectors}),
+            proposers_with(vectors=vectors),
         )
         for copies in (2, 6)
     ]
-    few, many = (maker.make(range(20)).variants for maker in makers)
-    assert few == [variant for variant in many if variant.copy < 2]
+    few, many = (maker.make(range(20)).examples for maker in makers)
+    assert few == [example for example in many if example.copy < 2]
     assert 10 < len(few) < len(many)

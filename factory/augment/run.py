@@ -1,24 +1,26 @@
-"""The augmentation stage: variants of the training rows, in shards, resumed after a kill."""
+"""Augment the training rows: examples in shards on disk, resumed after a kill, and read back."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.augment.merging import merge_parts, shard_file
-from factory.augment.parts import (
+from factory.augment.examples import ExampleMaker, copies_for
+from factory.augment.proposers import Proposers
+from factory.augment.shards import (
+    merge_parts,
     part_file,
     parts_directory,
     parts_of,
     read_columns,
+    shard_file,
     write_part,
 )
-from factory.augment.variants import VariantMaker, copies_for
 from factory.data.dataset import Split
 from factory.errors import RecipeError
 from factory.recipe.augment import AugmentSettings
@@ -27,39 +29,32 @@ from factory.runtime.environment import trim_heap
 from factory.runtime.progress import bar
 from factory.store import read_json, write_json
 
-if TYPE_CHECKING:
-    from factory.augment.tools import AugmentTools
-
 INDEX_NAME = "index.json"
 
 
 def augment(
-    directory: Path,
-    train: Split,
-    settings: AugmentSettings,
-    tools: AugmentTools,
+    directory: Path, train: Split, settings: AugmentSettings, proposers: Proposers
 ) -> dict[str, Any]:
-    """Write the variants of the training rows below `directory`.
+    """Write augmented examples of the training rows below `directory`.
 
-    The rows are worked on in parts, each a file of its own; several processes share them. The
-    first process then merges the parts into shards and removes them. Killed anywhere and started
-    again, with any number of processes, the files are the same bytes.
+    The rows are processed in parts, each written to its own file; several processes share the
+    parts. The first process then merges the parts into shards and removes them. A killed run
+    resumes, with any number of processes, and gives the same bytes.
 
     Args:
-        directory: finished parts of an interrupted run are found there.
+        directory: may contain finished parts of an interrupted run.
 
     Returns:
-        Rows, copies of each, variants, those dropped and why, share of words replaced and who
-        gave the new ones, shards.
+        Facts: rows, copies per row, examples, dropped examples by reason, share of words
+        replaced, words replaced by source, shards.
 
     Raises:
-        RecipeError: a cap per class, and the task has no classes.
-        FactoryError: the mlm cannot read a single text in the memory there is.
+        RecipeError: `max_rows_per_class` is set and the task is regression.
+        FactoryError: the masked language model runs out of memory on a single text.
     """
     check_task(settings, train)
     if not processes.from_first(lambda: (directory / INDEX_NAME).is_file()):
-        maker = VariantMaker(train, settings, tools)
-        _write_parts(directory, train, maker)
+        _write_parts(directory, train, ExampleMaker(train, settings, proposers))
         processes.wait_for_all()
     facts: dict[str, Any] = processes.from_first(lambda: _finish(directory, train, settings))
     return facts
@@ -68,10 +63,11 @@ def augment(
 def read_augmented(
     directory: Path,
 ) -> tuple[list[str] | list[tuple[str, str]], NDArray[np.int32]]:
-    """What `augment` wrote: the variants, and the position in train of each one's row.
+    """Read the examples that `augment` wrote.
 
     Returns:
-        Texts or pairs as a tokenizer takes them, and (variants,) source rows.
+        Texts or pairs as a tokenizer takes them, and (examples,) the position in train of each
+        example's row.
     """
     index = read_json(directory / INDEX_NAME)
     names = ["text", "text_pair"] if index["pairs"] else ["text"]
@@ -89,17 +85,17 @@ def read_augmented(
 
 
 def check_task(settings: AugmentSettings, train: Split) -> None:
-    """Refuse a cap per class where rows have no classes.
+    """Check that the task has classes if the number of examples per class is limited.
 
     Raises:
         RecipeError: the targets are numbers.
     """
     if settings.max_rows_per_class is not None and isinstance(train.targets[0], float):
-        problem = "the task is regression, which has no classes; leave the key out"
+        problem = "the task is regression, which has no classes; remove the key"
         raise RecipeError("augment.max_rows_per_class", [problem])
 
 
-def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
+def _write_parts(directory: Path, train: Split, maker: ExampleMaker) -> None:
     parts_directory(directory).mkdir(parents=True, exist_ok=True)
     group = processes.current()
     mine = list(enumerate(parts_of(len(train))))[group.rank :: group.count]
@@ -115,7 +111,7 @@ def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
 
 
 def _finish(directory: Path, train: Split, settings: AugmentSettings) -> dict[str, Any]:
-    """Merge the parts unless that is done, and remove them; the index is written in between."""
+    """Merge the parts, write the index, remove the parts; a repeated call repeats nothing."""
     file = directory / INDEX_NAME
     if not file.is_file():
         shards, counts = merge_parts(directory, len(parts_of(len(train))), train, settings)
@@ -137,7 +133,7 @@ def _facts(counts: Counter[str], rows: int, copies: int, shards: int) -> dict[st
     return {
         "rows": rows,
         "copies": copies,
-        "variants": counts["variants"],
+        "examples": counts["examples"],
         "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "cap")},
         "words_replaced": round(share, 6),
         "replaced_by_source": replaced,

@@ -7,18 +7,19 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tiny_masked import listed, settings_with, tiny_mlm
-from tiny_models import tiny_split, tiny_tokenizer
+from tiny_masked import listed, proposers_with, settings_with, tiny_mlm
+from tiny_models import tiny_split
 
-from factory.augment import masked_lm, merging, parts
-from factory.augment.stage import augment
-from factory.augment.tools import AugmentTools
+from factory.augment import masked_lm, shards
+from factory.augment.run import augment
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
 from factory.runtime import distributed as processes
 
 ROWS = 100
 PARTS = 7
+# Few rows, so that there are several parts and shards.
+PART_ROWS, SHARD_ROWS = 16, 100
 
 
 def rows() -> Split:
@@ -32,28 +33,21 @@ def recipe(mode: str) -> AugmentSettings:
     return settings_with(mode=mode, sources=["mlm", "embeddings"], copies=4, max_rows_per_class=120)
 
 
-def make_smaller() -> None:
-    """Parts and shards of few rows, so that there are several."""
-    parts.PART_ROWS = 16
-    merging.SHARD_ROWS = 100
+def augment_rows(directory: Path, mode: str) -> dict[str, Any]:
+    """The whole stage."""
+    proposers = proposers_with(tiny_mlm(), embeddings=listed(lamp=["light"]))
+    return augment(directory, rows(), recipe(mode), proposers)
 
 
 def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
-    """Augment; SIGKILL in the middle of writing the file number `kill_at`, counted from 1."""
-    make_smaller()
+    """Augment; SIGKILL in the middle of writing file number `kill_at`, counted from 1."""
+    shards.PART_ROWS, shards.SHARD_ROWS = PART_ROWS, SHARD_ROWS
     masked_lm.CPU_BATCH_TOKENS = int(batch_tokens)
     _kill_while_writing(int(kill_at))
-    here = Path(directory)
-    here.mkdir(exist_ok=True)
+    output = Path(directory)
+    output.mkdir(exist_ok=True)
     with processes.process_group("cpu"):
-        neighbours = {"embeddings": listed(lamp=["light"])}
-        facts = augment(
-            here,
-            rows(),
-            recipe(mode),
-            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours),
-        )
-        print(facts)  # noqa: T201
+        print(augment_rows(output, mode))  # noqa: T201
 
 
 def _kill_while_writing(kill_at: int) -> None:

@@ -13,7 +13,6 @@ from tiny_models import FILLERS, KEYWORDS, VOCABULARY, tiny_bert, tiny_tokenizer
 
 from factory.augment import neighbours
 from factory.augment.neighbours import NearestWords, embedding_neighbours
-from factory.models.classifier import TorchClassifier
 
 WORDS = ["Cat", "dog", "cat", "bird", "fish", "newt", "CAT", "toad", "asp", "ant"]
 
@@ -87,12 +86,13 @@ def test_neighbours_do_not_depend_on_the_company(monkeypatch: pytest.MonkeyPatch
 # the teacher's embeddings
 
 
-def test_embeddings_of_whole_words(teacher: TorchClassifier) -> None:
-    matrix = teacher.model.bert.embeddings.word_embeddings.weight.detach().double().numpy()
+def test_embeddings_of_whole_words() -> None:
+    model, tokenizer = tiny_bert(), tiny_tokenizer()
+    matrix = model.bert.embeddings.word_embeddings.weight.detach().double().numpy()
     words = [w for w in VOCABULARY if w.isalpha()]
     assert {"thanks", "parcel", "b"} <= set(words)
     vectors = np.stack([matrix[VOCABULARY.index(word)] for word in words])
-    near = embedding_neighbours(teacher.model, teacher.tokenizer)
+    near = embedding_neighbours(model, tokenizer)
     for word in ("refund", "b"):
         expected = plain_neighbours(words, vectors, word, matrix[VOCABULARY.index(word)])
         assert near.neighbours([word, word.upper()], 15) == [expected[:15]] * 2
@@ -100,10 +100,11 @@ def test_embeddings_of_whole_words(teacher: TorchClassifier) -> None:
     assert near.neighbours(["shops", "ж", ""], 5) == [[], [], []]
 
 
-def test_the_teacher_is_left_as_it_was(teacher: TorchClassifier) -> None:
-    before = teacher.model.get_input_embeddings().weight.detach().clone()
-    embedding_neighbours(teacher.model, teacher.tokenizer).neighbours(["thanks"], 3)
-    assert torch.equal(teacher.model.get_input_embeddings().weight, before)
+def test_the_teacher_is_left_as_it_was() -> None:
+    model = tiny_bert()
+    before = model.get_input_embeddings().weight.detach().clone()
+    embedding_neighbours(model, tiny_tokenizer()).neighbours(["thanks"], 3)
+    assert torch.equal(model.get_input_embeddings().weight, before)
 
 
 def test_the_vocabulary_of_byte_level_bpe() -> None:

@@ -5,48 +5,41 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from tiny_masked import (
     ListedNeighbours,
-    TinyMlm,
     fixed_mlm,
     listed,
+    proposers_with,
     settings_with,
     source_of_rows,
     split_of,
     tiny_mlm,
 )
-from tiny_models import MAX_LENGTH, VOCABULARY, tiny_split, tiny_tokenizer
+from tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
 
-from factory.augment import draws
-from factory.augment.context_free import CachedNeighbours
-from factory.augment.masked_lm import WordGuesser
-from factory.augment.paper import PaperSources, paper_variants
-from factory.augment.rendering import Drawn
+from factory.augment import keyed_rng
+from factory.augment.algorithm_1 import Algorithm1
+from factory.augment.masked_lm import MaskedLanguageModel
+from factory.augment.rows import Drawn
 from factory.augment.words import WordSplitter
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
 
 
 def draw(
-    train: Split, recipe: AugmentSettings, mlm: TinyMlm, **neighbours: ListedNeighbours
+    train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel, **neighbours: ListedNeighbours
 ) -> Drawn:
-    """Variants of all rows."""
-    sources = PaperSources(
-        WordGuesser(mlm, MAX_LENGTH, "all"),
-        WordSplitter(mlm.tokenizer),
-        {name: CachedNeighbours(source, recipe.candidates) for name, source in neighbours.items()},
-        recipe,
-    )
-    return paper_variants(source_of_rows(train), recipe, recipe.copies or 1, sources)
+    """Examples of all rows."""
+    mode = Algorithm1(recipe, proposers_with(mlm, **neighbours), WordSplitter(mlm.tokenizer))
+    return mode.draw(source_of_rows(train), recipe.copies or 1)
 
 
 def texts_of(drawn: Drawn) -> list[str]:
-    return [variant.texts[0] for variant in drawn.variants]
+    return [example.texts[0] for example in drawn.examples]
 
 
 def plain_algorithm(
-    train: Split, recipe: AugmentSettings, mlm: TinyMlm, nearest: dict[str, list[str]]
+    train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel, nearest: dict[str, list[str]]
 ) -> list[str]:
     """The paper's loop: a copy, its words from left to right, one forward pass for each word."""
     words_of_bert = [
@@ -71,11 +64,15 @@ def plain_algorithm(
                     candidates = [VOCABULARY[number] for number in best]
                 else:
                     candidates = nearest.get(word, [])[: recipe.candidates]
-                p = draws.uniform(draws.keys(recipe.seed, draws.REPLACE, [row], copy, 0, place))[0]
+                p = keyed_rng.uniform(
+                    keyed_rng.random_bits(recipe.seed, keyed_rng.REPLACE, [row], copy, 0, place)
+                )[0]
                 if p <= recipe.replace_probability and candidates:
-                    bits = draws.keys(recipe.seed, draws.CHOICE, [row], copy, 0, place)
-                    known = np.array([[draws.text_key(text) for text in candidates]], np.uint64)
-                    rank = draws.chosen(bits, known, np.ones_like(known, bool))[0]
+                    bits = keyed_rng.random_bits(
+                        recipe.seed, keyed_rng.CHOICE, [row], copy, 0, place
+                    )
+                    known = np.array([[keyed_rng.text_key(text) for text in candidates]], np.uint64)
+                    rank = keyed_rng.choose(bits, known, np.ones_like(known, bool))[0]
                     words[place] = candidates[rank]
             found.append(" ".join(words))
     return found
@@ -90,18 +87,15 @@ def long_words(train: Split) -> Split:
     return Split("train", texts, None, train.targets)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_variants_are_those_of_the_papers_loop(seed: int) -> None:
+def test_the_examples_are_those_of_the_papers_loop() -> None:
     train = long_words(tiny_split("train", 25, seed=3))
-    recipe = settings_with(
-        mode="paper", sources=["mlm", "embeddings"], copies=4, candidates=3, seed=seed
-    )
+    recipe = settings_with(mode="paper", sources=["mlm", "embeddings"], copies=4, candidates=3)
     mlm = tiny_mlm()
     drawn = draw(train, recipe, mlm, embeddings=listed(**NEAREST))
     expected = plain_algorithm(train, recipe, mlm, NEAREST)
     changed = [text for row, text in enumerate(expected) if text != train.texts[row // 4]]
     # a copy whose every word was replaced by itself is there, one without a replacement is not
-    found = [v.texts[0] for v in drawn.variants if v.texts[0] != train.texts[v.source_row]]
+    found = [v.texts[0] for v in drawn.examples if v.texts[0] != train.texts[v.source_row]]
     assert found == changed
     assert len(found) > 60
     assert drawn.replaced["embeddings"] > 5
@@ -159,9 +153,9 @@ def test_each_word_is_replaced_with_the_probability_of_the_recipe() -> None:
     recipe = settings_with(mode="paper", copies=400, replace_probability=0.25, candidates=1)
     drawn = draw(split_of("shop lamp shoe", "the 42 it"), recipe, fixed_mlm("late"))
     assert abs(drawn.replaced["mlm"] / 1200 - 0.25) < 0.05
-    unchanged = 400 - len(drawn.variants)
+    unchanged = 400 - len(drawn.examples)
     assert abs(unchanged / 400 - 0.75**3) < 0.08
-    assert {variant.source_row for variant in drawn.variants} == {0}
+    assert {example.source_row for example in drawn.examples} == {0}
 
 
 def test_a_longer_word_pushes_later_ones_out_of_what_the_model_reads() -> None:
@@ -190,7 +184,7 @@ def test_pairs_keep_their_partner() -> None:
     recipe = settings_with(mode="paper", copies=40, sides="any", replace_probability=1.0)
     train = split_of("shop", "shoe", pairs=["parcel", "lamp"])
     drawn = draw(train, recipe.model_copy(update={"candidates": 1}), fixed_mlm("late"))
-    found = {(variant.source_row, variant.texts) for variant in drawn.variants}
+    found = {(example.source_row, example.texts) for example in drawn.examples}
     assert found == {
         (0, ("late", "parcel")),
         (0, ("shop", "late")),

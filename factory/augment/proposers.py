@@ -1,4 +1,4 @@
-"""What augmentation works with: who proposes words."""
+"""The models and word lists that propose replacement words, opened as the recipe names them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from factory.augment.mlm_model import MaskedLanguageModel, load_mlm
+from factory.augment.masked_lm import MaskedLanguageModel, load_masked_lm
 from factory.augment.neighbours import Neighbours
 from factory.augment.sources import AugmentSources
 from factory.errors import RecipeError, first_line
@@ -15,13 +15,13 @@ from factory.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class AugmentTools:
-    """Models and word lists.
+class Proposers:
+    """What proposes words, and how much of a row a student sees.
 
     Args:
-        tokenizer: the teacher's, which with `max_length` says what is seen of a row.
-        mlm: the model of the source "mlm"; where there is one, it also says what a word is.
-        neighbours: the sources "vectors" and "embeddings", those that the recipe names.
+        tokenizer: the teacher's; with `max_length` it determines the visible part of a row.
+        mlm: the model of the source "mlm"; if present, its tokenizer also splits words.
+        neighbours: the sources "vectors" and "embeddings", as far as the recipe uses them.
     """
 
     tokenizer: Any
@@ -30,33 +30,31 @@ class AugmentTools:
     neighbours: Mapping[str, Neighbours]
 
 
-def open_tools(
+def open_proposers(
     recipe: Recipe, sources: AugmentSources, teacher_source: ModelSource, device: str
-) -> AugmentTools:
-    """Open what the recipe names.
+) -> Proposers:
+    """Open the models and files that the recipe names.
 
     Args:
         teacher_source: the teacher before fine-tuning, whose embeddings give neighbours.
 
     Raises:
-        RecipeError: a model that cannot be loaded, or lacks what it is needed for.
-        DataError: a file of word vectors that is none.
+        RecipeError: a model cannot be loaded, or lacks a required part.
+        DataError: the file of word vectors cannot be read.
     """
     settings = recipe.augment
-    assert settings is not None, "its step is there"
-    mlm = None
-    if sources.mlm is not None:
-        mlm = load_mlm(sources.mlm, "augment.mlm", device)
+    assert settings is not None, "the recipe has a section [augment]"
+    mlm = None if sources.mlm is None else load_masked_lm(sources.mlm, device)
     neighbours: dict[str, Neighbours] = {}
     if "vectors" in settings.source_order:
-        from factory.augment.vectors_file import vector_neighbours
+        from factory.augment.word_vectors import vector_neighbours
 
         assert sources.vectors is not None, "checked by the recipe"
         neighbours["vectors"] = vector_neighbours(sources.vectors, settings.vectors_limit)
     tokenizer = _load_tokenizer(teacher_source)
     if "embeddings" in settings.source_order:
         neighbours["embeddings"] = _embeddings_of(teacher_source, tokenizer)
-    return AugmentTools(tokenizer, recipe.data.max_length, mlm, neighbours)
+    return Proposers(tokenizer, recipe.data.max_length, mlm, neighbours)
 
 
 def _load_tokenizer(source: ModelSource) -> Any:
@@ -65,10 +63,12 @@ def _load_tokenizer(source: ModelSource) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
     except (OSError, ValueError) as error:
-        problem = f"the tokenizer of {source.location} cannot be loaded: {first_line(error)}"
+        problem = f"cannot load the tokenizer of {source.location}: {first_line(error)}"
         raise RecipeError("teacher.model", [problem]) from error
     if not tokenizer.is_fast:
-        problem = f"{source.location} has no fast tokenizer, which places of words are taken from"
+        problem = (
+            f"{source.location} has no fast tokenizer (tokenizer.json), required to find words"
+        )
         raise RecipeError("teacher.model", [problem])
     return tokenizer
 
@@ -82,6 +82,6 @@ def _embeddings_of(source: ModelSource, tokenizer: Any) -> Neighbours:
     try:
         model = AutoModel.from_pretrained(source.location, revision=source.revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        problem = f"{source.location} cannot be loaded: {first_line(error)}"
+        problem = f"cannot load {source.location}: {first_line(error)}"
         raise RecipeError("teacher.model", [problem]) from error
     return embedding_neighbours(model, tokenizer)
