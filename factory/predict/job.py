@@ -39,7 +39,6 @@ class PredictOptions:
         text_pair: the second one, of a bundle for pairs; None: likewise, or "text_pair".
         on_error: what happens to rows that cannot be scored: nothing is done, or they are left out.
         restart: forget half-finished work.
-        quiet: no progress, no closing line.
     """
 
     text: str | None
@@ -49,7 +48,6 @@ class PredictOptions:
     on_error: OnError
     threads: int
     restart: bool
-    quiet: bool
 
 
 def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptions) -> None:
@@ -117,17 +115,17 @@ class _Job:
         with unfinished(path, about, labels, restart=self.options.restart) as work:
             done = min(work.rows(CHUNK_ROWS), count)
             texts = (row.texts for row in itertools.islice(self._good_rows(), done, None))
-            with self._bar(count, done) as progress:
+            with bar("scoring", count, "row", done) as progress:
                 for logits in self._scored(_chunks(texts)):
                     work.append(logits)
                     progress.advance(len(logits))
             whole = work.directory / "output"
-            with self._bar(count, 0, "writing") as progress:
+            with bar("writing", count, "row") as progress:
                 rows = zip(_chunks(self._good_rows()), work.chunks(CHUNK_ROWS), strict=True)
                 self._write(whole, rows, progress.advance)
             _settle(whole)
             whole.replace(path)
-        self._say(f"{path}: {count} rows")
+        say(f"{path}: {count} rows")
 
     def stream(self) -> None:
         """Read, score and write in one pass, as standard streams must be."""
@@ -136,7 +134,7 @@ class _Job:
         whole = path.with_name(f".{path.name}.partial-{os.getpid()}") if to_file else path
         kept, given = itertools.tee(_chunks(self._good_rows()))
         texts = ([row.texts for row in chunk] for chunk in given)
-        with self._bar(None, 0) as progress:
+        with bar("scoring", None, "row") as progress:
             try:
                 # the two copies of the rows are a bounded number of chunks apart
                 self._write(whole, zip(kept, self._scored(texts), strict=True), progress.advance)
@@ -180,9 +178,9 @@ class _Job:
         if bad and self.options.on_error == "stop":
             raise self._refusal(first, bad)
         for row in first:
-            self._say(f"{self._place(row)} {row.reason}; left out")
+            say(f"{self._place(row)} {row.reason}; left out")
         if bad > TOLD:
-            self._say(f"{self.source.path}: {bad} rows are left out")
+            say(f"{self.source.path}: {bad} rows are left out")
         if not count:
             raise PredictError(f"{self.source.path}: has no row that can be scored")
         return count
@@ -212,17 +210,10 @@ class _Job:
                     failed = BadRow(rows[place].number, "the model fails on it")
                     if self.options.on_error == "stop":
                         raise self._refusal([failed], 1)
-                    self._say(f"{self._place(failed)} {failed.reason}; left out")
+                    say(f"{self._place(failed)} {failed.reason}; left out")
                 kept = [row for row, good in zip(rows, answered.tolist(), strict=True) if good]
                 writer.write(kept, self.columns.values(logits[answered]))
                 advance(len(rows))
-
-    def _bar(self, total: int | None, initial: int, description: str = "scoring") -> Any:
-        return bar(description, total, "row", initial, quiet=self.options.quiet)
-
-    def _say(self, line: str) -> None:
-        if not self.options.quiet:
-            say(line)
 
 
 def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:

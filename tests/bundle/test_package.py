@@ -122,12 +122,15 @@ def test_nothing_is_overwritten(edge: Callable[[str], Edge], tmp_path: Path, kin
     assert not output.is_dir() or not list(output.iterdir())
 
 
-@pytest.mark.parametrize("failure", [ParityError("a logit differs"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("failure", "code"), [(ParityError("a logit differs"), 1), (KeyboardInterrupt(), 130)]
+)
 def test_a_failure_leaves_nothing(
     edge: Callable[[str], Edge],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     failure: BaseException,
+    code: int,
 ) -> None:
     def fail(source: Path, directory: Path, config: Any) -> None:
         (directory / "model.ort").write_bytes(b"half")
@@ -135,8 +138,7 @@ def test_a_failure_leaves_nothing(
 
     monkeypatch.setattr(mobile, "write_mobile", fail)
     result = package(edge("single").bundle, tmp_path / "out")
-    assert result.exit_code == 1
-    assert result.stdout == ""
+    assert (result.exit_code, result.stdout) == (code, "")
     assert list(tmp_path.iterdir()) == []
 
 
