@@ -125,94 +125,52 @@ def _needs_trimming(recipe: Recipe) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule("min_value", ">=", SCORE, lambda m: m.value, "{metric} {measured}", is_quality=True),
     Rule(
-        key="min_value",
-        direction=">=",
-        unit=SCORE,
-        measure=lambda m: m.value,
-        message="{metric} {measured}",
+        "max_drop", "<=", SCORE, lambda m: m.teacher - m.value,
+        "{metric} drop from the teacher {measured} ({m.teacher:.4f} - {m.value:.4f})",
         is_quality=True,
     ),
     Rule(
-        key="max_drop",
-        direction="<=",
-        unit=SCORE,
-        measure=lambda m: m.teacher - m.value,
-        message="{metric} drop from the teacher {measured} ({m.teacher:.4f} - {m.value:.4f})",
+        "min_retention", ">=", PERCENT, _retention,
+        "{metric} retention {measured} ({m.value:.4f} / {m.teacher:.4f})",
         is_quality=True,
     ),
     Rule(
-        key="min_retention",
-        direction=">=",
-        unit=PERCENT,
-        measure=_retention,
-        message="{metric} retention {measured} ({m.value:.4f} / {m.teacher:.4f})",
-        is_quality=True,
+        "min_gain", ">=", SCORE, lambda m: _difference(m.value, m.baseline),
+        "{metric} gain over the undistilled student {measured} ({m.value:.4f} - {m.baseline:.4f})",
+        needs=_needs_baseline, is_quality=True,
     ),
     Rule(
-        key="min_gain",
-        direction=">=",
-        unit=SCORE,
-        measure=lambda m: _difference(m.value, m.baseline),
-        message="{metric} gain over the undistilled student {measured} "
-        "({m.value:.4f} - {m.baseline:.4f})",
-        needs=_needs_baseline,
-        is_quality=True,
-    ),
-    Rule(
-        key="min_class_recall",
-        direction=">=",
-        unit=SCORE,
-        measure=_lowest_recall,
-        message="lowest recall of a class {measured} ({m.worst_class})",
+        "min_class_recall", ">=", SCORE, _lowest_recall,
+        "lowest recall of a class {measured} ({m.worst_class})",
         needs=_needs_labels,
     ),
     Rule(
-        key="max_quantization_drop",
-        direction="<=",
-        unit=SCORE,
-        measure=lambda m: _difference(m.student, m.value),
-        message="{metric} drop from the torch student {measured} ({m.student:.4f} - {m.value:.4f})",
+        "max_quantization_drop", "<=", SCORE, lambda m: _difference(m.student, m.value),
+        "{metric} drop from the torch student {measured} ({m.student:.4f} - {m.value:.4f})",
     ),
     Rule(
-        key="min_agreement",
-        direction=">=",
-        unit=PERCENT,
-        measure=lambda m: m.agreement,
-        message="agreement with fp32: {measured}",
+        "min_agreement", ">=", PERCENT, lambda m: m.agreement,
+        "agreement with fp32: {measured}",
         needs=_needs_labels,
     ),
     Rule(
-        key="max_unknown",
-        direction="<=",
-        unit=PERCENT,
-        measure=lambda m: m.unknown,
-        message="share of [UNK] tokens {measured}",
+        "max_unknown", "<=", PERCENT, lambda m: m.unknown,
+        "share of [UNK] tokens {measured}",
         needs=_needs_trimming,
     ),
+    Rule("max_size_bytes", "<=", BYTES, lambda m: m.size_bytes, "file size {measured}"),
     Rule(
-        key="max_size_bytes",
-        direction="<=",
-        unit=BYTES,
-        measure=lambda m: m.size_bytes,
-        message="file size {measured}",
+        "max_latency_ms", "<=", MILLISECONDS, lambda m: m.latency_ms,
+        "p50 latency at the target shape {measured}",
     ),
     Rule(
-        key="max_latency_ms",
-        direction="<=",
-        unit=MILLISECONDS,
-        measure=lambda m: m.latency_ms,
-        message="p50 latency at the target shape {measured}",
-    ),
-    Rule(
-        key="not_worse_than_predecessor",
-        direction=">=",
-        unit=SCORE,
-        measure=lambda m: m.p_not_worse,
-        message="{metric} {m.value:.4f} against the predecessor's {m.predecessor:.4f}: "
+        "not_worse_than_predecessor", ">=", SCORE, lambda m: m.p_not_worse,
+        "{metric} {m.value:.4f} against the predecessor's {m.predecessor:.4f}: "
         "p = {measured} if both are equally good",
     ),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +202,8 @@ def check_rules(
         measured = rule.measure(measurements)
         if limit is None or measured is None:
             continue
-        passed = (
-            measured >= limit - TOLERANCE
-            if rule.direction == ">="
-            else measured <= limit + TOLERANCE
-        )
+        margin = measured - limit if rule.direction == ">=" else limit - measured
+        passed = margin >= -TOLERANCE
         required = f"{rule.unit.scale * limit:.10g}{rule.unit.suffix}"
         shown = _shown(rule.unit, measured, None if passed else limit)
         message = rule.message.format(metric=metric, measured=shown, m=measurements)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.errors import RecipeError
-from factory.export.forms import FormName
 from factory.recipe.recipe import Recipe
 from serving.bundle import MANIFEST_NAME, Manifest, read_manifest, sha256_file
 from serving.errors import BundleError
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from factory.data.dataset import Dataset, Split, Task
     from factory.evaluation.significance import Difference
+    from factory.export.forms import FormName
     from serving.predictor import Predictor
 
 KEY = "gate.predecessor"

@@ -156,20 +156,21 @@ def test_a_stages_folder_names_its_model_folder(tmp_path: Path) -> None:
     assert find_model("distill-0123/model", tmp_path, "k").location == str(model)
 
 
-def write_bundle(store: Path, student: str) -> Path:
+def write_bundle(store: Path, student: str, stage: str = "distill") -> Path:
     """What `factory run` names at its end: ONNX files, and a record of what it was made from."""
     folder = store / "bundle-fedcba987654"
     (folder / "onnx").mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     (folder / "manifest.json").write_text("{}")
-    record = {"stage": "bundle", "inputs": {"data": "0" * 64, "student": student}}
+    inputs = {"data": "0" * 64, "distill": "a" * 64, stage: student}
+    record = {"stage": "bundle", "inputs": inputs}
     (folder / "artifact.json").write_text(json.dumps(record))
     return folder
 
 
 @pytest.mark.parametrize("stage", ["distill", "prune"])
 def test_a_bundle_stands_for_its_student(tmp_path: Path, stage: str) -> None:
-    bundle = write_bundle(tmp_path, "0123456789abcdef" * 4)
+    bundle = write_bundle(tmp_path, "0123456789abcdef" * 4, stage)
     write_model(tmp_path / "distill-aaaaaaaaaaaa" / "model", "pytorch_model.bin")
     model = write_model(tmp_path / f"{stage}-0123456789ab" / "model")
     source = find_model(str(bundle), tmp_path, "student.start")

@@ -87,7 +87,7 @@ def test_a_rare_class_from_weights_to_the_gate_on_its_f1(tmp_path: Path) -> None
     }
     bundle = run_here(tmp_path, dataset, changes)
     manifest = read_manifest(bundle)
-    assert manifest.gate[0]["text"].startswith("min_value: f1 is ")
+    assert manifest.gate[0]["text"].startswith("min_value: f1 ")
     predictor = Predictor.open(bundle)
     answered = predictor.logits(dataset.dev.inputs()).argmax(axis=1) == 1
     wanted = np.array(dataset.dev.targets) == 1

@@ -182,10 +182,10 @@ def test_plan_tells_what_would_run_and_why(line: Line) -> None:
         "teacher": cached,
         "distill": why,
         "baseline": why,
-        "evaluate": ("run", "new baseline, student"),
-        "export": ("run", "new student"),
-        "quantize": ("run", "new onnx"),
-        "bundle": ("run", "new baseline, evaluation, forms, onnx, student"),
+        "evaluate": ("run", "new baseline, distill"),
+        "export": ("run", "new distill"),
+        "quantize": ("run", "new distill, export"),
+        "bundle": ("run", "new baseline, distill, evaluate, export, quantize"),
     }
     lines = factory("plan", line.recipe, "--store", line.store).stdout.splitlines()
     assert [text.split()[1:] for text in lines] == [["cached", "nothing", "changed"]] * 8
