@@ -50,10 +50,10 @@ SLOW_PLACES = (
     "pipeline",
     "predict",
     "publishing",
+    "runtime/test_ranks.py",
     "serving",
     "teacher",
     "test_bundle.py",
-    "test_class_weights.py",
     "test_classifier.py",
     "test_fitness.py",
     "test_foreign_teacher.py",
@@ -61,11 +61,8 @@ SLOW_PLACES = (
     "test_latency.py",
     "test_many_classes.py",
     "test_pipeline.py",
-    "test_processes.py",
     "test_shipping.py",
     "test_store_processes.py",
-    "test_teacher.py",
-    "test_teacher_training.py",
     "training",
 )
 SLOW_FIXTURES = {"line", "trained_folder"}
