@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.data.corpus.source import corpus_identity
+from factory.data.corpus.reading import corpus_identity
 from factory.errors import RecipeError
 from factory.models.source import ModelSource, find_model
 from factory.recipe.recipe import Recipe

@@ -13,7 +13,7 @@ from factory.augment_steps import (
     find_augment_sources,
     make_augment_steps,
 )
-from factory.data.corpus.source import corpus_identity
+from factory.data.corpus.reading import corpus_identity
 from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
 from factory.evaluation.predecessor import Predecessor, find_predecessor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory.building import Facts
 from factory.data.dataset import Dataset, Split, write_dataset
-from factory.data.stage import load_dataset
+from factory.data.load import load_dataset
 from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
 from factory.graph import Graph
 from factory.models.source import ModelSource

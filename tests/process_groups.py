@@ -104,7 +104,7 @@ def _serve() -> None:
     # everything the stages import, so that a fork starts with it
     import transformers.trainer  # noqa: F401
 
-    import factory.data.stage
+    import factory.data.load
     import factory.distill.task
     import factory.teacher.load  # noqa: F401
 

@@ -21,7 +21,7 @@ from factory.runtime import doctor
 from factory.runtime.doctor import EXTRAS, both_runtimes, examine, install_line, usable_providers
 from factory.runtime.machine_report import advice as machine_advice
 from factory.runtime.machine_report import machine_report
-from factory.scaffold.hub import hub_state
+from factory.scaffold.defaults import hub_state
 
 ROOT = Path(__file__).parents[1]
 

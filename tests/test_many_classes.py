@@ -12,8 +12,8 @@ from tiny_models import FILLERS, save_tiny, tiny_bert
 from tiny_teachers import adopted, make
 
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
-from factory.data import Dataset, load_dataset, read_dataset, write_dataset
-from factory.data.facts import facts_of
+from factory.data.dataset import Dataset, facts_of, read_dataset, write_dataset
+from factory.data.load import load_dataset
 from factory.evaluation import gate
 from factory.evaluation.evaluate import evaluate_logits
 from factory.export.onnx import export_onnx

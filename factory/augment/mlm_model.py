@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from factory.data.telling import first_few
+from factory.data.messages import first_few
 from factory.errors import RecipeError, first_line
 from factory.models.source import ModelSource
 

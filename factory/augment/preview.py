@@ -13,7 +13,7 @@ from factory.augment.stage import check_task
 from factory.augment.variants import VariantMaker
 from factory.augment.words import SplitText
 from factory.data.dataset import Split
-from factory.data.telling import count
+from factory.data.messages import count
 from factory.recipe.augment import AugmentSettings
 
 if TYPE_CHECKING:

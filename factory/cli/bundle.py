@@ -105,7 +105,7 @@ def predict(
     Files of any size; run the same command again to go on with work that was ended.
     """
     from factory.predict.job import PredictOptions, predict_file
-    from factory.predict.scoring import usable_cores
+    from factory.runtime.machine_report import usable_cores
 
     options = PredictOptions(
         text=text,

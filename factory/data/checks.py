@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from factory.data.messages import Findings, count, first_few, quote
 from factory.data.table import Table
-from factory.data.telling import Findings, count, first_few, quote
 from factory.errors import DataError
 
 Targets = Sequence[int | None] | Sequence[float | None] | Sequence[tuple[int, ...] | None]
@@ -89,11 +89,6 @@ def check_leaks(
                 f"{told}; remove them from one of the two, or set data.allow_duplicates = true"
             )
     return counts
-
-
-def count_repeats(keys: Sequence[object]) -> int:
-    """How many rows repeat an earlier row."""
-    return len(keys) - len(set(keys))
 
 
 def _shared(one: Table, other: Table) -> list[tuple[int, int]]:

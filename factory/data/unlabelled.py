@@ -11,10 +11,9 @@ from pathlib import Path
 
 from factory.data.dataset import Dataset
 from factory.data.hub import read_unlabelled_splits
-from factory.data.reading import read_file
+from factory.data.messages import Findings, count
 from factory.data.source import unlabelled_files
-from factory.data.table import Table
-from factory.data.telling import Findings, count
+from factory.data.table import UNLABELLED_SPLIT, Table, columns_of, read_table
 from factory.errors import DataError
 from factory.recipe.recipe import DataSettings
 
@@ -82,7 +81,7 @@ def load_unlabelled(
     higher limit keeps every row of a lower one.
 
     Args:
-        cache_directory: where Arrow caches and unpacked files go.
+        cache_directory: where the Arrow caches of a hub data set go.
         dataset: the labelled splits.
         notice: called with each thing worth knowing that is no error.
 
@@ -151,9 +150,9 @@ def read_unlabelled(directory: Path) -> Inputs:
 def _tables(
     settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
 ) -> list[Table]:
-    # no second reader has to agree here, as for labelled files: no label can slip from its row
+    columns = columns_of(settings, UNLABELLED_SPLIT)
     tables = [
-        read_file(file, settings, cache_directory, findings)
+        read_table(file, UNLABELLED_SPLIT, columns, findings)
         for file in unlabelled_files(settings, base_directory)
     ]
     if settings.unlabelled_split is not None:

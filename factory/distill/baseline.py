@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from factory.data.dataset import Split, is_multilabel
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Split, is_multilabel, multi_hot
 from factory.distill.layer_map import map_layers
 from factory.distill.loss_log import summary
 from factory.distill.losses import hard_label_loss

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Split, Task, is_multilabel
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Split, Task, is_multilabel, multi_hot
 from factory.evaluation.thresholds import Thresholds, decide
 from factory.models.classifier import logits_with_bar
 from serving.predictor import Predictor

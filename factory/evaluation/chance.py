@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Dataset, multi_hot
 from factory.errors import TrainingError
 from factory.evaluation.multilabel_metrics import best_constant_micro_f1
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Split, is_multilabel
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Split, is_multilabel, multi_hot
 from factory.evaluation.metrics import Score, confusion, per_class, score_classes, score_numbers
 from factory.evaluation.multilabel_metrics import score_label_sets
 from factory.evaluation.thresholds import (

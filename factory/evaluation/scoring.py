@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from factory.data.dataset import Task
-from factory.data.single import load_split
+from factory.data.load import load_split
 from factory.errors import FactoryError
 from factory.evaluation.evaluate import Evaluation, evaluate
 from factory.evaluation.thresholds import NEUTRAL, Thresholds, fixed_thresholds
@@ -34,9 +34,11 @@ def score_file(
     """
     opened = _open(model, max_length)
     task, labels = opened.task, opened.labels
-    with tempfile.TemporaryDirectory() as cache:
-        split = load_split(data, text_columns, label, label_separator, task, labels, Path(cache))
-    return evaluate(opened.classifier, split, labels, opened.thresholds, _positive_label(model))
+    recipe = _recipe(model)
+    quoting = recipe.get("data", {}).get("quoting")
+    split = load_split(data, text_columns, label, label_separator, task, labels, quoting)
+    positive = recipe.get("gate", {}).get("positive_label")
+    return evaluate(opened.classifier, split, labels, opened.thresholds, positive)
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -61,12 +63,9 @@ class _Opened:
     thresholds: Thresholds | None
 
 
-def _positive_label(model: Path) -> str | None:
-    """The label a bundle's own f1 is about; a model folder does not say."""
-    if not (model / MANIFEST_NAME).is_file():
-        return None
-    label: str | None = read_manifest(model).recipe.get("gate", {}).get("positive_label")
-    return label
+def _recipe(model: Path) -> dict[str, Any]:
+    """The recipe a bundle was made from; empty for a model folder."""
+    return read_manifest(model).recipe if (model / MANIFEST_NAME).is_file() else {}
 
 
 def _open(model: Path, max_length: int | None) -> _Opened:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.runtime.machine import machine_facts
-from factory.scaffold.hub import hub_state
+from factory.scaffold.defaults import hub_state
 
 GIBIBYTE = 2**30
 # What a run of the default shapes needs: weights, optimizer, activations; models and caches.

@@ -1,4 +1,4 @@
-"""Rows of a sheet that can be learned from, in a file that every reader understands alike."""
+"""The rows of a sheet to train on, and a cleaned copy of them where the file needs one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from factory.data.dataset import Task
-from factory.data.multilabel import split_cell
-from factory.data.telling import count, places
+from factory.data.labels import split_cell
+from factory.data.messages import count, places
 from factory.errors import FactoryError
 from factory.scaffold.columns import Roles
 from factory.scaffold.sniff import Sheet
@@ -26,6 +26,7 @@ class Rows:
 
     texts: list[tuple[str, ...]]
     labels: list[Label]
+    numbers: list[int]
     notes: tuple[str, ...]
 
 
@@ -37,6 +38,7 @@ def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = (
     """
     texts: list[tuple[str, ...]] = []
     labels: list[Label] = []
+    numbers: list[int] = []
     left_out: dict[str, list[int]] = {}
     label_column = sheet.columns[roles.label]
     columns = [sheet.columns[name] for name in roles.text]
@@ -52,12 +54,13 @@ def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = (
         else:
             texts.append(text)
             labels.append(label)
+            numbers.append(number)
     notes = [
-        f"{places(sheet.name, 'line', numbers)}: {count(len(numbers), 'row')} {what}, left out"
-        for what, numbers in left_out.items()
+        f"{places(sheet.name, sheet.file.unit, lines)}: {count(len(lines), 'row')} {what}; left out"
+        for what, lines in left_out.items()
     ]
     labels, spellings = _one_spelling(labels)
-    return Rows(texts, labels, (*notes, *spellings))
+    return Rows(texts, labels, numbers, (*notes, *spellings))
 
 
 def label_counts(labels: Sequence[Label]) -> Counter[str]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.data.dataset import Task
-from factory.data.multilabel import split_cell
-from factory.data.regression import DECIMAL_NUMBER
-from factory.data.telling import count, first_few_of_names, missing_column
+from factory.data.formats import DECIMAL_NUMBER
+from factory.data.labels import split_cell
+from factory.data.messages import count, first_few_of_names
+from factory.data.table import Columns, column_problems
 from factory.errors import RecipeError
 from factory.scaffold.sniff import Sheet
 
@@ -56,14 +57,8 @@ def find_roles(sheet: Sheet, text: Sequence[str], label: str | None, task: Task 
         RecipeError: a column that is not there, or no way to tell; the message shows the columns.
     """
     names = list(sheet.columns)
-    given = [(name, "text") for name in text] + ([(label, "label")] if label is not None else [])
-    wrong = [
-        missing_column(sheet.name, role, name, names).partition("; set data.")[0]
-        + f"; give one of them to --{role}"
-        for name, role in given
-        if name not in names
-    ]
-    if wrong:
+    given = Columns(tuple(text), label, "--").wanted
+    if wrong := column_problems(sheet.name, names, given):
         raise RecipeError("init", wrong)
     reasons: list[str] = []
     if not text:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from factory.data.dataset import Dataset, Task
-from factory.data.stage import scan_dataset
-from factory.data.telling import count
+from factory.data.load import load_dataset
+from factory.data.messages import count
 from factory.errors import DataError, FactoryError
 from factory.recipe.recipe import DataSettings
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
@@ -123,10 +122,9 @@ def _choices(rows: dict[str, Rows], roles: Roles, teacher: str, base: Path) -> C
 
 def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
     for split, sheet in sheets.items():
+        rows_found = f"{split} {sheet.name}: {count(len(sheet), 'row')}"
         columns = ", ".join(sheet.columns)
-        start.found.append(
-            f"{split} {sheet.name}: {count(len(sheet), 'row')}, {sheet.kind}, columns {columns}"
-        )
+        start.found.append(f"{rows_found}, {sheet.file.format}, columns {columns}")
         start.found += [*sheet.notes, *rows[split].notes]
     texts = rows["train"].texts
     repeats = len(texts) - len(set(texts))
@@ -183,14 +181,9 @@ def _data_settings(
         common["label_separator"] = roles.separator
     if choices.dev_fraction is not None:
         common["dev_fraction"] = choices.dev_fraction
-    quoting = sheets["train"].quoting
-    usual = (
-        "none"
-        if any(e.lower() == ".tsv" for e in Path(sheets["train"].name).suffixes)
-        else ("standard")
-    )
-    if quoting not in (None, usual):
-        common["quoting"] = quoting
+    train = sheets["train"].file.format
+    if train.quoting not in (None, "none" if train.delimiter == "\t" else "standard"):
+        common["quoting"] = train.quoting
     files = {
         split: os.path.relpath(path.resolve(), recipe.parent.resolve())
         for split, path in paths.items()
@@ -205,7 +198,7 @@ def _data_settings(
         start.decided.append(f"{path}: a cleaned copy of {paths[split]}, which stays as it is")
     settings = {**common, **{split: path.name for split, path in copies.items()}}
     try:
-        _scan(settings, recipe.parent)
+        _load(settings, recipe.parent)
     except DataError:
         for path in copies.values():
             path.unlink()
@@ -216,7 +209,7 @@ def _data_settings(
 def _readable(settings: dict[str, Any], base: Path, rows: dict[str, Rows]) -> bool:
     """Whether a run would read the very rows that were found."""
     try:
-        dataset = _scan(settings, base)
+        dataset = _load(settings, base)
     except DataError:
         return False
     read = {split.name: list(split.inputs()) for split in dataset.splits()}
@@ -232,6 +225,6 @@ def _inputs(rows: Rows) -> list[object]:
     return [text[0] if len(text) == 1 else text for text in rows.texts]
 
 
-def _scan(settings: dict[str, Any], base: Path) -> Dataset:
-    with tempfile.TemporaryDirectory(prefix="factory-init-") as cache:
-        return scan_dataset(DataSettings(**settings), base, Path(cache), lambda _: None)
+def _load(settings: dict[str, Any], base: Path) -> Dataset:
+    # local files need no cache
+    return load_dataset(DataSettings(**settings), base, Path(), lambda _: None)[0]

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Dataset, multi_hot
 from factory.models.classifier import takes_token_types
 from factory.models.encoding import encode_inputs
 from factory.recipe.recipe import MlmSettings, TeacherSettings

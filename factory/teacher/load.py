@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Task
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Dataset, Task, multi_hot
 from factory.errors import TeacherError, first_line, short_list
 from factory.evaluation.chance import unfitness
 from factory.evaluation.evaluate import evaluate_splits

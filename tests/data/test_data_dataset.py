@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.data import Dataset, Split, read_dataset, write_dataset
+from factory.data.dataset import Dataset, Split, read_dataset, write_dataset
 from factory.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from factory.data.dataset import Split
 from factory.data.holdout import hold_out
-from factory.data.telling import Findings
+from factory.data.messages import Findings
 from factory.recipe.recipe import DataSettings
 
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.data import load_dataset, read_dataset, write_dataset
-from factory.data.multilabel import split_cell
+from factory.data.dataset import read_dataset, write_dataset
+from factory.data.labels import split_cell
+from factory.data.load import load_dataset
 from factory.recipe.recipe import DataSettings
 
 Load = Callable[..., Any]
@@ -153,7 +154,7 @@ def test_lists_of_integers(load: Load) -> None:
         ([["a"], ["b", ["c"]]], ("line 2", "neither text nor a whole number")),
         ([["a"], [1, 2]], ("text and numbers mixed",)),
         ([[1, 0, 0], [0, 1, 1]], ("t.jsonl: the labels look like one 0 or 1 per label",)),
-        ([["a"], ["\ud800"]], ("half of a surrogate pair",)),
+        ([["a"], ["\ud800"]], ("t.jsonl, line 2: invalid JSON",)),
     ],
 )
 def test_lists_that_cannot_be_used(load: Load, cells: list[Any], parts: tuple[str, ...]) -> None:

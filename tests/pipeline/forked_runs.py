@@ -97,7 +97,7 @@ def _serve() -> None:
     import transformers.trainer  # noqa: F401
 
     import factory.data.corpus.shards
-    import factory.data.stage
+    import factory.data.load
     import factory.distill.phase
     import factory.teacher.load
 

@@ -21,7 +21,6 @@ from click.testing import CliRunner, Result
 
 from factory.cli.main import main
 from factory.predict import job as job_module
-from factory.predict import scoring
 from serving.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
@@ -202,7 +201,7 @@ def test_pairs_and_column_names(make_bundle: MakeBundle, tmp_path: Path) -> None
     (expected,) = Predictor.open(pairs).predict([("good", "bad")])
     assert read_jsonl(output)[0]["score"] == pytest.approx(max(expected.scores), abs=1e-6)
     result = predict(pairs, source, tmp_path / "other.jsonl")
-    assert "has no column 'text_pair'" in result.stderr
+    assert "no column 'text_pair'" in result.stderr
     single = predict(make_bundle(), source, tmp_path / "o.jsonl", "--text-pair", "y")
     assert "takes single texts; leave --text-pair out" in single.stderr
 
@@ -224,7 +223,7 @@ def test_bad_rows(bundle: Path, tmp_path: Path, small_chunks: None) -> None:
     result = predict(bundle, source, output)
     assert result.exit_code == 1
     assert "13 rows cannot be scored; correct the file, or leave such rows out" in result.stderr
-    assert "- line 4 text is empty\n" in result.stderr
+    assert "- line 4: text is empty\n" in result.stderr
     assert result.stderr.endswith("- and 3 more\n")
     assert not output.exists()
     result = predict(bundle, source, output, "--on-error", "skip")
@@ -236,7 +235,7 @@ def test_bad_rows(bundle: Path, tmp_path: Path, small_chunks: None) -> None:
     (tmp_path / "alone.csv").write_text("text\npoison\n", "utf-8")
     result = predict(bundle, tmp_path / "alone.csv", tmp_path / "alone.jsonl")
     assert result.exit_code == 1
-    assert "line 2 the model fails on it" in result.stderr
+    assert "line 2: the model fails on it" in result.stderr
 
 
 def test_existing_output_and_missing_input(bundle: Path, tmp_path: Path) -> None:
@@ -246,7 +245,7 @@ def test_existing_output_and_missing_input(bundle: Path, tmp_path: Path) -> None
     assert "exists already" in result.stderr
     result = predict(bundle, tmp_path / "none.csv", tmp_path / "out.csv")
     assert result.exit_code == 1
-    assert "none.csv: No such file" in result.stderr
+    assert "--input: no such file" in result.stderr
 
 
 def test_standard_streams(bundle: Path, tmp_path: Path) -> None:
@@ -260,14 +259,14 @@ def test_standard_streams(bundle: Path, tmp_path: Path) -> None:
     assert len(everything(tmp_path / "two.csv")) == 9
     result = predict(bundle, "-", tmp_path / "three.csv", input=content + '{"text": 1}\n')
     assert result.exit_code == 1
-    assert "line 10 text is not a text" in result.stderr
+    assert "line 10: text is not a text" in result.stderr
     assert sorted(path.name for path in tmp_path.glob("*three*")) == []
     assert list(tmp_path.glob(".*")) == []
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
     """Let the next work end after some chunks, as a kill would: with nothing tidied up."""
-    original = scoring.score_chunks
+    original = job_module.score_chunks
 
     def few(*arguments: Any) -> Iterator[Any]:
         yield from islice(original(*arguments), chunks)

@@ -13,8 +13,7 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 from tiny_models import tiny_tokenizer
 
-from factory.data.dataset import Dataset, Split, write_dataset
-from factory.data.facts import facts_of
+from factory.data.dataset import Dataset, Split, facts_of, write_dataset
 from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.gate import check_rules, measured_student
 from factory.recipe.file import parse_recipe

@@ -1,4 +1,4 @@
-"""Half-finished work beside the output: what was scored so far, and of which input."""
+"""Partial output: the logits scored so far, and of which input, so that work can be resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOGITS_FILE = "logits.float32"
 ABOUT_FILE = "about.json"
 
 
-class Unfinished:
+class PartialOutput:
     """The logits of the first rows of an input, in a file that only grows.
 
     A row counts once all of its bytes are there, so whatever ends the process leaves a beginning
@@ -53,9 +53,9 @@ class Unfinished:
 
 
 @contextlib.contextmanager
-def unfinished(
+def partial_output(
     output: Path, about: dict[str, object], labels: int, *, restart: bool
-) -> Iterator[Unfinished]:
+) -> Iterator[PartialOutput]:
     """The work on `output`, new or from an earlier process; it is removed when the block succeeds.
 
     Args:
@@ -78,7 +78,7 @@ def unfinished(
             new = description.with_suffix(".new")
             new.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
             new.replace(description)
-        yield Unfinished(directory, stream, labels)
+        yield PartialOutput(directory, stream, labels)
     shutil.rmtree(directory)
 
 
