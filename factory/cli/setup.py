@@ -26,7 +26,7 @@ SHELLS = ("bash", "zsh", "fish")
     "--train",
     "train",
     type=click.Path(path_type=Path),
-    help="Labelled file: csv, tsv, jsonl or parquet (.gz too), in whatever encoding.",
+    help="Labelled file: delimited text, JSON Lines or Parquet (gzip, too), in any encoding.",
 )
 @click.option("--dev", type=click.Path(path_type=Path), help="Unset: part of train is held out.")
 @click.option("--test", type=click.Path(path_type=Path), help="File that is only reported.")

@@ -13,7 +13,7 @@ class DataSettings(Section):
     """Where the labelled text is and how to read it."""
 
     train: str | None = Field(
-        default=None, description="training file: csv, tsv, jsonl or parquet (.gz too)"
+        default=None, description="training file: delimited text, JSON Lines or Parquet (gzip, too)"
     )
     dev: str | None = Field(default=None, description="file that selects and gates")
     test: str | None = Field(default=None, description="file that is only reported, once")
@@ -42,13 +42,13 @@ class DataSettings(Section):
     )
     label_separator: Annotated[str, Field(min_length=1)] = Field(
         default=",",
-        description="between the names in a csv or tsv label cell; multilabel only",
+        description="separator between the names in a delimited label cell; multilabel only",
     )
     max_length: Annotated[int, Field(ge=8, le=512)] = Field(
         default=128, description="tokens per input"
     )
     quoting: Literal["standard", "none"] | None = Field(
-        default=None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
+        default=None, description='quotes of delimited text; unset: "none" between tabs, else "standard"'
     )
     allow_duplicates: bool = Field(
         default=False, description="accept texts that stand in two splits, and count them"
@@ -60,7 +60,7 @@ class DataSettings(Section):
     unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="file or files of text without labels, which the student also learns from: "
-        "txt (one text per line), or csv, tsv, jsonl, parquet with the same text columns",
+        "txt (one text per line), or any other data file with the same text columns",
     )
     unlabelled_split: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="hub splits read without their labels, for the same use"
