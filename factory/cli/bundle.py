@@ -71,7 +71,10 @@ def evaluate(
     help="Delimited text, JSON Lines or Parquet (gzip, too), or - for JSON Lines.",
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help=".csv, .tsv or .jsonl (each also with .gz), .parquet, or -; must not exist."
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".csv, .tsv or .jsonl (each also with .gz), .parquet, or -; must not exist.",
 )
 @click.option("--text", default=None, help="Text column; the one trained on if not given.")
 @click.option("--text-pair", default=None, help="Second text column, of a bundle for pairs.")

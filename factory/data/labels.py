@@ -88,14 +88,11 @@ def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:
     _note_rows(table, [i for i, v in enumerate(labels) if v is None], "without a label", findings)
     _note_rows(table, [i for i, v in enumerate(labels) if v == ""], "with an empty label", findings)
     odd = [i for i, v in enumerate(labels) if v is not None and type(v) not in (str, int)]
-    if odd:
-        values = first_few(dict.fromkeys(quote(labels[row]) for row in odd))
-        what = f"whose label is neither text nor a whole number ({values})"
-        if settings.task == "classification" and isinstance(labels[odd[0]], list):
-            what += '; if several labels apply to a text, set data.task = "multilabel"'
-        _note_rows(table, odd, what, findings)
-    kinds = {type(value) for value in labels if type(value) in (str, int)}
-    if kinds == {str, int}:
+    what = "whose label is neither text nor a whole number ({})"
+    if settings.task == "classification" and any(isinstance(labels[row], list) for row in odd):
+        what += '; if several labels apply to a text, set data.task = "multilabel"'
+    _note_rows(table, odd, what, findings)
+    if {str, int} <= {type(value) for value in labels}:
         rows = [next(i for i, v in enumerate(labels) if type(v) is kind) for kind in (str, int)]
         findings.problems.append(
             f"{table.places(rows)}: text and numbers mixed in column {settings.label!r} "
@@ -109,18 +106,17 @@ def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:
 
 
 def _integers(table: Table, settings: DataSettings) -> list[int | None] | None:
-    """The labels as integers, if that is what they are; csv and tsv only look like it."""
-    labels = [value for value in table.labels if value is not None]
+    """The labels as integers, if they are; in delimited text they only look like it."""
+    labels = table.labels
     if any(type(value) is int for value in labels):
-        return [value if type(value) is int else None for value in table.labels]
+        return [value if type(value) is int else None for value in labels]
     if table.typed or settings.labels is None:
         return None
-    filled = [value for value in labels if value != ""]
-    written = all(isinstance(v, str) and WHOLE_NUMBER.fullmatch(v) for v in filled)
-    if not filled or not written or any(WHOLE_NUMBER.fullmatch(n) for n in settings.labels):
+    filled = [value for value in labels if isinstance(value, str) and value]
+    written = all(map(WHOLE_NUMBER.fullmatch, filled))
+    if not filled or not written or any(map(WHOLE_NUMBER.fullmatch, settings.labels)):
         return None
-    values = table.labels
-    return [int(v) if isinstance(v, str) and v != "" else None for v in values]
+    return [int(value) if isinstance(value, str) and value else None for value in labels]
 
 
 def _names_of_integers(
@@ -135,34 +131,28 @@ def _names_of_integers(
     declared = _declared_names(table, settings, findings)
     if declared is None:
         return [None if value is None else str(value) for value in integers]
+    inside = range(len(declared))
     outside = [
-        row
-        for row, value in enumerate(integers)
-        if value is not None and not 0 <= value < len(declared)
+        row for row, value in enumerate(integers) if value is not None and value not in inside
     ]
-    if outside:
-        values = first_few(dict.fromkeys(str(integers[row]) for row in outside))
-        what = (
-            f"whose label ({values}) is outside 0..{len(declared) - 1}, the positions in "
-            f"data.labels ({first_few_of_names(declared)})"
-        )
-        _note_rows(table, outside, what, findings)
-    return [
-        declared[value] if value is not None and 0 <= value < len(declared) else None
-        for value in integers
-    ]
+    what = (
+        f"whose label ({{}}) is outside 0..{len(declared) - 1}, the positions in data.labels "
+        f"({first_few_of_names(declared)})"
+    )
+    _note_rows(table, outside, what, findings)
+    return [declared[v] if v is not None and v in inside else None for v in integers]
 
 
 def _declared_names(
     table: Table, settings: DataSettings, findings: Findings
 ) -> Sequence[str] | None:
-    """What integer i is called, by the source or by data.labels; None when nothing says."""
+    """The names of the integers, in the source or in data.labels; None where there are none."""
     ours, theirs = settings.labels, table.class_names
-    if ours is None or theirs is None:
-        names = ours or theirs
-        if ours is not None:
-            _note_misleading_numerals(ours, findings)
-        return names
+    if ours is None:
+        return theirs
+    if theirs is None:
+        _note_misleading_numerals(ours, findings)
+        return ours
     if set(ours) == set(theirs):
         return theirs
     if len(ours) == len(theirs):
@@ -219,15 +209,9 @@ def _cells_of(table: Table, separator: str, findings: Findings) -> Cells:
         return [list(split_cell(str(value), separator)) for value in table.labels]
     nulls = [row for row, value in enumerate(table.labels) if value is None]
     _note_rows(table, nulls, f"without labels (null); {NO_LABELS_ADVICE}", findings)
-    odd = [
-        row
-        for row, value in enumerate(table.labels)
-        if value is not None and not isinstance(value, list)
-    ]
-    if odd:
-        values = first_few(dict.fromkeys(quote(table.labels[row]) for row in odd))
-        what = f"whose labels are no list ({values}); multilabel needs a list of names per row"
-        _note_rows(table, odd, what, findings)
+    odd = [i for i, v in enumerate(table.labels) if v is not None and not isinstance(v, list)]
+    what = "whose labels are no list ({}); multilabel needs a list of names per row"
+    _note_rows(table, odd, what, findings)
     cells = [value if isinstance(value, list) else [] for value in table.labels]
     if _are_flags(cells):
         findings.problems.append(
@@ -240,7 +224,7 @@ def _cells_of(table: Table, separator: str, findings: Findings) -> Cells:
 def _flattened(table: Table, cells: Cells) -> Table:
     """A table with one row per label of a cell, which the checks of single labels understand.
 
-    It has no texts, and a row of the source stands in it as often as it has labels.
+    It has no texts, and one row for each label of a source row.
     """
     numbers = [
         number for number, cell in zip(table.numbers, cells, strict=True) for _ in range(len(cell))
@@ -265,8 +249,8 @@ def _gathered(
             repeating.append(row)
     if repeating:
         findings.notices.append(
-            f"{table.places(repeating)}: {count(len(repeating), 'row')} with a label that stands "
-            "twice in its cell; it counts once"
+            f"{table.places(repeating)}: {count(len(repeating), 'row')} with the same label "
+            "twice; it counts once"
         )
     return targets
 
@@ -286,13 +270,9 @@ def _numbers_of(table: Table, findings: Findings) -> list[float | None]:
     """The target of each row; None, with the problem noted, where it is no finite number."""
     numbers = [_number(value, table.typed) for value in table.labels]
     bad = [row for row, number in enumerate(numbers) if number is None]
-    if bad:
-        values = first_few(dict.fromkeys(quote(table.labels[row]) for row in bad))
-        findings.problems.append(
-            f"{table.places(bad)}: {count(len(bad), 'target')} not a finite number ({values}); "
-            "regression needs one number per row"
-        )
-    elif table.unit == "row" and all(number == UNLABELLED for number in numbers):
+    what = "whose label is no finite number ({}); regression needs one number per row"
+    _note_rows(table, bad, what, findings)
+    if table.unit == "row" and all(number == UNLABELLED for number in numbers):
         _note_unlabelled(table, range(len(numbers)), findings)
     return numbers
 
@@ -312,11 +292,12 @@ def _number(value: object, typed: bool) -> float | None:
 
 
 def _note_rows(table: Table, rows: Sequence[int], what: str, findings: Findings) -> None:
-    """One problem for all the given rows, none when there are none."""
+    """One problem for all the given rows, with their labels in place of {}; none for no rows."""
     if rows:
         once = _distinct(table, rows)
-        where = table.places(once)
-        findings.problems.append(f"{where}: {count(len(once), 'row')} {what}")
+        labels = first_few(dict.fromkeys(quote(table.labels[row]) for row in rows))
+        what = what.replace("{}", labels)
+        findings.problems.append(f"{table.places(once)}: {count(len(once), 'row')} {what}")
 
 
 def _note_unlabelled(table: Table, rows: Sequence[int], findings: Findings) -> None:
@@ -339,8 +320,8 @@ def _note_unknown(
     """Labels that data.labels does not name, and labels of dev and test that train lacks."""
     trained: set[str | None] = set(names.get("train", ()))
     for split, table in tables.items():
-        unnamed = _rows_lacking(names[split], order)
         if settings.labels is not None:
+            unnamed = _rows_lacking(names[split], order)
             _note_labels(table, unnamed, "not in data.labels", order, findings)
         if split == "train" or "train" not in tables:
             continue
@@ -348,8 +329,7 @@ def _note_unknown(
         if settings.labels is not None:
             untrained = {name: rows for name, rows in untrained.items() if name in order}
         reason = "without a row in train (add one, or correct the label)"
-        known = sorted(name for name in trained if name is not None)
-        _note_labels(table, untrained, reason, known, findings)
+        _note_labels(table, untrained, reason, sorted(trained - {None}, key=str), findings)
 
 
 def _note_classes_of_train(
@@ -421,13 +401,13 @@ def _note_labels(
     table: Table,
     rows: Mapping[str, list[int]],
     reason: str,
-    known: Sequence[str],
+    known: Sequence[str | None],
     findings: Findings,
 ) -> None:
     if rows:
         told = first_few(
             f"{quote(name)} ({numbered(table.unit, [table.numbers[row] for row in found])})"
-            f"{nearest(name, known)}"
+            f"{nearest(name, filter(None, known))}"
             for name, found in rows.items()
         )
         total = len(_distinct(table, [row for found in rows.values() for row in found]))

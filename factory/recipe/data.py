@@ -48,7 +48,8 @@ class DataSettings(Section):
         default=128, description="tokens per input"
     )
     quoting: Literal["standard", "none"] | None = Field(
-        default=None, description='quotes of delimited text; unset: "none" between tabs, else "standard"'
+        default=None,
+        description='quotes of delimited text; unset: "none" between tabs, else "standard"',
     )
     allow_duplicates: bool = Field(
         default=False, description="accept texts that stand in two splits, and count them"

@@ -22,7 +22,7 @@ Label = str | float | list[str]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts with their labels, and what was left out or rewritten."""
+    """Texts with their labels and lines; notes on what was left out or rewritten."""
 
     texts: list[tuple[str, ...]]
     labels: list[Label]
@@ -50,7 +50,7 @@ def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = (
         elif label is None:
             left_out.setdefault("without a usable label", []).append(number)
         elif text in elsewhere:
-            left_out.setdefault("that dev or test holds too", []).append(number)
+            left_out.setdefault("that is also in dev or test", []).append(number)
         else:
             texts.append(text)
             labels.append(label)
@@ -89,10 +89,7 @@ def write_rows(path: Path, rows: Rows, roles: Roles) -> None:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else str(value)
-    return text.encode("utf-8", errors="replace").decode("utf-8")  # halves of surrogate pairs
+    return "" if value is None else str(value)
 
 
 def _label(value: Any, task: Task, separator: str) -> Label | None:
@@ -119,7 +116,7 @@ def _one_spelling(labels: Sequence[Label]) -> tuple[list[Label], list[str]]:
         for name in found
     }
     notes = [
-        f"labels that differ only by case or blanks become one: {', '.join(map(repr, found))}"
+        f"labels that differ only in case or blanks are merged: {', '.join(map(repr, found))}"
         for found in spellings.values()
         if len(found) > 1
     ]

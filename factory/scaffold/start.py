@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Task
+from factory.data.dataset import Task
 from factory.data.load import load_dataset
-from factory.data.messages import count
+from factory.data.messages import count, places
 from factory.errors import DataError, FactoryError
 from factory.recipe.recipe import DataSettings
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
@@ -62,8 +62,8 @@ def start_recipe(
 ) -> Start:
     """Look at the data and write a commented recipe beside which `factory run` works.
 
-    A file that the recipe cannot name as it is (another delimiter or encoding, no header, rows
-    without a label) is copied, cleaned, to RECIPE-SPLIT.jsonl; the file itself stays as it is.
+    Where a file has rows that a run refuses (without a text or a label, also in dev or test), a
+    cleaned copy is written to RECIPE-SPLIT.jsonl; the file itself stays unchanged.
 
     Args:
         recipe: the file to write; must not exist.
@@ -78,12 +78,11 @@ def start_recipe(
     if recipe.exists():
         raise FactoryError(f"{recipe}: exists already; give another path or remove it")
     start = Start(recipe)
-    paths = {"train": train, "dev": dev, "test": test}
-    wanted = [*text, *([label] if label is not None else [])]
-    sheets = {s: read_sheet(path, wanted) for s, path in paths.items() if path is not None}
+    sheets = {"train": read_sheet(train, [*text, *([label] if label is not None else [])])}
     roles = find_roles(sheets["train"], text, label, task)
-    for name in ("dev", "test"):
-        if name in sheets:
+    for name, path in (("dev", dev), ("test", test)):
+        if path is not None:
+            sheets[name] = read_sheet(path, [*roles.text, roles.label])
             find_roles(sheets[name], roles.text, roles.label, roles.task)
     held = {s: clean(sheet, roles) for s, sheet in sheets.items() if s != "train"}
     elsewhere = {key for rows in held.values() for key in rows.texts}
@@ -94,7 +93,7 @@ def start_recipe(
     start.decided += [*roles.reasons, f"teacher {model}: {reason}"]
     choices = _choices(rows, roles, model, recipe.parent)
     start.decided += choices.reasons
-    start.settings = _data_settings(sheets, rows, roles, choices, recipe, paths, start)
+    start.settings = _data_settings(sheets, rows, roles, choices, start)
     write_template(
         recipe,
         train=start.settings["train"],
@@ -106,6 +105,7 @@ def start_recipe(
         teacher=model,
         separator=roles.separator,
         quoting=start.settings.get("quoting"),
+        allow_duplicates="allow_duplicates" in start.settings,
         choices=choices,
     )
     return start
@@ -162,69 +162,54 @@ def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
 
 
 def _data_settings(
-    sheets: dict[str, Sheet],
-    rows: dict[str, Rows],
-    roles: Roles,
-    choices: Choices,
-    recipe: Path,
-    paths: dict[str, Path | None],
-    start: Start,
+    sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, choices: Choices, start: Start
 ) -> dict[str, Any]:
-    """The table [data]: the files as they are where every check of a run passes, else copies."""
-    common: dict[str, Any] = {
+    """The table [data]: the files as they are where a run accepts them, else cleaned copies."""
+    settings: dict[str, Any] = {
         "text": roles.text[0] if len(roles.text) == 1 else list(roles.text),
         "label": roles.label,
         "task": roles.task,
         "max_length": choices.max_length,
     }
     if roles.task == "multilabel":
-        common["label_separator"] = roles.separator
+        settings["label_separator"] = roles.separator
     if choices.dev_fraction is not None:
-        common["dev_fraction"] = choices.dev_fraction
-    train = sheets["train"].file.format
-    if train.quoting not in (None, "none" if train.delimiter == "\t" else "standard"):
-        common["quoting"] = train.quoting
+        settings["dev_fraction"] = choices.dev_fraction
+    if len(rows) == 3 and (shared := set(rows["dev"].texts) & set(rows["test"].texts)):
+        test = rows["test"]
+        lines = [n for n, text in zip(test.numbers, test.texts, strict=True) if text in shared]
+        where = places(sheets["test"].name, sheets["test"].file.unit, lines)
+        start.decided.append(f"{where}: also in dev; kept, with data.allow_duplicates = true")
+        settings["allow_duplicates"] = True
+    folder = start.recipe.parent
     files = {
-        split: os.path.relpath(path.resolve(), recipe.parent.resolve())
-        for split, path in paths.items()
-        if path is not None
+        s: os.path.relpath(sheet.file.path.resolve(), folder.resolve())
+        for s, sheet in sheets.items()
     }
-    if _readable({**common, **files}, recipe.parent, rows):
-        return {**common, **files}
-    common.pop("quoting", None)
-    copies = {split: recipe.with_name(f"{recipe.stem}-{split}.jsonl") for split in files}
+    found = sheets["train"].file.format
+    quoting = {}
+    if found.quoting not in (None, "none" if found.delimiter == "\t" else "standard"):
+        quoting = {"quoting": found.quoting}
+    if not any(split.notes for split in rows.values()):
+        try:
+            _load(settings | files | quoting, folder)
+            return settings | files | quoting
+        except DataError:
+            pass  # what a copy does not mend is an error below
+    copies = {s: start.recipe.with_name(f"{start.recipe.stem}-{s}.jsonl") for s in files}
     for split, path in copies.items():
         write_rows(path, rows[split], roles)
-        start.decided.append(f"{path}: a cleaned copy of {paths[split]}, which stays as it is")
-    settings = {**common, **{split: path.name for split, path in copies.items()}}
+        original = sheets[split].name
+        start.decided.append(f"{path}: cleaned copy of {original}, which stays unchanged")
     try:
-        _load(settings, recipe.parent)
+        _load(settings | {split: path.name for split, path in copies.items()}, folder)
     except DataError:
         for path in copies.values():
             path.unlink()
         raise
-    return settings
+    return settings | {split: path.name for split, path in copies.items()}
 
 
-def _readable(settings: dict[str, Any], base: Path, rows: dict[str, Rows]) -> bool:
-    """Whether a run would read the very rows that were found."""
-    try:
-        dataset = _load(settings, base)
-    except DataError:
-        return False
-    read = {split.name: list(split.inputs()) for split in dataset.splits()}
-    if "dev" not in rows:
-        read["train"] += read.pop("dev")
-    return all(
-        sorted(map(str, read[split])) == sorted(map(str, _inputs(found)))
-        for split, found in rows.items()
-    )
-
-
-def _inputs(rows: Rows) -> list[object]:
-    return [text[0] if len(text) == 1 else text for text in rows.texts]
-
-
-def _load(settings: dict[str, Any], base: Path) -> Dataset:
+def _load(settings: dict[str, Any], folder: Path) -> None:
     # local files need no cache
-    return load_dataset(DataSettings(**settings), base, Path(), lambda _: None)[0]
+    load_dataset(DataSettings(**settings), folder, Path(), lambda _: None)

@@ -89,7 +89,7 @@ def test_an_empty_name_is_a_problem(load: Load, cell: str) -> None:
 def test_a_label_that_stands_twice_is_noted_and_counts_once(load: Load) -> None:
     loaded = load_tsv(load, "text\tlabel\na\tjoy,fear, joy\nb\tfear,joy\n", "text\tlabel\nc\tjoy\n")
     assert loaded.dataset.train.targets == [(0, 1), (0, 1)]
-    loaded.notice("t.tsv, line 2: 1 row with a label that stands twice in its cell")
+    loaded.notice("t.tsv, line 2: 1 row with the same label twice")
 
 
 def test_labels_train_lacks(load: Load) -> None:

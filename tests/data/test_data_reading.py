@@ -31,17 +31,6 @@ AWKWARD = st.text(st.sampled_from(list('a",\t\r\n\0\u2028 ')), min_size=1).filte
 LOOKALIKES = st.sampled_from(["NA", "null", "None", "nan", "1", "001", "1e5", "-0", "2020-01-01"])
 TEXTS = st.lists(TEXT | AWKWARD | LOOKALIKES, min_size=2, max_size=8, unique=True)
 
-TRICKY: Rows = [
-    ("NA", "x"),
-    ("null", "y"),
-    ("None", "x"),
-    ("001", "y"),
-    ("1", "x"),
-    ("1e5", "y"),
-    (" kept blanks ", "x"),
-    ("🙂 ünï\u2028code\x85", "y"),
-]
-
 
 def write_csv(rows: Rows) -> bytes:
     text = io.StringIO(newline="")
@@ -65,21 +54,6 @@ def write_parquet(rows: Rows) -> bytes:
 
 
 WRITERS = {"csv": write_csv, "tsv": write_tsv, "jsonl": write_jsonl, "parquet": write_parquet}
-
-
-@pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_format_and_its_gzip(load: Callable[..., Any], name: str, gzipped: bool) -> None:
-    content = WRITERS[name](TRICKY)
-    ending = f"{name}.gz" if gzipped else name
-    train = gzip.compress(content) if gzipped else content
-    loaded = load(
-        {f"train.{ending}": train, "dev.csv": "text,label\nother,x\n"},
-        train=f"train.{ending}",
-        dev="dev.csv",
-    )
-    assert loaded.rows() == TRICKY
-    assert loaded.rows("dev") == [("other", "x")]
 
 
 def load_rows(content: bytes, ending: str, **more: Any) -> Rows:
@@ -116,17 +90,6 @@ def test_any_text_of_a_quoted_tsv_comes_back(texts: list[str]) -> None:
     written = io.StringIO(newline="")
     csv.writer(written, dialect="excel-tab").writerows([("text", "label"), *rows])
     assert load_rows(written.getvalue().encode(), "tsv", quoting="standard") == rows
-
-
-def test_texts_that_all_look_like_dates_stay_texts() -> None:
-    rows = [("2020-01-01", "x"), ("2021-02-03T04:05:06Z", "y")]
-    assert load_rows(write_jsonl(rows), "jsonl") == rows
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column() -> None:
-    for ending in ("csv", "jsonl"):
-        content = b"\xef\xbb\xbf" + WRITERS[ending](TRICKY)
-        assert load_rows(content, ending) == TRICKY
 
 
 def test_unused_columns_may_hold_anything() -> None:

@@ -170,6 +170,28 @@ def test_csv_keeps_hard_cells(bundle: Path, tmp_path: Path) -> None:
     assert "which tsv cannot hold; write csv" in result.stderr
 
 
+def test_a_file_of_an_old_office_program(bundle: Path, tmp_path: Path) -> None:
+    """Semicolons, Windows-1252, and a line break in a cell; what `factory init` reads, too."""
+    rows = 'id;text\r\n1;gut\r\n2;"schön;\r\nteuer"\r\n'
+    (tmp_path / "in.csv").write_bytes(rows.encode("cp1252"))
+    result = predict(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert result.exit_code == 0, result.output
+    assert "in.csv: is not UTF-8; read as Windows-1252" in result.stderr
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as stream:
+        written = list(csv.DictReader(stream))
+    assert [(row["id"], row["text"]) for row in written] == [("1", "gut"), ("2", "schön;\r\nteuer")]
+    assert all(0 < float(row["score"]) <= 1 for row in written)
+
+
+def test_quotation_marks_are_read_as_the_recipe_says(bundle: Path, tmp_path: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    manifest["recipe"] = {"data": {"quoting": "standard"}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    (tmp_path / "in.tsv").write_text('id\ttext\n1\t"a\tb"\n', "utf-8")
+    assert predict(bundle, tmp_path / "in.tsv", tmp_path / "out.jsonl").exit_code == 0
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["text"] == "a\tb"
+
+
 def test_tasks(make_bundle: MakeBundle, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in some_texts(12)])
     multilabel = make_bundle("many", task="multilabel", thresholds=[0.3, 0.5, 0.6])

@@ -153,7 +153,7 @@ def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
     assert f"{file}, line 62: 1 row without a text; left out" in found
     assert f"{file}, line 63: 1 row without a usable label; left out" in found
     assert f"{file}, line 66: 3 fields, the header has 2; left out" in found
-    assert "labels that differ only by case or blanks become one: 'a', 'A'" in found
+    assert "labels that differ only in case or blanks are merged: 'a', 'A'" in found
     data = loaded(accepted(tmp_path), tmp_path)
     assert data.labels == ("a", "b")
     assert len(data.train) + len(data.dev) == 62
@@ -212,6 +212,21 @@ def test_rows_of_dev_are_taken_out_of_train(tmp_path: Path) -> None:
     recipe = started(tmp_path, "t.csv", content, dev=tmp_path / "dev.csv")
     data = loaded(recipe, tmp_path)
     assert (len(data.train), len(data.dev)) == (40, 20)
+
+
+def test_a_row_of_dev_and_test_is_kept_and_noted(tmp_path: Path) -> None:
+    rows = [[body(i), "ab"[i % 2]] for i in range(60)]
+    for name, some in (("dev", rows[:12]), ("test", [*rows[12:20], rows[3]])):
+        content = csv_text([["text", "label"], *some])
+        (tmp_path / f"{name}.csv").write_text(content, encoding="utf-8")
+    (tmp_path / "t.csv").write_text(csv_text([["text", "label"], *rows[20:]]), encoding="utf-8")
+    start = start_recipe(
+        tmp_path / "recipe.toml", tmp_path / "t.csv", dev=tmp_path / "dev.csv",
+        test=tmp_path / "test.csv", teacher=teacher_in(tmp_path),
+    )  # fmt: skip
+    assert any("test.csv, line 10: also in dev; kept" in line for line in start.decided)
+    recipe = accepted(tmp_path)
+    assert (recipe.data.test, recipe.data.allow_duplicates) == ("test.csv", True)
 
 
 def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
