@@ -74,7 +74,7 @@ def evaluate(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help=".csv, .tsv or .jsonl (each also with .gz), .parquet, or -; must not exist.",
+    help=".csv, .tsv, .jsonl (.gz, too), .parquet, or -.",
 )
 @click.option("--text", default=None, help="Text column; the one trained on if not given.")
 @click.option("--text-pair", default=None, help="Second text column, of a bundle for pairs.")
