@@ -10,8 +10,8 @@ get fewer sentences: every k-th by length of the sample, so that all have like l
 The other side is `augmentation_reference.py`, which says what it does. The product's side is the
 stage as `factory run` calls it, tokenization and the written shards included. Its paper mode does
 more than the reference: the published algorithm asks the model anew in every copy, the published
-code once for all of them. A model without a masked-language-model head gets one that was never
-trained, which takes the same time.
+code once for all of them. A model without a masked-language-model head gets random weights
+for it, which take the same time.
 
 Memory is the largest resident set of a process of its own that augments 1,000 rows, or 100,000,
 with a model so small that it cannot hide what the rows take.
@@ -37,17 +37,16 @@ import torch
 from augmentation_reference import ReferenceStyle, WordVectors
 from real_data import real_data_folder
 
-from factory.augment.mlm_model import MaskedLanguageModel, open_bert
-from factory.augment.mlm_training import start_head
+from factory.augment.mlm_model import MaskedLanguageModel
 from factory.augment.neighbours import NearestWords, embedding_neighbours
 from factory.augment.stage import augment
 from factory.augment.tools import AugmentTools
 from factory.augment.vectors_file import read_vectors
 from factory.data.dataset import Split
 from factory.models.source import find_model
-from factory.recipe.recipe import AugmentSettings
+from factory.recipe.augment import AugmentSettings
+from factory.runtime.environment import library_versions
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 SENTENCES, PHRASES = "sst2-sentences/train.tsv", "sst2/train.tsv.gz"
@@ -142,13 +141,12 @@ def make_sides(
     folder: Path,
 ) -> dict[str, Side]:
     """Each side as a call that works through its sample once."""
-    from transformers import BertTokenizer
+    from transformers import AutoTokenizer, BertForMaskedLM, BertTokenizer
 
     source = find_model(arguments.mlm, Path(), "--mlm")
-    model, tokenizer, missing = open_bert(source, "--mlm")
-    if missing:
-        start_head(model, np.ones(model.config.vocab_size, dtype=np.int64))
-    model.to(arguments.device).eval()
+    tokenizer = AutoTokenizer.from_pretrained(source.location)
+    torch.manual_seed(SEED)
+    model = BertForMaskedLM.from_pretrained(source.location).to(arguments.device).eval()
     words, vectors = read_vectors(data / VECTORS, None)
     numbers = {word: number for number, word in enumerate(words)}
     plain = WordVectors(numbers, words, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
@@ -179,7 +177,7 @@ def make_sides(
                     Path(directory),
                     train,
                     settings,
-                    AugmentTools(tokenizer, LENGTH, mlm, {"vectors": near}, None),
+                    AugmentTools(tokenizer, LENGTH, mlm, {"vectors": near}),
                 )
             return len(rows)
 
@@ -251,7 +249,7 @@ def peak_memory(data: Path, rows: int) -> dict[str, float]:
     settings = AugmentSettings(mlm="it", copies=MEMORY_COPIES)
     before = resident_mib()
     with tempfile.TemporaryDirectory() as folder:
-        tools = AugmentTools(tokenizer, LENGTH, mlm, {"embeddings": near}, None)
+        tools = AugmentTools(tokenizer, LENGTH, mlm, {"embeddings": near})
         made = augment(Path(folder), train, settings, tools)
     return {"before_mib": before, "peak_mib": resident_mib(), "variants": made["variants"]}
 

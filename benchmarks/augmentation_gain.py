@@ -24,20 +24,15 @@ from typing import Any
 from distillation import REVIEWS, ROOT, find, sentences
 from real_data import real_data_folder
 
-from factory.building import announcing_build, held
+from factory.data.dataset import read_dataset
 from factory.evaluation.evaluate import evaluate
-from factory.graph import make_graph
 from factory.models.classifier import load_torch_classifier
+from factory.pipeline import run
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.runtime.environment import keep_freed_memory
-from factory.stage_groups import (
-    build_augmented,
-    build_data,
-    build_students,
-    build_teacher,
-    build_unlabelled,
-)
+from factory.stages.stage import model_stages
 from factory.store import Store
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
@@ -148,39 +143,36 @@ def without_baseline(store: Path, name: str) -> Path:
 
 def run_arm(recipe_file: Path, settings: list[str], trial: Trial, store: Path) -> dict[str, Any]:
     """One student; what is in the store already is taken from there."""
-    base = recipe_file.parent
+    base, place = recipe_file.parent, Store(store)
     recipe = load_recipe(recipe_file, settings)
-    with held(Store(store)):
-        build = announcing_build(Store(store), recipe.name)
-        graph = make_graph(recipe, base)
-        _, dataset = build_data(build, graph.data, recipe, base)
-        teacher = build_teacher(build, graph, recipe, dataset(), "cpu")
-        unlabelled = build_unlabelled(build, graph.unlabelled, recipe, base, dataset)
-        augmented = build_augmented(build, graph, recipe, dataset(), unlabelled, teacher, "cpu")
-        made = 0 if augmented is None else augmented.facts["variants"]
-        made += 0 if unlabelled is None else unlabelled.facts["rows"]
-        rows = len(dataset().train) + made
-        recipe = load_recipe(recipe_file, [*settings, *epochs_for(trial.steps, rows, recipe)])
-        graph = make_graph(recipe, base)
-        students = build_students(
-            build, graph, recipe, dataset(), teacher, None, augmented, unlabelled, "cpu"
-        )
-    split = dataset().dev if trial.split == "dev" else dataset().test
+    keys = make_plan(recipe, base).keys
+    dataset = read_dataset(run(recipe, base, place, "cpu", until="data"))
+    rows, made = len(dataset.train), 0
+    for stage, fact in (("augment", "variants"), ("unlabelled", "rows")):
+        if stage in keys:
+            run(recipe, base, place, "cpu", until=stage)
+            made += place.load(keys[stage]).facts[fact]
+    rows += made
+    recipe = load_recipe(recipe_file, [*settings, *epochs_for(trial.steps, rows, recipe)])
+    run(recipe, base, place, "cpu", until="distill")
+    keys = make_plan(recipe, base).keys
+    artifacts = {model: place.load(keys[stage]) for model, stage in model_stages(recipe).items()}
+    split = dataset.dev if trial.split == "dev" else dataset.test
     assert split is not None, "the set has this split"
     scores = {
         model: evaluate(
             load_torch_classifier(artifact.directory / "model", recipe.data.max_length),
             split,
-            dataset().labels,
+            dataset.labels,
         )
         .scores[recipe.metric]
         .value
-        for model, artifact in {"teacher": teacher, **students}.items()
+        for model, artifact in artifacts.items()
     }
     return {
         "metric": recipe.metric,
         "split": split.name,
-        "rows": len(dataset().train),
+        "rows": len(dataset.train),
         "variants": made,
         "steps": list(trial.steps),
         "teacher": scores["teacher"],

@@ -24,7 +24,7 @@ from typing import Any
 
 from real_data import real_data_folder
 
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.store import ARTIFACT_FILE, Store, read_json
@@ -140,10 +140,9 @@ def run_recipe(recipe_file: Path, settings: list[str], store: Path) -> Path:
 
 def stage_artifacts(recipe: Recipe, base_directory: Path, store: Path) -> dict[str, Any]:
     """What each stage recorded when it was made."""
-    graph = make_graph(recipe, base_directory)
+    keys = make_plan(recipe, base_directory).keys
     return {
-        step.stage: read_json(Store(store).directory(step) / ARTIFACT_FILE)
-        for step in graph.steps()
+        stage: read_json(Store(store).directory(key) / ARTIFACT_FILE) for stage, key in keys.items()
     }
 
 

@@ -28,7 +28,7 @@ from factory.distill.student import StudentStart, start_student
 from factory.distill.vocabulary import used_vocabulary
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import Batch, EncodedRows, collate
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 
 REFERENCE_LENGTH = reference_style.LENGTH
 SLOW_SHARE = 8

@@ -49,9 +49,9 @@ from factory.distill.layer_map import map_layers
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import encode_inputs, epoch_order
 from factory.models.source import find_model
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
+from factory.runtime.environment import library_versions
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 SETS = {"sst2": "train.tsv.gz", "sst2-sentences": "train.tsv"}
 RESULT_FILE = Path(__file__).with_suffix(".json")

@@ -34,9 +34,8 @@ from pathlib import Path
 import psutil
 from server_texts import free_port
 
-from factory.runtime.machine import machine_facts
+from factory.runtime.environment import library_versions, machine_facts
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 AT_ONCE = 256

@@ -22,7 +22,7 @@ from typing import Any
 from glue_folder import LOCAL_TASKS, write_glue_folder
 
 from factory.errors import EXIT_GATE, FactoryError
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.store import ARTIFACT_FILE, Store, read_json, write_json
 
@@ -124,13 +124,13 @@ def measured(recipe_file: Path, settings: list[str], store: Store, metric: str) 
     """
     try:
         recipe = load_recipe(recipe_file, settings)
-        graph = make_graph(recipe, recipe_file.parent)
-        facts = store.load(graph.evaluate).facts
+        keys = make_plan(recipe, recipe_file.parent).keys
+        facts = store.load(keys["evaluate"]).facts
     except FactoryError:
         return {}
     if metric not in facts["student"]["dev"]["scores"]:
         metric = recipe.metric
-    steps = [step for step in graph.steps() if store.status(step) == "cached"]
+    made = [key for key in keys.values() if store.status(key) == "cached"]
     return {
         "metric": metric,
         "teacher_model": Path(recipe.teacher.model).name,
@@ -142,8 +142,7 @@ def measured(recipe_file: Path, settings: list[str], store: Store, metric: str) 
             for model in ("teacher", "student")
         },
         "stage_seconds": {
-            step.stage: read_json(store.directory(step) / ARTIFACT_FILE)["seconds"]
-            for step in steps
+            key.stage: read_json(store.directory(key) / ARTIFACT_FILE)["seconds"] for key in made
         },
     }
 

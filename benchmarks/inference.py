@@ -37,9 +37,8 @@ from inference_work import PEAK_SIZE, Work, count_work, peak_runners
 from factory.export.onnx import export_onnx
 from factory.export.session import open_session, run_session
 from factory.models.encoding import PaddedRows
-from factory.runtime.machine import machine_facts
+from factory.runtime.environment import library_versions, machine_facts
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 # rounds of each batch size and length, so that BERT-base takes seconds in each

@@ -21,17 +21,16 @@ from typing import Any
 import numpy as np
 from two_phases import train_both
 
-from factory.building import announcing_build, held
-from factory.data.dataset import Split
+from factory.data.dataset import Split, read_dataset
 from factory.distill.layer_map import map_layers
 from factory.distill.student import StudentStart, start_student
 from factory.distill.transfer import transfer_set
-from factory.graph import make_graph
 from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.pipeline import run
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.runtime.environment import keep_freed_memory
-from factory.stage_groups import build_data, build_teacher
 from factory.store import Store
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "quickstart.toml"
@@ -68,9 +67,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "last layer x 4": {"intermediate": {"layer_weights": [1.0, 1.0, 1.0, 1.0, 4.0]}},
     "sum over heads": {"intermediate": {"head_reduction": "sum"}},
     "relations": {"intermediate": {"attention": "relations"}},
-    "gradual depth": {"intermediate": {"gradual_depth": True}},
-    "level rate": {"intermediate": {"schedule": "constant"}},
-    "moving average 0.95": {"prediction": {"ema_decay": 0.95}},
     "no intermediate phase": {"intermediate": {"epochs": 0.0}, "prediction": {"epochs": 2.0}},
 }
 
@@ -83,17 +79,15 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     recipe = load_recipe(RECIPE)
-    graph = make_graph(recipe, RECIPE.parent)
     store = Store(arguments.store)
-    with held(store):
-        build = announcing_build(store, recipe.name)
-        _, dataset = build_data(build, graph.data, recipe, RECIPE.parent)
-        made = build_teacher(build, graph, recipe, dataset(), "cpu")
-    teacher = load_torch_classifier(made.directory / "model", recipe.data.max_length)
+    made = run(recipe, RECIPE.parent, store, "cpu", until="teacher")
+    data = store.directory(make_plan(recipe, RECIPE.parent).keys["data"])
+    dataset = read_dataset(data)
+    teacher = load_torch_classifier(made / "model", recipe.data.max_length)
     teacher.model.requires_grad_(False)
     settings = DistillSettings()
-    train = dataset().train.inputs()
-    transfer = transfer_set(train, None, None, settings, teacher.tokenizer, teacher.max_length)
+    train = dataset.train.inputs()
+    transfer = transfer_set(train, None, None, teacher.tokenizer, teacher.max_length)
     shape = StudentSettings()
     layer_map = map_layers("uniform", shape.layers, teacher.model.config.num_hidden_layers)
     start = start_student(shape, None, teacher, layer_map, transfer.rows, settings.seed)
@@ -111,7 +105,7 @@ def main() -> None:
             layer_map,
             merged(OPTIONS[name]),
             lambda steps, mine=mine, points=points: points.append(
-                {"steps": steps, **against(teacher, mine, dataset().dev)}
+                {"steps": steps, **against(teacher, mine, dataset.dev)}
             ),
         )
         results[name] = {"points": points, "cpu_seconds": time.process_time() - began}

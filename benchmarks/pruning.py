@@ -35,8 +35,8 @@ from factory.export.session import open_session, session_logits
 from factory.export.variants import write_variants
 from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.models.encoding import encode_inputs
-from factory.recipe.prune import PruneSettings
-from factory.recipe.recipe import DistillSettings, QuantizeSettings
+from factory.recipe.export import QuantizeSettings
+from factory.recipe.training import DistillSettings, PruneSettings
 from factory.store import ARTIFACT_FILE, directory_name, read_json
 
 RESULT_FILE = Path(__file__).with_suffix(".json")

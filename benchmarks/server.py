@@ -39,9 +39,8 @@ from typing import Any
 import psutil
 from server_texts import free_port, write_texts
 
-from factory.runtime.machine import machine_facts
+from factory.runtime.environment import library_versions, machine_facts
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 HERE = Path(__file__).parent
 RESULT_FILE = HERE / "server.json"

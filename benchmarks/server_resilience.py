@@ -42,9 +42,8 @@ import numpy as np
 import psutil
 from server_texts import free_port, write_texts
 
-from factory.runtime.machine import machine_facts
+from factory.runtime.environment import library_versions, machine_facts
 from factory.runtime.progress import say
-from factory.runtime.versions import library_versions
 
 HERE = Path(__file__).parent
 RESULT_FILE = Path(__file__).with_suffix(".json")

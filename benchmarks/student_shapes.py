@@ -18,7 +18,7 @@ from typing import Any
 from distillation import ROOT, SETS, data_files, run_recipe
 from real_data import real_data_folder
 
-from factory.recipe.recipe import STUDENT_SHAPES
+from factory.recipe.training import STUDENT_SHAPES
 from factory.store import read_json
 
 RESULT_FILE = Path(__file__).with_suffix(".json")

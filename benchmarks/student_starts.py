@@ -26,10 +26,10 @@ from factory.distill.layer_map import map_layers
 from factory.distill.student import start_student
 from factory.distill.transfer import transfer_set
 from factory.evaluation.evaluate import evaluate
-from factory.graph import make_graph
 from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,
@@ -73,21 +73,21 @@ def teacher_of(name: str, data: Path, store: Path) -> tuple[TorchClassifier, Dat
     settings = [f"data.{split}={file}" for split, file in files.items() if file.is_file()]
     settings += [f"data.unlabelled={files['dev']}"] if name == "sst2-sentences" else []
     recipe = load_recipe(recipe_file, settings)
-    graph, place = make_graph(recipe, recipe_file.parent), Store(store)
-    if place.status(graph.teacher) != "cached":
+    keys, place = make_plan(recipe, recipe_file.parent).keys, Store(store)
+    if place.status(keys["teacher"]) != "cached":
         sets = [part for setting in settings for part in ("--set", setting)]
         command = [sys.executable, "-m", "factory", "run", str(recipe_file), "--store", str(store)]
         subprocess.run([*command, *sets], stdout=subprocess.DEVNULL, check=False)
-    folder = place.load(graph.teacher).directory / "model"
+    folder = place.load(keys["teacher"]).directory / "model"
     teacher = load_torch_classifier(folder, recipe.data.max_length)
     teacher.model.requires_grad_(False)
-    return teacher, read_dataset(place.load(graph.data).directory)
+    return teacher, read_dataset(place.load(keys["data"]).directory)
 
 
 def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[str, Any]]:
     """Dev accuracy against optimizer steps."""
     labelled = dataset.train.inputs()
-    transfer = transfer_set(labelled, None, None, SETTINGS, teacher.tokenizer, teacher.max_length)
+    transfer = transfer_set(labelled, None, None, teacher.tokenizer, teacher.max_length)
     shape = StudentSettings(start=start)
     depth = teacher.model.config.num_hidden_layers
     layer_map = map_layers(SETTINGS.layer_map, shape.layers, depth)

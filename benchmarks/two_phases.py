@@ -17,7 +17,7 @@ from factory.distill.student import StudentStart
 from factory.distill.transfer import TransferSet
 from factory.distill.vocabulary import used_vocabulary
 from factory.models.classifier import TorchClassifier
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 
 
 def train_both(

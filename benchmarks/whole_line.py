@@ -16,7 +16,7 @@ from typing import Any
 from distillation import data_files, run_recipe
 from real_data import real_data_folder
 
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.store import ARTIFACT_FILE, Store, read_json
@@ -88,10 +88,10 @@ def of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def stage_seconds(recipe: Recipe, base_directory: Path, store: Path) -> dict[str, float]:
     """Wall time of each stage, as recorded when it was made."""
-    graph = make_graph(recipe, base_directory)
+    keys = make_plan(recipe, base_directory).keys
     return {
-        step.stage: read_json(Store(store).directory(step) / ARTIFACT_FILE)["seconds"]
-        for step in graph.steps()
+        stage: read_json(Store(store).directory(key) / ARTIFACT_FILE)["seconds"]
+        for stage, key in keys.items()
     }
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory import pipeline
-from factory.graph import PlannedStep, make_graph
-from factory.graph import plan as plan_steps
 from factory.html_table import html_table
+from factory.planning import StageStatus, make_plan, stage_statuses
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.report.tables import gate_lines, result_table
@@ -75,11 +74,11 @@ class Bundle:
 class Plan:
     """What `run` would do with each stage of a recipe, and why."""
 
-    steps: tuple[PlannedStep, ...]
+    stages: tuple[StageStatus, ...]
 
     def rows(self) -> list[list[str]]:
         """Directory, status and reason of each stage."""
-        return [[one.step.directory_name, one.status, one.reason] for one in self.steps]
+        return [[one.key.directory_name, one.status, one.reason] for one in self.stages]
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:24} {status:7} {reason}" for name, status, reason in self.rows())
@@ -127,7 +126,7 @@ def plan(
         FactoryError: the recipe is wrong, or a file or model is not there.
     """
     parsed, start = _loaded(recipe, overrides, base)
-    return Plan(tuple(plan_steps(make_graph(parsed, start), Store(Path(store)), parsed.name)))
+    return Plan(tuple(stage_statuses(make_plan(parsed, start), Store(Path(store)))))
 
 
 def score(

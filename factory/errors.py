@@ -1,40 +1,51 @@
-"""What can go wrong, as exceptions that know their exit code."""
+"""The exceptions of the product with their exit codes, and recognition of failed writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_GATE = 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch.save's messages when its stream breaks; they leave out the system's reason.
+TORCH_SAVE = ("PytorchStreamWriter failed", "iostream error", "unexpected pos")
+LEAST_FREE_BYTES = 2**20
 
 
 def short_list(names: Sequence[str]) -> str:
-    """The first six of many names, and how many there are."""
+    """The first six names, and the total if there are more."""
     shown = ", ".join(names[:6])
     return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, or the error's type where it has none."""
+    """The first line of an error message, or the error's type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 class FactoryError(Exception):
-    """A failure with a message for the user: what is wrong, where, and what to do."""
+    """A failure with a message for the user: what is wrong, where, what to do."""
 
     exit_code = EXIT_ERROR
 
 
 class ProblemsError(FactoryError):
-    """Several problems found together, each one line.
+    """Several problems found together.
 
     Args:
-        headline: what was being looked at.
-        problems: one line per problem; never empty.
+        headline: what was checked.
+        problems: one line per problem; not empty.
     """
 
     def __init__(self, headline: str, problems: Sequence[str]) -> None:
@@ -44,45 +55,45 @@ class ProblemsError(FactoryError):
 
 
 class RecipeError(ProblemsError):
-    """The recipe, or an override of it, cannot be used."""
+    """The recipe or an override is invalid."""
 
     exit_code = EXIT_USAGE
 
 
 class DataError(ProblemsError):
-    """The data cannot be trained on as it is."""
+    """The data is not usable for training."""
 
 
 class TeacherError(FactoryError):
-    """The teacher cannot be loaded, or is not fit to teach."""
+    """The teacher cannot be loaded, or is not better than chance."""
 
 
 class TrainingError(FactoryError):
-    """Training diverged or left a model that cannot be used."""
+    """Training diverged or produced an unusable model."""
 
 
 class StoreError(FactoryError):
-    """A directory of the store is missing, broken, or in use."""
+    """A directory of the store is missing, damaged, or in use."""
 
 
 class ProcessesError(FactoryError):
-    """The processes started together cannot work together."""
+    """A group of processes cannot work together."""
 
 
 class ParityError(FactoryError):
-    """An exported model does not compute what the model it came from computes."""
+    """An exported model and its source compute different outputs."""
 
 
 class VocabularyError(FactoryError):
-    """A student's vocabulary cannot be cut down."""
+    """A student's vocabulary cannot be trimmed."""
 
 
 class TextModelError(FactoryError):
-    """A bundle's tokenizer cannot be put into its graph."""
+    """A bundle's tokenizer cannot be converted to ONNX operators."""
 
 
 class PackageError(FactoryError):
-    """A bundle cannot be put into another form."""
+    """A bundle cannot be packaged in another format."""
 
 
 class PublishError(FactoryError):
@@ -94,18 +105,18 @@ class ComparisonError(FactoryError):
 
 
 class TrackingError(FactoryError):
-    """A tracker that was asked for does not start."""
+    """A requested tracker does not start."""
 
 
 class MissingDependencyError(FactoryError):
-    """An optional part of the installation is needed and absent."""
+    """A required optional package is not installed."""
 
 
 class GateFailedError(ProblemsError):
-    """A gate said no; nothing is published.
+    """A gate failed; nothing is published.
 
     Args:
-        verdicts: by gate and what it judged, the facts of each rule.
+        verdicts: facts of each rule, by gate and by the model it was applied to.
     """
 
     exit_code = EXIT_GATE
@@ -122,3 +133,32 @@ class GateFailedError(ProblemsError):
 
 class PredictError(FactoryError):
     """A file cannot be scored, or its scores cannot be written."""
+
+
+def write_failure(error: BaseException, directory: Path) -> str | None:
+    """Why writing below `directory` failed, or None if `error` has another cause.
+
+    Several libraries write in native code and raise errors that are not OSErrors; some fail only
+    when they read back what they could not write.
+    """
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in OUT_OF_SPACE:
+            return os.strerror(link.errno)
+        text = str(link)
+        native = re.search(r"\(os error (\d+)\)", text)  # safetensors
+        if native and int(native.group(1)) in OUT_OF_SPACE:
+            return os.strerror(int(native.group(1)))
+        if isinstance(link, RuntimeError) and any(words in text for words in TORCH_SAVE):
+            return "a file could not be written completely"
+    # our own errors state their cause; for others, a full disk is the likely one
+    if not isinstance(error, FactoryError) and shutil.disk_usage(directory).free < LEAST_FREE_BYTES:
+        return os.strerror(errno.ENOSPC)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, its cause, the cause of that, and so on."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

@@ -1,152 +1,118 @@
-"""The one pipeline: from a recipe to a published bundle, stage by stage."""
+"""The pipeline: from a recipe to a published bundle, stage by stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from factory import stages
-from factory.building import announcing_build, held, require_same_work
-from factory.errors import EXIT_GATE, FactoryError, GateFailedError, first_line
-from factory.evaluation import gate
-from factory.graph import Graph, make_graph
-from factory.recipe.export import VariantName
+from factory.errors import EXIT_GATE, FactoryError, first_line
+from factory.planning import RunPlan, make_plan
 from factory.recipe.recipe import Recipe
 from factory.report.gate_failure import keep_refusal
-from factory.runtime import distributed as processes
+from factory.runtime import distributed
 from factory.runtime.progress import say
-from factory.stage_groups import (
-    build_augmented,
-    build_data,
-    build_start,
-    build_students,
-    build_teacher,
-    build_trimmed,
-    build_unlabelled,
-)
+from factory.stages import STAGES
+from factory.stages.build import build_stage, check_same_fingerprint, lock_store
+from factory.stages.stage import Run, Stage
 from factory.store import Store
 
 
-def run(recipe: Recipe, base_directory: Path, store: Store, device: str = "auto") -> Path:
-    """Make the bundle of a recipe, reusing every stage that is already there.
+def run(
+    recipe: Recipe,
+    base_directory: Path,
+    store: Store,
+    device: str = "auto",
+    until: str = "bundle",
+    stages: Sequence[Stage] = STAGES,
+) -> Path:
+    """Make the bundle of a recipe, or the artifact of an earlier stage.
+
+    Every stage that is already in the store is reused. The report of a whole run is written
+    beside the stages, also when a gate failed.
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.
         device: auto, cpu or cuda; changes speed, not what is made.
-
-    The run's page is written beside the stages, also when a gate said no.
+        until: the last stage; only what it depends on is made.
 
     Returns:
-        The bundle's directory.
+        The directory of the last stage's artifact.
 
     Raises:
-        FactoryError: a stage failed; GateFailedError when a gate said no.
+        FactoryError: a stage failed; GateFailedError when a gate failed.
     """
-    graph = make_graph(recipe, base_directory)
-    require_same_work(graph.shipping.bundle.fingerprint)
-    with held(store):
-        if processes.from_first(lambda: store.status(graph.shipping.bundle)) == "cached":
+    plan = make_plan(recipe, base_directory, until, stages)
+    check_same_fingerprint(plan.last.fingerprint)
+    with lock_store(store):
+        if distributed.from_first(lambda: store.status(plan.last)) == "cached":
             say("nothing to do: every stage of this recipe is already made")
-            bundle = store.load(graph.shipping.bundle).directory
         else:
-            bundle = _run_stages(recipe, graph, base_directory, store, device)
-        _report(recipe, graph, store)
-        return bundle
+            _run_stages(plan, store, device)
+        if until == "bundle":
+            _report(plan, store)
+    return store.load(plan.last).directory
 
 
-def _run_stages(
-    recipe: Recipe, graph: Graph, base_directory: Path, store: Store, device: str
-) -> Path:
-    build = announcing_build(store, recipe.name)
+def preview_augmentation(
+    recipe: Recipe,
+    base_directory: Path,
+    store: Store,
+    count: int,
+    device: str = "auto",
+    *,
+    colours: bool = False,
+) -> list[str]:
+    """Show some training rows before and after augmentation; nothing is written.
 
-    data, dataset = build_data(build, graph.data, recipe, base_directory)
-    unlabelled = build_unlabelled(build, graph.unlabelled, recipe, base_directory, dataset)
+    Args:
+        base_directory, device: as `run`.
+        count: how many rows.
+        colours: also highlight changed words.
 
-    teacher = build_teacher(build, graph, recipe, dataset(), device)
-    augmented = build_augmented(build, graph, recipe, dataset(), unlabelled, teacher, device)
-    start = build_start(build, graph, recipe, base_directory, device)
-    models = {
-        "teacher": teacher,
-        **build_students(
-            build, graph, recipe, dataset(), teacher, start, augmented, unlabelled, device
-        ),
-    }
-    evaluation = build(
-        graph.evaluate, lambda here: stages.evaluate(here, models, recipe, dataset(), device)
-    )
-    stages.check_student(evaluation, dataset())
-    _gate_1(recipe, evaluation.facts, lambda: _report(recipe, graph, store))
+    Raises:
+        FactoryError: the recipe has no section [augment], or a stage failed.
+    """
+    from factory.augment.preview import preview_lines
+    from factory.stages.augment import open_augment_tools
 
-    steps = graph.shipping
-    trimmed = build_trimmed(
-        build, steps.trim, recipe, dataset(), models["student"], augmented, unlabelled
-    )
-    student = models["student"] if trimmed is None else trimmed
-    onnx = build(
-        steps.export, lambda here: stages.export(here, student, evaluation, recipe, dataset())
-    )
-    plain = onnx.directory / "model.onnx"
-    variants: dict[VariantName, Path] = {"fp32": plain}
-    if steps.quantize is not None:
-        made = build(
-            steps.quantize, lambda here: stages.quantize(here, plain, student, recipe, dataset())
-        )
-        variants |= stages.variant_files(made, recipe)
+    plan = make_plan(recipe, base_directory, "augment")
+    assert recipe.augment is not None, "the plan ends with its stage"
+    with lock_store(store):
+        before = replace(plan, stages=plan.stages[:-1])
+        run = _run_stages(before, store, device)
+        tools = open_augment_tools(run)
+        return preview_lines(run.dataset.train, recipe.augment, tools, count, colours=colours)
 
-    artifacts = {"data": data, **models, "evaluation": evaluation, "onnx": onnx}
-    if trimmed is not None:
-        artifacts["trimmed"] = trimmed
+
+def _run_stages(plan: RunPlan, store: Store, device: str) -> Run:
+    run = Run(plan.recipe, plan.base_directory, plan.sources, device, plan.keys)
     try:
-        bundle = build(
-            graph.shipping.bundle,
-            lambda here: stages.bundle(here, graph, recipe, dataset(), artifacts, variants),
-        )
+        for stage in plan.stages:
+            run.artifacts[stage.name] = build_stage(store, stage, run)
+            stage.check(run)
     except FactoryError as error:
-        if error.exit_code == EXIT_GATE:  # which the others are told by the first, who decides
-            processes.from_first(lambda: _clear_refused(recipe, graph, store))
+        if error.exit_code == EXIT_GATE:  # on every rank: the others wait for the first
+            distributed.from_first(lambda: _close_failed_run(plan, store))
         raise
-    return bundle.directory
+    return run
 
 
-def _clear_refused(recipe: Recipe, graph: Graph, store: Store) -> None:
-    """Keep what gate 2 measured, discard what it judged, and write the page."""
-    keep_refusal(store, graph.shipping.bundle)
-    store.discard(graph.shipping.bundle)
-    _report(recipe, graph, store)
+def _close_failed_run(plan: RunPlan, store: Store) -> None:
+    """Keep what gate 2 measured, discard the bundle that it judged, and write the report."""
+    keep_refusal(store, plan.last)
+    store.discard(plan.last)
+    _report(plan, store)
 
 
-def _report(recipe: Recipe, graph: Graph, store: Store) -> None:
-    """Write the run's page; one that cannot be drawn must not cost what took hours to train."""
-    if not processes.current().first:
+def _report(plan: RunPlan, store: Store) -> None:
+    """Write the report; an error in it must not cost what took hours to train."""
+    if not distributed.current().first:
         return
     from factory.report.write import report_recipe
 
     try:
-        say(f"report: {report_recipe(recipe, graph, store)}")
+        say(f"report: {report_recipe(plan, store)}")
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         say(f"report: not written ({reason}); `factory report` tries again")
-
-
-def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any], report: Callable[[], None]) -> None:
-    """The cheap gate: the student in torch, before anything is exported.
-
-    Args:
-        report: writes the page of a run that ends here.
-    """
-    results = gate.check_rules(
-        recipe.gate, recipe.metric, gate.measured_student(recipe, evaluation)
-    )
-    for line in gate.verdict_lines(results):
-        say(f"gate 1  {line}")
-    tuned = recipe.data.task == "multilabel" and recipe.evaluate.thresholds == "tuned"
-    if tuned and recipe.gate.split == "dev":
-        say(
-            "gate 1  the thresholds were tuned on dev too, which flatters every model's score there"
-        )
-    try:
-        gate.require("gate 1 (student in torch)", results)
-    except GateFailedError:  # in all processes; the others wait, as one that ends ends them all
-        processes.from_first(report)
-        raise

@@ -14,23 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from factory.errors import StoreError
-from factory.runtime.write_failure import write_failure
+from factory.errors import StoreError, write_failure
+from factory.runtime.tracking import EVENTS
 
 ARTIFACT_FILE = "artifact.json"
-EVENTS = "tensorboard"  # a folder that is no part of an artifact's content
 Status = Literal["cached", "resume", "run"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One stage with everything that decides its result.
+class ArtifactKey:
+    """What identifies the artifact of a stage: everything that decides its bytes.
 
     Args:
         stage: the stage's name.
-        version: raised by hand when the stage's code changes its result.
-        settings: the recipe settings the stage reads, as JSON data.
-        inputs: fingerprint of each input artifact, by role.
+        version: of the stage's code.
+        settings: what the stage reads of the recipe, and the identity of its sources, as JSON data.
+        inputs: fingerprint of each artifact it reads, by stage.
     """
 
     stage: str
@@ -66,43 +65,45 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def directory(self, step: Step) -> Path:
-        """Where the published artifact of `step` stands."""
-        return self.root / step.directory_name
+    def directory(self, key: ArtifactKey) -> Path:
+        """Where the published artifact of `key` stands."""
+        return self.root / key.directory_name
 
-    def partial(self, step: Step) -> Path:
-        """Where `step` works until it is finished."""
-        return self.root / f"{step.directory_name}.partial"
+    def partial(self, key: ArtifactKey) -> Path:
+        """Where `key` works until it is finished."""
+        return self.root / f"{key.directory_name}.partial"
 
-    def status(self, step: Step) -> Status:
-        """Whether `step` is done, was begun, or is new."""
-        if (self.directory(step) / ARTIFACT_FILE).is_file():
+    def status(self, key: ArtifactKey) -> Status:
+        """Whether `key` is done, was begun, or is new."""
+        if (self.directory(key) / ARTIFACT_FILE).is_file():
             return "cached"
-        return "resume" if self.partial(step).is_dir() else "run"
+        return "resume" if self.partial(key).is_dir() else "run"
 
-    def load(self, step: Step) -> Artifact:
-        """The published artifact of `step`.
+    def load(self, key: ArtifactKey) -> Artifact:
+        """The published artifact of `key`.
 
         Raises:
             StoreError: it is not there, or files of it were removed or changed in size.
         """
-        return load_artifact(self.directory(step), step.fingerprint)
+        return load_artifact(self.directory(key), key.fingerprint)
 
-    def build(self, step: Step, label: str, make: Callable[[Path], Mapping[str, Any]]) -> Artifact:
-        """Return the artifact of `step`, making it first when it is not there.
+    def build(
+        self, key: ArtifactKey, label: str, make: Callable[[Path], Mapping[str, Any]]
+    ) -> Artifact:
+        """Return the artifact of `key`, making it first when it is not there.
 
         Args:
             label: the recipe's name, kept so that a later plan can say what changed.
             make: writes files into the directory it is given and returns the stage's facts;
-                finds there what an interrupted run of the same step left.
+                finds there what an interrupted run of the same key left.
 
         Raises:
             StoreError: as `load`, or the stage found no room for its files.
         """
         # before the work: a directory without its record would stop the rename after it
-        if self.directory(step).exists():
-            return self.load(step)
-        partial = self.partial(step)
+        if self.directory(key).exists():
+            return self.load(key)
+        partial = self.partial(key)
         partial.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
@@ -115,23 +116,23 @@ class Store:
                 f"{partial}: {reason}; make room there and run again, finished work is kept"
             ) from error
         record = {
-            "stage": step.stage,
-            "stage_version": step.version,
-            "fingerprint": step.fingerprint,
+            "stage": key.stage,
+            "stage_version": key.version,
+            "fingerprint": key.fingerprint,
             "recipe_name": label,
-            "settings": dict(step.settings),
-            "inputs": dict(step.inputs),
+            "settings": dict(key.settings),
+            "inputs": dict(key.inputs),
             "facts": facts,
             "seconds": round(time.monotonic() - started, 3),
             "files": _file_sizes(partial),
         }
         write_json(partial / ARTIFACT_FILE, record)
-        partial.rename(self.directory(step))
-        return self.load(step)
+        partial.rename(self.directory(key))
+        return self.load(key)
 
-    def discard(self, step: Step) -> None:
-        """Remove what an unfinished `step` left behind."""
-        shutil.rmtree(self.partial(step), ignore_errors=True)
+    def discard(self, key: ArtifactKey) -> None:
+        """Remove what an unfinished `key` left behind."""
+        shutil.rmtree(self.partial(key), ignore_errors=True)
 
     def records(self, stage: str) -> list[dict[str, Any]]:
         """The records of every published artifact of one stage, newest first."""

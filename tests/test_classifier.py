@@ -12,8 +12,9 @@ from tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tin
 from factory.data.dataset import Dataset
 from factory.errors import FactoryError
 from factory.models import classifier as classifier_module
-from factory.models.classifier import forward_logits, pick_device
+from factory.models.classifier import forward_logits
 from factory.models.encoding import collate, encode_inputs
+from factory.runtime.devices import pick_device
 
 TEXTS = ["late", "my shoe is late and awful", "i love it", "when is the size in colour red"]
 

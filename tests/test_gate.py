@@ -21,7 +21,7 @@ from factory.evaluation.gate import (
     verdict_lines,
 )
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import GateSettings
+from factory.recipe.gate import GateSettings
 
 ALL_RULES = GateSettings(
     min_value=0.8,

@@ -17,7 +17,7 @@ from tiny_models import save_tiny, tiny_bert, tiny_split
 
 from factory.data.dataset import Split
 from factory.data.load import load_dataset
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 SMALL_RUN = (
     "gate.metric=accuracy",

@@ -17,7 +17,8 @@ from factory.data.load import load_dataset
 from factory.evaluation import gate
 from factory.evaluation.evaluate import evaluate_logits
 from factory.export.onnx import export_onnx
-from factory.recipe.recipe import DataSettings, GateSettings
+from factory.recipe.data import DataSettings
+from factory.recipe.gate import GateSettings
 from factory.report.tables import model_card
 from serving.bundle import write_manifest
 from serving.predictor import Predictor

@@ -15,7 +15,7 @@ from scored_bundle import write_scored_bundle
 from factory.bundle.model_card import CardSources, card_metadata, card_sources
 from factory.errors import RecipeError
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import TASK_METRICS
+from factory.recipe.gate import TASK_METRICS
 from factory.report.tables import model_card
 from factory.store import Artifact, write_json
 

@@ -7,8 +7,8 @@ import torch
 from tiny_line import python
 
 from factory.errors import FactoryError, ProcessesError
-from factory.models.classifier import pick_device
 from factory.runtime import distributed as processes
+from factory.runtime.devices import pick_device
 from factory.runtime.distributed import Processes
 from factory.runtime.progress import say
 from factory.teacher.batches import share_of
@@ -61,12 +61,12 @@ def test_alone_nothing_of_torch_is_loaded() -> None:
     program = (
         "import sys\n"
         "from factory.runtime import distributed as processes\n"
-        "from factory import building\n"
+        "from factory.stages.build import check_same_fingerprint\n"
         "with processes.process_group('auto'):\n"
         "    assert processes.from_first(lambda: 3) == 3\n"
         "    assert processes.gather('a') == ['a']\n"
         "    processes.wait_for_all()\n"
-        "    building.require_same_work('a')\n"
+        "    check_same_fingerprint('a')\n"
         "print('torch' in sys.modules)"
     )
     assert python(program) == "False\n"

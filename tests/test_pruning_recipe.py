@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from tiny_line import line_recipe
 
-from factory import graph as graph_module
 from factory.errors import RecipeError
-from factory.graph import Graph, make_graph
+from factory.planning import RunPlan, make_plan
 
 BEHIND = ["evaluate", "export", "quantize", "bundle"]
 PRUNED = {"prune.neurons": 8}
@@ -28,13 +27,12 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def graph_of(base: Path, changes: Mapping[str, Any] | None = None) -> Graph:
-    return make_graph(line_recipe(changes), base)
+def plan_of(base: Path, changes: Mapping[str, Any] | None = None) -> RunPlan:
+    return make_plan(line_recipe(changes), base)
 
 
-def changed(old: Graph, new: Graph) -> list[str]:
-    before = {step.stage: step.fingerprint for step in old.steps()}
-    return [step.stage for step in new.steps() if before.get(step.stage) != step.fingerprint]
+def changed(old: RunPlan, new: RunPlan) -> list[str]:
+    return [name for name, key in new.keys.items() if old.keys.get(name) != key]
 
 
 @pytest.mark.parametrize("neurons", [32, 33, 1200])
@@ -75,49 +73,35 @@ def test_other_mistakes(changes: dict[str, Any], problem: str) -> None:
 
 
 def test_the_stage_stands_between_the_student_and_all_that_follows(base: Path) -> None:
-    plain, pruned = graph_of(base), graph_of(base, PRUNED)
-    assert plain.prune is None
-    assert pruned.prune is not None
-    assert [step.stage for step in pruned.steps()] == [
-        "data",
-        "teacher",
-        "distill",
-        "prune",
-        *BEHIND,
-    ]
+    plain, pruned = plan_of(base), plan_of(base, PRUNED)
+    assert list(pruned.keys) == ["data", "teacher", "distill", "prune", *BEHIND]
     assert changed(plain, pruned) == ["prune", *BEHIND]
-    assert pruned.prune.inputs["distilled"] == pruned.distill.fingerprint
-    models = pruned.evaluate.inputs
-    assert models["student"] == pruned.prune.fingerprint
-    assert models["unpruned"] == pruned.distill.fingerprint
-    assert pruned.shipping.export.inputs["student"] == pruned.prune.fingerprint
-    trimmed = graph_of(base, {**PRUNED, "export.general_pieces": 5}).shipping.trim
-    assert trimmed is not None
-    assert trimmed.inputs["student"] == pruned.prune.fingerprint
+    inputs = {name: set(key.inputs) for name, key in pruned.keys.items()}
+    assert inputs["prune"] == {"data", "teacher", "distill"}
+    assert inputs["evaluate"] == {"data", "teacher", "distill", "prune"}
+    assert inputs["export"] == {"data", "prune"}
+    trimmed = plan_of(base, {**PRUNED, "export.general_pieces": 5})
+    assert set(trimmed.keys["trim"].inputs) == {"data", "prune"}
 
 
-def test_what_remakes_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = graph_of(base, PRUNED)
+def test_what_remakes_it(base: Path) -> None:
+    before = plan_of(base, PRUNED)
     for changes in (
         {"prune.neurons": 9},
         {"prune.epochs": 2.0},
         {"prune.learning_rate": 1e-3},
         {"prune.calibration_rows": 9},
     ):
-        assert changed(before, graph_of(base, {**PRUNED, **changes})) == ["prune", *BEHIND]
+        assert changed(before, plan_of(base, {**PRUNED, **changes})) == ["prune", *BEHIND]
     taught = {**PRUNED, "distill.prediction.temperature": 2.0}
-    assert changed(before, graph_of(base, taught)) == ["distill", "prune", *BEHIND]
-    with_text = graph_of(base, {**PRUNED, "data.unlabelled": "more.txt"})
-    assert with_text.prune is not None
-    assert with_text.unlabelled is not None
-    assert with_text.prune.inputs["unlabelled"] == with_text.unlabelled.fingerprint
-    assert changed(before, graph_of(base, {**PRUNED, "gate.min_value": 0.1})) == ["bundle"]
-    monkeypatch.setattr(graph_module, "PRUNE_VERSION", graph_module.PRUNE_VERSION + 1)
-    assert changed(before, graph_of(base, PRUNED)) == ["prune", *BEHIND]
+    assert changed(before, plan_of(base, taught)) == ["distill", "prune", *BEHIND]
+    with_text = plan_of(base, {**PRUNED, "data.unlabelled": "more.txt"})
+    assert "unlabelled" in with_text.keys["prune"].inputs
+    assert changed(before, plan_of(base, {**PRUNED, "gate.min_value": 0.1})) == ["bundle"]
 
 
 def test_the_baseline_is_the_unpruned_students(base: Path) -> None:
     """It is what the same steps without a teacher give; pruning does not train it again."""
     baseline = {"distill.baseline": "random"}
-    plain, pruned = graph_of(base, baseline), graph_of(base, {**baseline, **PRUNED})
-    assert plain.baseline == pruned.baseline
+    plain, pruned = plan_of(base, baseline), plan_of(base, {**baseline, **PRUNED})
+    assert plain.keys["baseline"] == pruned.keys["baseline"]

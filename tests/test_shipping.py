@@ -16,15 +16,19 @@ from onnx import numpy_helper
 from tiny_line import Line, line_recipe, stage_directory
 from tiny_models import open_tiny
 
-from factory import pipeline, stages
+from factory import pipeline
 from factory.bundle.select import choose_order
 from factory.cli.main import main
-from factory.data.dataset import Dataset, Split, read_dataset
+from factory.data.dataset import Dataset, Split, read_dataset, write_dataset
+from factory.data.unlabelled import write_unlabelled
 from factory.errors import GateFailedError
 from factory.evaluation import latency
 from factory.evaluation.latency import Latency
 from factory.export import dynamic as quantize
-from factory.store import Store, load_artifact
+from factory.stages import trim
+from factory.stages.sources import Sources
+from factory.stages.stage import Run
+from factory.store import Artifact, Store, load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
 
@@ -280,12 +284,23 @@ def test_pieces_nobody_needs_are_cut_and_what_they_read_is_counted(
         Split("dev", ["my lamp", "my shop"], None, [0, 1]),
         None,
     )
-    alone = stages.trim(tmp_path / "alone", student, recipe, dataset, [])
+    trimmed: dict[str, dict[str, Any]] = {}
+    for folder in ("data", "unlabelled"):
+        (tmp_path / folder).mkdir()
+    write_dataset(dataset, tmp_path / "data")
+    write_unlabelled(["the shop"], tmp_path / "unlabelled")
+    artifacts = {"data": Artifact(tmp_path / "data", "", {}), "distill": student}
+    more = artifacts | {"unlabelled": Artifact(tmp_path / "unlabelled", "", {})}
+    sources = Sources(None, None, None, None, None, None, None)
+    for folder, texts in (("alone", artifacts), ("more", more)):
+        (tmp_path / folder).mkdir()
+        run = Run(recipe, tmp_path, sources, "cpu", {}, texts)
+        trimmed[folder] = trim.STAGE.make(tmp_path / folder, run)
+    alone, both = trimmed["alone"], trimmed["more"]
     assert alone["pieces"] < alone["pieces_before"]
     assert alone["dev"]["changed_rows"] == 0.5  # "shop" is read letter by letter, or not at all
-    more = stages.trim(tmp_path / "more", student, recipe, dataset, ["the shop"])
-    assert more["pieces"] > alone["pieces"]
-    assert more["dev"]["changed_rows"] == 0.0
+    assert both["pieces"] > alone["pieces"]
+    assert both["dev"]["changed_rows"] == 0.0
     known = set((tmp_path / "more" / "model" / "vocab.txt").read_text().split())
     assert {"my", "lamp", "the", "shop", "[CLS]", "[UNK]"} <= known
 

@@ -16,7 +16,7 @@ import pytest
 from factory.errors import StoreError
 from factory.store import (
     ARTIFACT_FILE,
-    Step,
+    ArtifactKey,
     Store,
     load_artifact,
     read_json,
@@ -24,7 +24,7 @@ from factory.store import (
     write_json,
 )
 
-STEP = Step("teacher", 1, {"epochs": 3.0, "seeds": [1, 2]}, {"data": "ff"})
+STEP = ArtifactKey("teacher", 1, {"epochs": 3.0, "seeds": [1, 2]}, {"data": "ff"})
 
 
 @pytest.fixture
@@ -69,13 +69,13 @@ def test_the_fingerprint_is_the_hash_of_all_that_decides() -> None:
         replace(STEP, settings={}, inputs={"epochs": "3.0"}),
     ],
 )
-def test_the_fingerprint_changes_with_every_ingredient(other: Step) -> None:
+def test_the_fingerprint_changes_with_every_ingredient(other: ArtifactKey) -> None:
     assert other.fingerprint != STEP.fingerprint
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
-    first = Step("s", 1, {"a": 1, "b": {"c": 2, "d": 3}}, {"x": "1", "y": "2"})
-    second = Step("s", 1, {"b": {"d": 3, "c": 2}, "a": 1}, {"y": "2", "x": "1"})
+    first = ArtifactKey("s", 1, {"a": 1, "b": {"c": 2, "d": 3}}, {"x": "1", "y": "2"})
+    second = ArtifactKey("s", 1, {"b": {"d": 3, "c": 2}, "a": 1}, {"y": "2", "x": "1"})
     assert first.fingerprint == second.fingerprint
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from factory.errors import StoreError
-from factory.store import Step, Store
+from factory.store import ArtifactKey, Store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -85,17 +85,17 @@ def test_a_killed_process_leaves_a_partial_directory_that_is_resumed(store: Stor
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from factory.store import Step, Store\n"
+        "from factory.store import ArtifactKey, Store\n"
         "def make(directory):\n"
         "    (directory / 'checkpoint').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Store(Path(sys.argv[1])).build(Step('s', 1, {}, {}), 'r', make)\n"
+        "Store(Path(sys.argv[1])).build(ArtifactKey('s', 1, {}, {}), 'r', make)\n"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code, str(store.root)], cwd=REPOSITORY, timeout=60
     )
     assert killed.returncode == -signal.SIGKILL
-    step = Step("s", 1, {}, {})
+    step = ArtifactKey("s", 1, {}, {})
     assert store.status(step) == "resume"
     artifact = store.build(
         step, "r", lambda directory: {"left": [p.name for p in directory.iterdir()]}

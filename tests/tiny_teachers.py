@@ -12,7 +12,7 @@ from tiny_models import (
 
 from factory.data.dataset import Dataset
 from factory.models.source import ModelSource
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.teacher.load import make_teacher
 
 SMALL = tiny_dataset(60, 30)

@@ -32,29 +32,6 @@ def load_mlm(source: ModelSource, key: str, device: str) -> MaskedLanguageModel:
         RecipeError: not found, no BERT, without such a head or other weights, or without a fast
             tokenizer that has a mask token.
     """
-    model, tokenizer, missing = open_bert(source, key)
-    if any(name.startswith(HEAD) for name in missing):
-        raise RecipeError(
-            key,
-            [
-                f"{source.location} has no masked-language-model head "
-                f"({first_few(sorted(missing))} missing), so it cannot propose words. Name a "
-                "checkpoint that has one, such as google-bert/bert-base-uncased; or train one on "
-                'this recipe\'s text: augment.mlm = "trained" with a section [mlm] '
-                "(`factory mlm RECIPE` does that step alone)"
-            ],
-        )
-    return MaskedLanguageModel(model.eval().to(device), tokenizer, device)
-
-
-def open_bert(source: ModelSource, key: str) -> tuple[Any, Any, list[str]]:
-    """A BertForMaskedLM, its tokenizer, and the weights of its head that the checkpoint lacks.
-
-    What the checkpoint lacks is drawn at random.
-
-    Raises:
-        RecipeError: as `load_mlm`, except for the missing head.
-    """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer, BertForMaskedLM
 
@@ -76,22 +53,28 @@ def open_bert(source: ModelSource, key: str) -> tuple[Any, Any, list[str]]:
         )
         raise RecipeError(key, [problem]) from error
     _check_tokenizer(tokenizer, config, source, key)
-    return model, tokenizer, _missing_from_head(loading["missing_keys"], config, source, key)
+    _check_weights(loading["missing_keys"], config, source, key)
+    return MaskedLanguageModel(model.eval().to(device), tokenizer, device)
 
 
-def _missing_from_head(
-    missing: Iterable[str], config: Any, source: ModelSource, key: str
-) -> list[str]:
+def _check_weights(missing: Iterable[str], config: Any, source: ModelSource, key: str) -> None:
     # the decoder's bias is cls.predictions.bias, its weights mostly the word embeddings
     elsewhere = {f"{HEAD}decoder.bias"}
     if config.tie_word_embeddings:
         elsewhere.add(f"{HEAD}decoder.weight")
-    names = [name for name in missing if name not in elsewhere]
+    names = sorted(name for name in missing if name not in elsewhere)
     body = [name for name in names if not name.startswith(HEAD)]
     if body:
-        problem = f"{source.location} is no whole BERT: {first_few(sorted(body))} missing"
+        problem = f"{source.location} is not a complete BERT: {first_few(body)} missing"
         raise RecipeError(key, [problem])
-    return names
+    if names:
+        problem = (
+            f"{source.location} has no masked-language-model head ({first_few(names)} missing), "
+            f"so it cannot propose words. Set {key} to a checkpoint that has one, such as "
+            f"google-bert/bert-base-uncased, or remove {key}: the teacher's embeddings then "
+            "propose the words"
+        )
+        raise RecipeError(key, [problem])
 
 
 def _check_tokenizer(tokenizer: Any, config: Any, source: ModelSource, key: str) -> None:

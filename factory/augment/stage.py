@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.augment.freed_memory import return_freed_memory
 from factory.augment.merging import merge_parts, shard_file
 from factory.augment.parts import (
     part_file,
@@ -24,6 +23,7 @@ from factory.data.dataset import Split
 from factory.errors import RecipeError
 from factory.recipe.augment import AugmentSettings
 from factory.runtime import distributed as processes
+from factory.runtime.environment import trim_heap
 from factory.runtime.progress import bar
 from factory.store import read_json, write_json
 
@@ -110,7 +110,7 @@ def _write_parts(directory: Path, train: Split, maker: VariantMaker) -> None:
         for number, rows in todo:
             made = maker.make(rows)
             write_part(part_file(directory, number), made, train.text_pairs is not None)
-            return_freed_memory()
+            trim_heap()
             progress.advance(len(rows))
 
 
@@ -138,7 +138,7 @@ def _facts(counts: Counter[str], rows: int, copies: int, shards: int) -> dict[st
         "rows": rows,
         "copies": copies,
         "variants": counts["variants"],
-        "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "filter", "cap")},
+        "dropped": {name: counts[name] for name in ("unchanged", "duplicate", "cap")},
         "words_replaced": round(share, 6),
         "replaced_by_source": replaced,
         "shards": shards,

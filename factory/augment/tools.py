@@ -1,21 +1,17 @@
-"""What augmentation works with: who proposes words, and who judges variants."""
+"""What augmentation works with: who proposes words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from factory.augment.mlm_model import MaskedLanguageModel, load_mlm
 from factory.augment.neighbours import Neighbours
-from factory.augment_steps import AugmentSources
+from factory.augment.sources import AugmentSources
 from factory.errors import RecipeError, first_line
 from factory.models.source import ModelSource
 from factory.recipe.recipe import Recipe
-
-if TYPE_CHECKING:
-    from factory.models.classifier import TorchClassifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +22,21 @@ class AugmentTools:
         tokenizer: the teacher's, which with `max_length` says what is seen of a row.
         mlm: the model of the source "mlm"; where there is one, it also says what a word is.
         neighbours: the sources "vectors" and "embeddings", those that the recipe names.
-        teacher: for `augment.filter = "teacher"`.
     """
 
     tokenizer: Any
     max_length: int
     mlm: MaskedLanguageModel | None
     neighbours: Mapping[str, Neighbours]
-    teacher: TorchClassifier | None
 
 
 def open_tools(
-    recipe: Recipe,
-    sources: AugmentSources,
-    teacher_source: ModelSource,
-    trained_mlm: Path | None,
-    judge: TorchClassifier | None,
-    device: str,
+    recipe: Recipe, sources: AugmentSources, teacher_source: ModelSource, device: str
 ) -> AugmentTools:
     """Open what the recipe names.
 
     Args:
         teacher_source: the teacher before fine-tuning, whose embeddings give neighbours.
-        trained_mlm: the folder of the masked language model that the recipe had trained.
-        judge: the fine-tuned teacher, where it filters.
 
     Raises:
         RecipeError: a model that cannot be loaded, or lacks what it is needed for.
@@ -58,9 +45,7 @@ def open_tools(
     settings = recipe.augment
     assert settings is not None, "its step is there"
     mlm = None
-    if trained_mlm is not None:
-        mlm = load_mlm(ModelSource(str(trained_mlm), None, "trained"), "augment.mlm", device)
-    elif sources.mlm is not None:
+    if sources.mlm is not None:
         mlm = load_mlm(sources.mlm, "augment.mlm", device)
     neighbours: dict[str, Neighbours] = {}
     if "vectors" in settings.source_order:
@@ -71,7 +56,7 @@ def open_tools(
     tokenizer = _load_tokenizer(teacher_source)
     if "embeddings" in settings.source_order:
         neighbours["embeddings"] = _embeddings_of(teacher_source, tokenizer)
-    return AugmentTools(tokenizer, recipe.data.max_length, mlm, neighbours, judge)
+    return AugmentTools(tokenizer, recipe.data.max_length, mlm, neighbours)
 
 
 def _load_tokenizer(source: ModelSource) -> Any:

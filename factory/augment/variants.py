@@ -1,4 +1,4 @@
-"""Variants of some training rows: drawn in the recipe's mode, told apart, filtered."""
+"""Variants of some training rows: drawn in the recipe's mode, told apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from factory.augment.masked_lm import WordGuesser
 from factory.augment.paper import PaperSources, paper_variants
 from factory.augment.rendering import Drawn, Variant
 from factory.augment.source_rows import SourceRows, split_rows
-from factory.augment.teacher_filter import TeacherFilter
 from factory.augment.words import WordSplitter
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
@@ -35,7 +34,7 @@ class Made:
 
     Args:
         variants: by row, then by copy; of one row no two are the same.
-        counts: `drawn` (copies of rows), of these `unchanged`, `duplicate` and `filter` (dropped),
+        counts: `drawn` (copies of rows), of these `unchanged` and `duplicate` (dropped),
             `words` (replaceable words in all copies), and `from:SOURCE` (words replaced).
     """
 
@@ -69,10 +68,6 @@ class VariantMaker:
         mlm = tools.mlm
         self._splitter = WordSplitter(tools.tokenizer if mlm is None else mlm.tokenizer)
         self.copies = copies_for(len(train), settings)
-        self._filter = None
-        if settings.filter == "teacher":
-            assert tools.teacher is not None, "augment.filter needs the teacher"
-            self._filter = TeacherFilter(tools.teacher, train, settings.filter_drop)
         self._paper: PaperSources | None = None
         if settings.mode == "paper":
             assert mlm is not None, 'augment.mode = "paper" needs an mlm'
@@ -96,16 +91,14 @@ class VariantMaker:
         source = self.split(rows)
         drawn = self._draw(source)
         variants = list(_distinct(drawn.variants, source))
-        kept = variants if self._filter is None else self._filter.kept(rows, variants)
         counts = Counter(
             drawn=self.copies * len(rows),
             words=drawn.words,
             unchanged=self.copies * len(rows) - len(drawn.variants),
             duplicate=len(drawn.variants) - len(variants),
-            filter=len(variants) - len(kept),
         )
         counts.update({f"from:{name}": count for name, count in drawn.replaced.items()})
-        return Made(kept, counts)
+        return Made(variants, counts)
 
     def _draw(self, source: SourceRows) -> Drawn:
         if self._paper is not None:

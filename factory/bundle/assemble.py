@@ -15,7 +15,7 @@ from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
 from factory.recipe.export import NEIGHBOUR_INDEPENDENT, VariantName
-from factory.runtime.versions import library_versions
+from factory.runtime.environment import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
 

@@ -33,7 +33,7 @@ from factory.recipe.export import (
 from factory.recipe.recipe import Recipe
 from factory.report.gate_failure import note_refusal
 from factory.report.tables import TORCH_MODELS, model_card
-from factory.runtime.machine import machine_facts
+from factory.runtime.environment import machine_facts
 from factory.runtime.progress import say
 from factory.store import Artifact
 from serving.bundle import write_manifest

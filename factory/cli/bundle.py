@@ -108,7 +108,7 @@ def predict(
     Files of any size; run the same command again to go on with work that was ended.
     """
     from factory.predict.job import PredictOptions, predict_file
-    from factory.runtime.machine_report import usable_cores
+    from serving.processors import allowed_processors
 
     options = PredictOptions(
         text=text,
@@ -116,7 +116,7 @@ def predict(
         prefix=prefix,
         all_scores=all_scores,
         on_error=on_error,
-        threads=threads or usable_cores(),
+        threads=threads or allowed_processors(),
         restart=restart,
         quiet=quiet,
     )

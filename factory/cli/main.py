@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,28 +31,10 @@ from factory.version import VERSION
 if TYPE_CHECKING:
     from factory.recipe.recipe import Recipe
     from factory.runtime.tracking import Tracker
-    from factory.store import Store
-
-
-class FactoryCommand(click.Command):
-    """A command; in a GitHub job its failures are marked in the recipe it was given."""
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(context)
-        except FactoryError as error:
-            from factory.report.ci.annotations import annotate
-
-            if isinstance(context.params.get("recipe"), Path):
-                annotate(error, context.params["recipe"])
-            raise
 
 
 class FactoryGroup(click.Group):
     """The command group; turns known failures into one message and an exit code."""
-
-    command_class = FactoryCommand
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -79,7 +61,7 @@ def main(quiet: bool) -> None:
 @click.option("--schema", is_flag=True, help="Print the recipe's JSON Schema instead.")
 def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> None:
     """Check RECIPE, its files and its models without running anything."""
-    from factory.graph import make_graph
+    from factory.planning import make_plan
     from factory.recipe.file import load_recipe, recipe_schema
 
     if schema:
@@ -88,7 +70,7 @@ def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> N
     if recipe is None:
         raise click.UsageError("give a recipe, or --schema")
     parsed = load_recipe(recipe, overrides)
-    make_graph(parsed, recipe.parent)
+    make_plan(parsed, recipe.parent)
     click.echo(f"{recipe}: valid")
 
 
@@ -99,28 +81,27 @@ def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> N
 @json_option
 def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -> None:
     """Print what `run` would do with each stage of RECIPE, and why."""
-    from factory.graph import make_graph
-    from factory.graph import plan as plan_steps
+    from factory.planning import make_plan, stage_statuses
     from factory.recipe.file import load_recipe
     from factory.store import Store
 
     parsed = load_recipe(recipe, overrides)
-    steps = plan_steps(make_graph(parsed, recipe.parent), Store(store), parsed.name)
+    statuses = stage_statuses(make_plan(parsed, recipe.parent), Store(store))
     if as_json:
         rows = [
             {
-                "stage": planned.step.stage,
-                "fingerprint": planned.step.fingerprint,
-                "directory": planned.step.directory_name,
+                "stage": planned.key.stage,
+                "fingerprint": planned.key.fingerprint,
+                "directory": planned.key.directory_name,
                 "status": planned.status,
                 "reason": planned.reason,
             }
-            for planned in steps
+            for planned in statuses
         ]
         click.echo(json.dumps(rows, indent=2))
         return
-    for planned in steps:
-        click.echo(f"{planned.step.directory_name:24} {planned.status:7} {planned.reason}")
+    for planned in statuses:
+        click.echo(f"{planned.key.directory_name:24} {planned.status:7} {planned.reason}")
 
 
 @main.command()
@@ -181,25 +162,9 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     Only the section [general] and the student's shape are used, no labelled data. The folder can
     be the student.start of any recipe.
     """
-    from factory.partial_runs import run_general
-
-    _print_folder(run_general, recipe, overrides, store, device)
-
-
-@main.command()
-@recipe_argument
-@set_option
-@store_option
-@device_option
-def mlm(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) -> None:
-    """Train a masked language model on the text of RECIPE; prints its folder.
-
-    For augmentation with a BERT that has no such head; the section [mlm] says how. The folder can
-    be the augment.mlm of any recipe; augment.mlm = "trained" does this step in a run.
-    """
-    from factory.partial_runs import run_mlm
-
-    _print_folder(run_mlm, recipe, overrides, store, device)
+    folder = _run_until("general", recipe, overrides, store, device)
+    if folder is not None:
+        click.echo(folder / "model")
 
 
 @main.command()
@@ -217,11 +182,13 @@ def augment(
     recipe: Path, overrides: tuple[str, ...], store: Path, device: str, preview: int | None
 ) -> None:
     """Make the variants of the training rows of RECIPE; prints the folder of Parquet files."""
-    from factory.partial_runs import preview_augmentation, run_augment
+    from factory.pipeline import preview_augmentation
     from factory.store import Store
 
     if preview is None:
-        _print_folder(run_augment, recipe, overrides, store, device)
+        folder = _run_until("augment", recipe, overrides, store, device)
+        if folder is not None:
+            click.echo(folder)
         return
     parsed = _load_for_work(recipe, overrides)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -247,21 +214,17 @@ def _load_for_work(recipe: Path, overrides: tuple[str, ...]) -> Recipe:
     return parsed
 
 
-def _print_folder(
-    make: Callable[[Recipe, Path, Store, str], Path],
-    recipe: Path,
-    overrides: tuple[str, ...],
-    store: Path,
-    device: str,
-) -> None:
-    """Run a part of the pipeline in all processes; the first prints the folder it made."""
+def _run_until(
+    stage: str, recipe: Path, overrides: tuple[str, ...], store: Path, device: str
+) -> Path | None:
+    """Run the pipeline up to a stage; its directory on rank 0, None on other ranks."""
+    from factory.pipeline import run as run_pipeline
     from factory.store import Store
 
     parsed = _load_for_work(recipe, overrides)
     with processes.process_group(device):
-        folder = make(parsed, recipe.parent, Store(store), device)
-    if processes.from_environment().first:
-        click.echo(folder)
+        folder = run_pipeline(parsed, recipe.parent, Store(store), device, stage)
+    return folder if processes.from_environment().first else None
 
 
 @contextlib.contextmanager

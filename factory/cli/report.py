@@ -34,10 +34,9 @@ def report(
             raise click.UsageError("--set belongs to a recipe")
         click.echo(report_bundle(run, texts, output))
         return
-    from factory.graph import make_graph
+    from factory.planning import make_plan
     from factory.recipe.file import load_recipe
     from factory.store import Store
 
     parsed = load_recipe(run, overrides)
-    graph = make_graph(parsed, run.parent)
-    click.echo(report_recipe(parsed, graph, Store(store), texts, output))
+    click.echo(report_recipe(make_plan(parsed, run.parent), Store(store), texts, output))

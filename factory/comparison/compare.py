@@ -22,7 +22,7 @@ from factory.errors import ComparisonError
 from factory.evaluation.answers import answer_rows, shared_labels, target_rows
 from factory.evaluation.evaluate import share_alike
 from factory.evaluation.significance import Difference, differences
-from factory.graph import flatten
+from factory.recipe.section import flatten
 from serving.bundle import Manifest
 from serving.predictor import Predictor
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from factory.data.dataset import Split, labels_of_rows, select
 from factory.data.messages import Findings, count, first_few_of_names
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 Group = list[int]  # row indices of one input
 NO_LABEL = -1  # stands for the class of the rows that have none

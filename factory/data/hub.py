@@ -13,7 +13,7 @@ from factory.data.messages import Findings, first_few_of_names, nearest
 from factory.data.source import hub_folder
 from factory.data.table import UNLABELLED_SPLIT, Table, column_problems, columns_of
 from factory.errors import DataError, MissingDependencyError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
 
 if TYPE_CHECKING:

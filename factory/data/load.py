@@ -16,7 +16,7 @@ from factory.data.messages import Findings, missing_file
 from factory.data.source import local_files
 from factory.data.table import Columns, Table, columns_of, read_table
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 HEADLINE = "the data cannot be used as it is"
 

@@ -15,7 +15,7 @@ from factory.data.messages import Findings, count
 from factory.data.source import unlabelled_files
 from factory.data.table import UNLABELLED_SPLIT, Table, columns_of, read_table
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 ROWS_FILE = "unlabelled.parquet"
 HEADLINE = "the unlabelled text cannot be used as it is"

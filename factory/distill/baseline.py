@@ -24,7 +24,7 @@ from factory.distill.vocabulary import used_vocabulary
 from factory.models.classifier import TorchClassifier, forward_logits
 from factory.models.encoding import Batch, encode_inputs
 from factory.models.source import ModelSource
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.teacher.class_weights import class_weights
 
 

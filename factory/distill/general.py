@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from factory.data.corpus.rows import PackedRows
@@ -22,7 +21,8 @@ from factory.errors import TeacherError
 from factory.models.bert_loading import UnloadableError, load_classifier
 from factory.models.classifier import TorchClassifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings, Recipe
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 
@@ -63,7 +63,6 @@ def general_distill(
         start,
         layer_map,
         rows,
-        np.ones(len(rows), dtype=np.float32),
         settings,
         directory / "general.checkpoint",
         teacher.device,

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from factory.distill.capture import cut_after, recording
@@ -18,10 +16,7 @@ from factory.distill.phase import Phase, train_phase
 from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.distill.student import StudentStart
 from factory.models.encoding import Batch, Rows, Share
-from factory.recipe.recipe import IntermediateSettings
-
-# The last layer joins when this share of the steps is done (`gradual_depth`).
-ALL_LAYERS_AT = 0.5
+from factory.recipe.training import IntermediateSettings
 
 
 def train_intermediate(
@@ -30,7 +25,6 @@ def train_intermediate(
     start: StudentStart,
     layer_map: tuple[int, ...],
     rows: Rows,
-    weights: NDArray[np.float32],
     settings: IntermediateSettings,
     checkpoint_file: Path,
     device: str,
@@ -39,7 +33,6 @@ def train_intermediate(
 
     Args:
         teacher_bert: a frozen `BertModel` in eval mode.
-        weights: weight of each row's losses, (rows,).
 
     Raises:
         RecipeError: the attention of these two models cannot be compared as the recipe says.
@@ -69,11 +62,9 @@ def train_intermediate(
                 relation_heads,
             )
             compared_heads = relation_heads or student_record.heads
-            return weighted_sum(terms, settings, compared_heads, batch.done), terms
+            return weighted_sum(terms, settings, compared_heads), terms
 
-        return train_phase(
-            phase, modules, rows, losses, checkpoint_file, device, row_weights=weights
-        )
+        return train_phase(phase, modules, rows, losses, checkpoint_file, device)
 
 
 def intermediate_losses(
@@ -125,15 +116,12 @@ def intermediate_losses(
     return terms
 
 
-def weighted_sum(
-    terms: Mapping[str, Tensor], settings: IntermediateSettings, heads: int, done: float = 1.0
-) -> Tensor:
+def weighted_sum(terms: Mapping[str, Tensor], settings: IntermediateSettings, heads: int) -> Tensor:
     """Sum of the terms, each times the recipe's weights of its kind and of its layer.
 
     Args:
         heads: compared, or relation heads; multiplies the attention terms when the recipe sums
             over heads.
-        done: share of the phase's steps taken, for `gradual_depth`.
     """
     kinds = {
         "embedding": settings.embedding_weight,
@@ -145,8 +133,7 @@ def weighted_sum(
     weighted = []
     for name, term in terms.items():
         layer = _layer_of(name)
-        if not settings.gradual_depth or done >= ALL_LAYERS_AT * (layer - 1) / depth:
-            weighted.append(kinds[name.partition(".")[0]] * layers[layer] * term)
+        weighted.append(kinds[name.partition(".")[0]] * layers[layer] * term)
     return torch.stack(weighted).sum()
 
 

@@ -18,7 +18,7 @@ from factory.distill.selection import held_out_loss, hold_out
 from factory.distill.transfer import AugmentedRows, Inputs, TransferSet, transfer_set
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import EncodedRows, select_rows
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 from factory.runtime import distributed as processes
 
 
@@ -53,9 +53,7 @@ def make_lesson(
         directory: where the logits are kept, or were by an earlier call with the same rows.
         tokenizer: the student's.
     """
-    transfer = transfer_set(
-        train.inputs(), augmented, unlabelled, settings, tokenizer, teacher.max_length
-    )
+    transfer = transfer_set(train.inputs(), augmented, unlabelled, tokenizer, teacher.max_length)
     learned, held_out = hold_out(
         transfer.source_rows, len(train), settings.holdout_fraction, settings.seed
     )
@@ -104,7 +102,6 @@ def learn_logits(
         lesson.teacher_logits[lesson.learned],
         loss,
         select_rows(rows, lesson.learned),
-        lesson.transfer.weights[lesson.learned],
         checkpoint_file,
         device,
         (lambda: -on_held_out()) if len(lesson.held_out) else None,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -38,8 +37,6 @@ class Phase:
     warmup: float
     weight_decay: float
     seed: int
-    schedule: Literal["linear", "constant"] = "linear"
-    ema_decay: float = 0.0
 
 
 Losses = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
@@ -127,7 +124,7 @@ def _begin(
     """The state a phase starts or goes on with, the same weights in every process."""
     optimizer = _optimizer(modules, phase)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(phase, steps))
-    state = TrainingState(modules, optimizer, schedule, phase.ema_decay, checkpoint_file)
+    state = TrainingState(modules, optimizer, schedule, checkpoint_file)
     torch.manual_seed(phase.seed + processes.current().rank)
     processes.wait_for_all()
     state.restore()
@@ -143,7 +140,6 @@ def _update(state: TrainingState) -> None:
     state.optimizer.step()
     state.schedule.step()
     state.step += 1
-    state.follow()
 
 
 def _checkpoint_due(saved_at: float) -> bool:
@@ -244,8 +240,7 @@ def _remember_best(
     state: TrainingState, modules: nn.ModuleDict, score: Callable[[], float]
 ) -> None:
     modules.eval()
-    with state.averaged():
-        state.remember_if_best(processes.from_first(score))
+    state.remember_if_best(processes.from_first(score))
     modules.train()
 
 
@@ -275,14 +270,12 @@ def _optimizer(modules: nn.ModuleDict, phase: Phase) -> torch.optim.Optimizer:
 
 
 def _schedule(phase: Phase, steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then linearly to zero or level."""
+    """Linear warm-up, then linear decay to zero."""
     warmup_steps = max(1, round(phase.warmup * steps)) if phase.warmup else 0
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        if phase.schedule == "constant":
-            return 1.0
         return max(0.0, (steps - step) / max(1, steps - warmup_steps))
 
     return factor

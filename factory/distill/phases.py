@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from factory.distill.phase import Phase, steps_per_epoch, total_steps
 from factory.distill.transfer import phase_rows
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     GeneralSettings,
     IntermediateSettings,
@@ -24,8 +24,7 @@ def intermediate_phase(settings: DistillSettings) -> Phase:
 
 def prediction_phase(settings: DistillSettings) -> Phase:
     """The second phase of task distillation."""
-    phase = _task_phase("prediction", settings.prediction, settings)
-    return replace(phase, ema_decay=settings.prediction.ema_decay)
+    return _task_phase("prediction", settings.prediction, settings)
 
 
 def general_phase(settings: GeneralSettings) -> Phase:
@@ -38,7 +37,6 @@ def general_phase(settings: GeneralSettings) -> Phase:
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
         seed=settings.seed,
-        schedule=settings.schedule,
     )
 
 
@@ -59,7 +57,7 @@ def baseline_phase(
     steps = sum(map(total_steps, (first, second), counts))
     usual = FROM_RANDOM_WEIGHTS if settings.baseline == "random" else FROM_A_TRAINED_START
     rate = settings.baseline_learning_rate or usual
-    phase = replace(second, name="baseline", learning_rate=rate, schedule="linear", ema_decay=0.0)
+    phase = replace(second, name="baseline", learning_rate=rate)
     return replace(phase, epochs=steps / steps_per_epoch(phase, rows))
 
 
@@ -74,5 +72,4 @@ def _task_phase(
         warmup=own.warmup,
         weight_decay=settings.weight_decay,
         seed=settings.seed,
-        schedule=own.schedule,
     )

@@ -29,7 +29,6 @@ def train_prediction(
     teacher_logits: NDArray[np.float32],
     loss: TeacherLoss,
     rows: EncodedRows,
-    weights: NDArray[np.float32],
     checkpoint_file: Path,
     device: str,
     score: Callable[[], float] | None = None,
@@ -42,7 +41,6 @@ def train_prediction(
 
     Shapes:
         teacher_logits: (rows, labels)
-        weights: (rows,)
     """
     wanted = torch.from_numpy(teacher_logits).to(device)
 
@@ -50,9 +48,7 @@ def train_prediction(
         return loss(forward_logits(student, batch), wanted[batch.rows], batch.share), {}
 
     modules = nn.ModuleDict({"student": student})
-    return train_phase(
-        phase, modules, rows, losses, checkpoint_file, device, row_weights=weights, score=score
-    )
+    return train_phase(phase, modules, rows, losses, checkpoint_file, device, score=score)
 
 
 def teacher_loss(problem_type: str, temperature: float) -> TeacherLoss:

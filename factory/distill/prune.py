@@ -23,8 +23,7 @@ from factory.distill.transfer import AugmentedRows, Inputs
 from factory.distill.vocabulary import used_vocabulary
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import select_rows
-from factory.recipe.prune import PruneSettings
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings, PruneSettings
 from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from factory.distill.losses import attention_scores
 from factory.errors import RecipeError
 from factory.models.encoding import Share
-from factory.recipe.recipe import IntermediateSettings
+from factory.recipe.training import IntermediateSettings
 
 # More heads than this are not chosen when the recipe leaves the number open; the paper has 48.
 MOST_CHOSEN_HEADS = 48

@@ -17,7 +17,7 @@ from factory.models.bert_loading import UnloadableError, load_classifier
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import EncodedRows, select_rows
 from factory.models.source import ModelSource
-from factory.recipe.recipe import StudentSettings
+from factory.recipe.training import StudentSettings
 from factory.runtime.progress import say
 
 # More calibration text makes a better start (docs/log.md) and takes time and memory in proportion.

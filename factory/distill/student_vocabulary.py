@@ -8,7 +8,7 @@ from typing import Any
 from factory.errors import RecipeError, first_line
 from factory.models.classifier import TorchClassifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 
 
 @dataclass(frozen=True, slots=True)

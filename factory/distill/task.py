@@ -30,7 +30,7 @@ from factory.distill.vocabulary import used_vocabulary
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import select_rows
 from factory.models.source import ModelSource
-from factory.recipe.recipe import DistillSettings, StudentSettings
+from factory.recipe.training import DistillSettings, StudentSettings
 from factory.runtime.progress import say
 
 
@@ -150,7 +150,6 @@ def _train(
                 start,
                 lesson.layer_map,
                 select_rows(rows, seen),
-                transfer.weights[seen],
                 settings.intermediate,
                 directory / "intermediate.checkpoint",
                 teacher.device,

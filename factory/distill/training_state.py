@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from factory.distill.loss_log import LossPoint
 from factory.runtime import distributed as processes
 
 
 class TrainingState:
-    """Weights, optimizer, schedule, random state, moving average, best score and loss log."""
+    """Weights, optimizer, schedule, random state, best score and loss log."""
 
     def __init__(
         self,
         modules: nn.ModuleDict,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LambdaLR,
-        ema_decay: float,
         file: Path,
     ) -> None:
         self.modules = modules
@@ -35,8 +31,6 @@ class TrainingState:
         self.step = 0
         self.points: list[LossPoint] = []
         self.start_values: dict[str, float] = {}
-        self.average = [weight.detach().clone() for weight in self._weights()] if ema_decay else []
-        self.update_average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
         self.best_score = -math.inf
         self.best_weights: list[Tensor] = []
 
@@ -55,7 +49,6 @@ class TrainingState:
             if saved["random_cuda"][rank] is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(saved["random_cuda"][rank])
         device = next(iter(self._weights())).device
-        self.average = [weight.to(device) for weight in saved["average"]]
         self.best_score = saved["best_score"]
         self.best_weights = [weight.to(device) for weight in saved["best_weights"]]
         self.points = [LossPoint(**point) for point in saved["points"]]
@@ -79,7 +72,6 @@ class TrainingState:
             "schedule": self.schedule.state_dict(),
             "random": random,
             "random_cuda": random_cuda,
-            "average": self.average,
             "best_score": self.best_score,
             "best_weights": self.best_weights,
             "points": [asdict(point) for point in self.points],
@@ -88,21 +80,6 @@ class TrainingState:
         torch.save(content, temporary)
         temporary.replace(self.file)
 
-    def follow(self) -> None:
-        """Move the average of the weights, if one is kept, towards the weights."""
-        if self.average:
-            self.update_average(self.average, self._weights(), torch.tensor(self.step))
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The modules with the averaged weights in them, if an average is kept."""
-        kept = [weight.clone() for weight in self._weights()] if self.average else []
-        self._put(self.average)
-        try:
-            yield
-        finally:
-            self._put(kept)
-
     def remember_if_best(self, score: float) -> None:
         """Keep a copy of the weights, as they are now, when no earlier score was as high."""
         if score > self.best_score:
@@ -110,9 +87,9 @@ class TrainingState:
             self.best_weights = [weight.clone() for weight in self._weights()]
 
     def finish(self) -> None:
-        """Leave the best, or the averaged, or the last weights in the modules."""
-        self._put(self.best_weights or self.average)
-        self.average, self.best_weights = [], []
+        """Leave the best or the last weights in the modules."""
+        self._put(self.best_weights)
+        self.best_weights = []
 
     def _weights(self) -> list[Tensor]:
         return [parameter.detach() for parameter in self.modules.parameters()]

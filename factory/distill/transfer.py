@@ -1,4 +1,4 @@
-"""The transfer set: the texts a student learns on, and how much each counts."""
+"""The transfer set: the texts a student learns on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.models.encoding import EncodedRows, encode_inputs
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
 NO_SOURCE = -1
@@ -33,13 +33,11 @@ class TransferSet:
     """Labelled rows first, then variants of them, then the others; the teacher speaks for all.
 
     Shapes:
-        weights: (rows,) weight of each row's loss
         source_rows: (rows,) the labelled row that each one is or was made from, else `NO_SOURCE`
     """
 
     inputs: list[Any]
     rows: EncodedRows
-    weights: NDArray[np.float32]
     source_rows: NDArray[np.int64]
 
 
@@ -47,23 +45,18 @@ def transfer_set(
     labelled: Inputs,
     augmented: AugmentedRows | None,
     unlabelled: Inputs | None,
-    settings: DistillSettings,
     tokenizer: Any,
     max_length: int,
 ) -> TransferSet:
-    """Tokenize what the student learns on; a weight of 0 leaves the rows of a kind out."""
-    variants = augmented if augmented is not None and settings.augmented_weight > 0 else None
-    others = list(unlabelled or ()) if settings.unlabelled_weight > 0 else []
-    inputs = [*labelled, *(variants.inputs if variants is not None else ()), *others]
-    made = len(inputs) - len(labelled) - len(others)
-    kinds = (len(labelled), made, len(others))
-    weights = np.repeat((1.0, settings.augmented_weight, settings.unlabelled_weight), kinds)
+    """Tokenize what the student learns on."""
+    made = augmented.inputs if augmented is not None else ()
+    inputs = [*labelled, *made, *(unlabelled or ())]
     sources = np.full(len(inputs), NO_SOURCE, dtype=np.int64)
     sources[: len(labelled)] = np.arange(len(labelled))
-    if variants is not None:
-        sources[len(labelled) : len(labelled) + made] = variants.source_rows
+    if augmented is not None:
+        sources[len(labelled) : len(labelled) + len(made)] = augmented.source_rows
     rows = encode_inputs(tokenizer, inputs, max_length)
-    return TransferSet(inputs, rows, weights.astype(np.float32), sources)
+    return TransferSet(inputs, rows, sources)
 
 
 def intermediate_rows(
@@ -80,7 +73,5 @@ def phase_rows(
     settings: DistillSettings, labelled: int, augmented: int, unlabelled: int
 ) -> tuple[int, int]:
     """Rows of the intermediate and of the prediction phase when none is held out."""
-    variants = augmented if settings.augmented_weight > 0 else 0
-    others = unlabelled if settings.unlabelled_weight > 0 else 0
     both = settings.unlabelled_phases == "both"
-    return labelled + variants + (others if both else 0), labelled + variants + others
+    return labelled + augmented + (unlabelled if both else 0), labelled + augmented + unlabelled

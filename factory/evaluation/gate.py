@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from factory.errors import GateFailedError, RecipeError
-from factory.recipe.recipe import GateSettings, Recipe
+from factory.recipe.gate import GateSettings
+from factory.recipe.recipe import Recipe
 
 # A tie arrives as a difference or quotient of two floats: 0.9 - 0.8 is below 0.1.
 TIE = 1e-12

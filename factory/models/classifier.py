@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FactoryError
 from factory.models.encoding import Batch, collate, encode_inputs, sorted_batches
-from factory.runtime import distributed as processes
-from factory.runtime.distributed import Processes
 from factory.runtime.progress import bar
 
 if TYPE_CHECKING:
@@ -105,34 +102,3 @@ def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu")
     model = AutoModelForSequenceClassification.from_pretrained(directory).to(device)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return TorchClassifier(model, tokenizer, max_length, device)
-
-
-def pick_device(wanted: str, group: Processes | None = None) -> str:
-    """`auto` becomes cuda when torch can use it, else cpu; among several processes, cuda:NUMBER.
-
-    Args:
-        group: who this process is; unset, as `processes.current()`.
-
-    Raises:
-        FactoryError: cuda was asked for by name and is not there, or there are fewer devices than
-            processes on this machine.
-    """
-    import torch
-
-    usable = torch.cuda.is_available()
-    if wanted == "cuda" and not usable:
-        raise FactoryError(
-            "--device cuda: torch finds no usable CUDA device; `factory doctor` lists what there "
-            "is, --device cpu trains without"
-        )
-    if not usable or wanted == "cpu":
-        return "cpu"
-    own = group or processes.current()
-    if own.count == 1:
-        return "cuda"
-    if own.local_rank >= torch.cuda.device_count():
-        raise FactoryError(
-            f"process {own.local_rank + 1} on a machine with {torch.cuda.device_count()} CUDA "
-            "devices; start as many processes (--nproc-per-node) as there are devices"
-        )
-    return f"cuda:{own.local_rank}"

@@ -74,14 +74,14 @@ def _student_of(directory: Path, key: str) -> Path:
         return directory
     if (directory / ARTIFACT_FILE).is_file():
         student = read_json(directory / ARTIFACT_FILE)["inputs"].get("student", "")
-        for stage in ("distill", "prune", "round"):
+        for stage in ("distill", "prune"):
             found = directory.parent / directory_name(stage, student) / "model"
             if found.is_dir():
                 return found
     problem = (
         f"{directory} is a bundle, which holds ONNX files and no torch weights, and its student "
-        "is not beside it; name the folder distill-.../model (or prune-, round-) in the store "
-        "that made it"
+        "is not beside it; name the folder distill-.../model or prune-.../model in the store that "
+        "made it"
     )
     raise RecipeError(key, [problem])
 

@@ -1,4 +1,4 @@
-"""The recipe's tables [augment] and [mlm]: variants of the training rows."""
+"""The recipe's section [augment]: examples made from the training rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from factory.recipe.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section
+from factory.recipe.section import PositiveInt, Section
 
 CandidateSource = Literal["mlm", "vectors", "embeddings"]
 
@@ -27,8 +27,7 @@ class AugmentSettings(Section):
     )
     mlm: str | None = Field(
         default=None,
-        description="BERT with a masked-language-model head: hub id, folder, package:NAME, or "
-        '"trained": the one that section [mlm] trains',
+        description="BERT with a masked-language-model head: hub id, folder or package:NAME",
     )
     mlm_revision: str | None = Field(default=None, description="revision of a hub id")
     vectors: str | None = Field(
@@ -53,14 +52,6 @@ class AugmentSettings(Section):
     sides: Literal["any", "both", "first", "second"] = Field(
         default="any",
         description="of a sentence pair, what a variant changes; any: drawn for each variant",
-    )
-    filter: Literal["off", "teacher"] = Field(
-        default="off",
-        description="teacher: drop variants it labels otherwise than their row, or is far less "
-        "sure of",
-    )
-    filter_drop: Fraction = Field(
-        default=0.5, description="most probability of the row's label a variant may lose"
     )
     max_rows_per_class: PositiveInt | None = Field(
         default=None, description="most variants to keep of each class, drawn by seed"
@@ -97,26 +88,6 @@ class AugmentSettings(Section):
             raise ValueError(
                 'mode = "paper" takes words from an mlm; set augment.mlm, or mode = "corrected"'
             )
-        if self.mlm_revision is not None and self.mlm in (None, "trained"):
+        if self.mlm_revision is not None and self.mlm is None:
             raise ValueError("mlm_revision belongs to an mlm on the hub")
         return self
-
-
-class MlmSettings(Section):
-    """A masked language model trained on the recipe's own text, for a BERT without such a head."""
-
-    model: str | None = Field(
-        default=None, description="BERT to start from; unset: the recipe's teacher.model"
-    )
-    revision: str | None = Field(default=None, description="revision of a hub id")
-    epochs: PositiveFloat = 3.0
-    batch_size: PositiveInt = 32
-    learning_rate: PositiveFloat = Field(
-        default=5e-4, description="for a BERT 384 wide; 1e-4 for one 768 wide"
-    )
-    warmup: Fraction = Field(default=0.1, description="share of the steps")
-    weight_decay: NonNegativeFloat = 0.01
-    mask_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        default=0.15, description="of each token, to be hidden and guessed"
-    )
-    seed: int = 42

@@ -1,4 +1,4 @@
-"""The recipe's table [data]: where the text is and how to read it."""
+"""The recipe's table [data]: source and format of the text."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from factory.recipe.section import Fraction, PositiveInt, Section
 
 
 class DataSettings(Section):
-    """Where the labelled text is and how to read it."""
+    """Source and format of the labelled text."""
 
     train: str | None = Field(
         default=None, description="training file: delimited text, JSON Lines or Parquet (gzip, too)"
     )
-    dev: str | None = Field(default=None, description="file that selects and gates")
-    test: str | None = Field(default=None, description="file that is only reported, once")
+    dev: str | None = Field(default=None, description="file used for selection and for the gate")
+    test: str | None = Field(default=None, description="file that is only reported")
     dev_fraction: Fraction | None = Field(
-        default=None, description="share of train held out as dev when there is no dev file"
+        default=None, description="fraction of train held out as dev if there is no dev file"
     )
     hub: str | None = Field(default=None, description="name of a hub data set, instead of files")
     config: str | None = Field(default=None, description="configuration of the hub data set")
     revision: str | None = Field(default=None, description="revision of the hub data set")
     train_split: str = Field(default="train", description="hub split to train on")
     dev_split: str | None = Field(
-        default="validation", description="hub split that selects and gates"
+        default="validation", description="hub split used for selection and for the gate"
     )
     test_split: str | None = Field(default=None, description="hub split that is only reported")
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
@@ -34,15 +34,15 @@ class DataSettings(Section):
     label: str = Field(default="label", description="label column")
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(
         default=None,
-        description="label names in order; needed when the column holds integers with names",
+        description="label names in order; required if the column holds integers",
     )
     task: Literal["classification", "regression", "multilabel"] = Field(
         default="classification",
-        description="multilabel: any number of labels applies to a text, none included",
+        description="multilabel: a text has any number of labels, including none",
     )
     label_separator: Annotated[str, Field(min_length=1)] = Field(
         default=",",
-        description="separator between the names in a delimited label cell; multilabel only",
+        description="separator between labels in a delimited cell; multilabel only",
     )
     max_length: Annotated[int, Field(ge=8, le=512)] = Field(
         default=128, description="tokens per input"
@@ -52,25 +52,25 @@ class DataSettings(Section):
         description='quotes of delimited text; unset: "none" between tabs, else "standard"',
     )
     allow_duplicates: bool = Field(
-        default=False, description="accept texts that stand in two splits, and count them"
+        default=False, description="allow texts that occur in two splits; they are counted"
     )
     allow_empty: bool = Field(
         default=False,
-        description="accept empty texts, as one side of a pair may be, and count them",
+        description="allow empty texts, such as one side of a pair; they are counted",
     )
     unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
-        description="file or files of text without labels, which the student also learns from: "
+        description="file or files of unlabelled text, also used to train the student: "
         "txt (one text per line), or any other data file with the same text columns",
     )
     unlabelled_split: Annotated[list[str], Field(min_length=1)] | None = Field(
-        default=None, description="hub splits read without their labels, for the same use"
+        default=None, description="hub splits read without their labels, for the same purpose"
     )
     unlabelled_limit: PositiveInt | None = Field(
-        default=None, description="most unlabelled rows to keep, drawn by seed"
+        default=None, description="maximum number of unlabelled rows, sampled with seed"
     )
     seed: int = Field(
-        default=42, description="draws the rows of dev_fraction and of unlabelled_limit"
+        default=42, description="for sampling the rows of dev_fraction and unlabelled_limit"
     )
 
     @property
@@ -80,14 +80,14 @@ class DataSettings(Section):
 
     @property
     def unlabelled_names(self) -> tuple[str, ...]:
-        """The files of unlabelled text, as the recipe names them."""
+        """The files of unlabelled text as given in the recipe."""
         names = self.unlabelled or ()
         return (names,) if isinstance(names, str) else tuple(names)
 
     @model_validator(mode="before")
     @classmethod
     def fraction_unsets_dev_split(cls, values: Any) -> Any:
-        """TOML has no null, so dev_fraction alone has to switch the default dev_split off."""
+        """Turn the default dev_split off when dev_fraction is set: TOML has no null."""
         if isinstance(values, dict) and values.get("dev_fraction") is not None:
             return {"dev_split": None, **values}
         return values
@@ -116,13 +116,13 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def unlabelled_source(self) -> DataSettings:
-        """Unlabelled splits come from the hub, and a limit is a limit of something."""
+        """unlabelled_split needs a hub data set, unlabelled_limit needs unlabelled text."""
         if self.unlabelled_split is not None and self.hub is None:
             raise ValueError("unlabelled_split belongs to a hub data set; unlabelled names files")
         read = {self.train_split, self.dev_split, self.test_split} if self.hub else set()
         both = [name for name in self.unlabelled_split or () if name in read]
         if both:
-            raise ValueError(f"unlabelled_split {both[0]!r} is read with its labels already")
+            raise ValueError(f"unlabelled_split {both[0]!r} is already read with its labels")
         nothing = self.unlabelled is None and self.unlabelled_split is None
         if nothing and self.unlabelled_limit is not None:
             raise ValueError("unlabelled_limit needs unlabelled or unlabelled_split")

@@ -1,4 +1,4 @@
-"""The recipe's tables [export], [quantize] and [target]: a student's forms, and where they run."""
+"""The recipe's tables [export], [quantize], [target], [report] and [card]: after training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from factory.recipe.section import (
     Fraction,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -111,14 +110,6 @@ class QuantizeSettings(Section):
         description="how much of the outliers of activations the static forms move into the "
         "weights (SmoothQuant); 0: nothing",
     )
-    training_epochs: NonNegativeFloat = Field(
-        default=0.0,
-        description="more of the prediction phase before the export, with weights and activations "
-        'rounded as "int8-static" does',
-    )
-    training_learning_rate: PositiveFloat = Field(
-        default=3e-5, description="of it; all else is as in distill.prediction"
-    )
 
     def forms(self, hardware: Hardware) -> tuple[VariantName, ...]:
         """Every variant that is made beside fp32, which always is."""
@@ -127,12 +118,11 @@ class QuantizeSettings(Section):
 
 
 class ReportSettings(Section):
-    """What the run's page shows; it decides nothing that ships."""
+    """Contents of the run's report; does not affect the bundle."""
 
     texts: NonNegativeInt = Field(
         default=20,
-        description="how many texts of the data to show on which teacher and student disagree; "
-        "0: none",
+        description="how many texts to show on which teacher and student disagree; 0: none",
     )
 
 
@@ -147,3 +137,27 @@ class TargetSettings(Section):
         default=None, description="per text; unset: dev texts as they are"
     )
     threads: PositiveInt = 1
+
+
+# ISO 639-1 to 639-3, and the hub's special values.
+Language = Annotated[str, Field(pattern=r"^([a-z]{2,3}|code|multilingual)$")]
+HubName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
+
+
+class CardSettings(Section):
+    """Metadata of the bundle's README.md for the Hugging Face Hub; all optional."""
+
+    license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] | None = Field(
+        default=None, description="identifier such as apache-2.0; unset: none"
+    )
+    language: list[Language] = Field(default=[], description="of the texts: en, de, ...")
+    tags: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="in addition to those that every bundle has"
+    )
+    datasets: list[HubName] = Field(
+        default=[], description="hub names of the data; data.hub is added for you"
+    )
+    base_model: list[HubName] = Field(
+        default=[],
+        description="hub names; hub ids of teacher and student.start are added for you",
+    )

@@ -1,4 +1,4 @@
-"""TOML text and --set overrides to a Recipe, with all problems reported at once."""
+"""Read a recipe from TOML and --set overrides, and report all problems at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe's table [gate]: what student and bundle must reach, and the metrics there are."""
+"""The recipe's tables [evaluate] and [gate]: thresholds, metrics, and what a bundle must reach."""
 
 from __future__ import annotations
 
@@ -75,3 +75,13 @@ class GateSettings(Section):
                 "bundle, and a significance such as 0.05"
             )
         return self
+
+
+class EvaluateSettings(Section):
+    """How outputs become labels, in evaluation and in the served bundle."""
+
+    thresholds: Literal["tuned"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default="tuned",
+        description="multilabel: minimum probability of a label; tuned: one per label, best on "
+        "dev for the gate's metric; a number: the same for every label",
+    )

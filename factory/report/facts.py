@@ -10,13 +10,13 @@ from typing import Any
 from factory.data.dataset import Task
 from factory.errors import FactoryError
 from factory.evaluation import gate
+from factory.recipe.export import ReportSettings
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import Recipe, ReportSettings
+from factory.recipe.recipe import Recipe
 from factory.report.run_files import StageFiles, find_stages, stage_of
 from factory.report.tables import TORCH_MODELS
-from factory.runtime.machine import machine_facts
-from factory.runtime.versions import library_versions
-from factory.store import ARTIFACT_FILE, Step, Store, read_json
+from factory.runtime.environment import library_versions, machine_facts
+from factory.store import ARTIFACT_FILE, ArtifactKey, Store, read_json
 from serving.bundle import read_manifest
 
 GATE_1 = "Gate 1: the student in torch"
@@ -94,7 +94,7 @@ def bundle_facts(bundle: Path) -> RunFacts:
         stages.append(StageFiles("bundle", bundle, record))
     recipe = _recipe(manifest.recipe)
     served = GateResult(GATE_2.format(variant=manifest.model.variant), manifest.gate)
-    evaluation = stage_of(stages, "evaluation")
+    evaluation = stage_of(stages, "evaluate")
     first = [] if recipe is None or evaluation is None else [_gate_1(recipe, evaluation.facts)]
     return RunFacts(
         name=manifest.name,
@@ -118,7 +118,11 @@ def bundle_facts(bundle: Path) -> RunFacts:
 
 
 def refused_facts(
-    recipe: Recipe, bundle: Step, evaluate: Step, store: Store, refusal: Mapping[str, Any] | None
+    recipe: Recipe,
+    bundle: ArtifactKey,
+    evaluate: ArtifactKey,
+    store: Store,
+    refusal: Mapping[str, Any] | None,
 ) -> RunFacts:
     """A run that a gate stopped.
 
@@ -130,8 +134,8 @@ def refused_facts(
         StoreError: the evaluation it was judged by is not there.
     """
     evaluation = store.load(evaluate)
-    step = bundle if refusal is not None else evaluate
-    stages = find_stages(store.root, {**step.inputs, "evaluation": evaluate.fingerprint})
+    key = bundle if refusal is not None else evaluate
+    stages = find_stages(store.root, {**key.inputs, "evaluate": evaluate.fingerprint})
     data = stage_of(stages, "data")
     facts: Mapping[str, Any] = {} if data is None else data.facts
     gates = [_gate_1(recipe, evaluation.facts)]

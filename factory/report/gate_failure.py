@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from factory.evaluation.gate import RuleResult
-from factory.store import Step, Store, directory_name, read_json, write_json
+from factory.store import ArtifactKey, Store, directory_name, read_json, write_json
 
 REFUSAL_FILE = "refusal.json"
 
 
-def report_folder(store: Store, bundle: Step) -> Path:
+def report_folder(store: Store, bundle: ArtifactKey) -> Path:
     """Where the page of the run that makes `bundle` stands."""
     return store.root / directory_name("report", bundle.fingerprint)
 
@@ -35,7 +35,7 @@ def note_refusal(
     write_json(directory / REFUSAL_FILE, refusal)
 
 
-def keep_refusal(store: Store, bundle: Step) -> None:
+def keep_refusal(store: Store, bundle: ArtifactKey) -> None:
     """Move it to where the page will stand, before the working directory is discarded."""
     noted = store.partial(bundle) / REFUSAL_FILE
     if noted.is_file():
@@ -44,7 +44,7 @@ def keep_refusal(store: Store, bundle: Step) -> None:
         shutil.move(noted, folder / REFUSAL_FILE)
 
 
-def read_refusal(store: Store, bundle: Step) -> dict[str, Any] | None:
+def read_refusal(store: Store, bundle: ArtifactKey) -> dict[str, Any] | None:
     """What was kept of the run's last refusal by gate 2, if there was one."""
     noted = report_folder(store, bundle) / REFUSAL_FILE
     return read_json(noted) if noted.is_file() else None

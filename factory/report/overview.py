@@ -197,9 +197,9 @@ def _parameters(facts: RunFacts) -> dict[str, int]:
     counts: dict[str, int] = dict(facts.measurements.get("parameters", {}))
     for stage in facts.stages:
         weights = stage.directory / "model" / "model.safetensors"
-        if stage.role in (*TORCH_MODELS, "trimmed") and weights.is_file():
+        if stage.role in (*TORCH_MODELS, "trim") and weights.is_file():
             counts[stage.role] = _count(weights)
-    shipped = counts.pop("trimmed", counts.get("student"))
+    shipped = counts.pop("trim", counts.get("student"))
     if shipped is not None:
         counts |= {model: shipped for model in facts.scores if model not in TORCH_MODELS}
     return counts

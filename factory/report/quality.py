@@ -85,7 +85,7 @@ def measure_quality(facts: RunFacts, texts: int) -> Quality | None:
     Args:
         texts: how many disagreements to show; 0 leaves the texts out.
     """
-    evaluation, data = (stage_of(facts.stages, role) for role in ("evaluation", "data"))
+    evaluation, data = (stage_of(facts.stages, role) for role in ("evaluate", "data"))
     if evaluation is None or data is None:
         return None
     dataset = read_dataset(data.directory)

@@ -12,7 +12,7 @@ from factory.store import ARTIFACT_FILE, read_json
 
 @dataclass(frozen=True, slots=True)
 class StageFiles:
-    """One finished stage: what the run calls it, where it stands, what it recorded."""
+    """One finished stage: its name, or that of the model it made; its directory; its record."""
 
     role: str
     directory: Path
@@ -31,21 +31,27 @@ def find_stages(store: Path, inputs: Mapping[str, str]) -> list[StageFiles]:
     What is no longer in the store is left out: a bundle may have been copied away from it.
 
     Args:
-        inputs: fingerprint by role, as in the record of the stage that took them.
+        inputs: fingerprint by stage, as in the record of the stage that took them.
     """
-    found: dict[str, StageFiles] = {}
-    for role, fingerprint in inputs.items():
+    records = _find_records(store, inputs)
+    pruned = any(record["stage"] == "prune" for record in records.values())
+    roles = {"distill": "unpruned" if pruned else "student", "prune": "student"}
+    return [
+        StageFiles(roles.get(record["stage"], record["stage"]), directory, record)
+        for directory, record in records.items()
+    ]
+
+
+def _find_records(store: Path, inputs: Mapping[str, str]) -> dict[Path, Mapping[str, Any]]:
+    found: dict[Path, Mapping[str, Any]] = {}
+    for fingerprint in inputs.values():
         directory = _published(store, fingerprint)
-        if directory is None:
+        if directory is None or directory in found:
             continue
         record = read_json(directory / ARTIFACT_FILE)
-        if record.get("fingerprint") != fingerprint:
-            continue
-        for before in find_stages(store, record["inputs"]):
-            found.setdefault(str(before.directory), before)
-        # the nearest name wins: a pruned student's "distilled" is the bundle's "unpruned"
-        found[str(directory)] = StageFiles(role, directory, record)
-    return list(found.values())
+        if record.get("fingerprint") == fingerprint:
+            found = {**_find_records(store, record["inputs"]), **found, directory: record}
+    return found
 
 
 def stage_of(stages: list[StageFiles], role: str) -> StageFiles | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from factory.recipe.recipe import TASK_METRICS
+from factory.recipe.gate import TASK_METRICS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30

@@ -171,7 +171,7 @@ def _repeats_total(panel: Panel, panels: list[Panel]) -> bool:
 def _tokenizer(facts: RunFacts) -> Any:
     """The tokenizer that ships, or the student's own."""
     folders = [] if facts.bundle is None else [facts.bundle]
-    for role in ("trimmed", "student", "teacher"):
+    for role in ("trim", "student", "teacher"):
         stage = stage_of(facts.stages, role)
         if stage is not None:
             folders.append(stage.directory / "model")

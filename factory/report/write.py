@@ -12,8 +12,7 @@ from factory.report.page import render_page
 from factory.store import Store, directory_name
 
 if TYPE_CHECKING:
-    from factory.graph import Graph
-    from factory.recipe.recipe import Recipe
+    from factory.planning import RunPlan
 
 PAGE_FILE = "report.html"
 
@@ -39,8 +38,7 @@ def report_bundle(bundle: Path, texts: int | None = None, output: Path | None = 
 
 
 def report_refused(
-    recipe: Recipe,
-    graph: Graph,
+    plan: RunPlan,
     store: Store,
     texts: int | None = None,
     output: Path | None = None,
@@ -53,15 +51,14 @@ def report_refused(
     Raises:
         StoreError: the run did not get as far as a gate.
     """
-    bundle = graph.shipping.bundle
+    bundle = plan.keys["bundle"]
     refusal = read_refusal(store, bundle)
-    facts = refused_facts(recipe, bundle, graph.evaluate, store, refusal)
+    facts = refused_facts(plan.recipe, bundle, plan.keys["evaluate"], store, refusal)
     return _write(facts, texts, output or report_folder(store, bundle) / PAGE_FILE)
 
 
 def report_recipe(
-    recipe: Recipe,
-    graph: Graph,
+    plan: RunPlan,
     store: Store,
     texts: int | None = None,
     output: Path | None = None,
@@ -71,15 +68,15 @@ def report_recipe(
     Raises:
         StoreError: the recipe was not run in this store, or not as far as a gate.
     """
-    if store.status(graph.shipping.bundle) == "cached":
-        texts = recipe.report.texts if texts is None else texts
-        return report_bundle(store.directory(graph.shipping.bundle), texts, output)
-    if store.status(graph.evaluate) != "cached":
+    if store.status(plan.keys["bundle"]) == "cached":
+        texts = plan.recipe.report.texts if texts is None else texts
+        return report_bundle(store.directory(plan.keys["bundle"]), texts, output)
+    if store.status(plan.keys["evaluate"]) != "cached":
         raise StoreError(
             f"{store.root}: no run of this recipe that got as far as a gate; `factory plan` shows "
             "how far it got, `factory run` makes the rest"
         )
-    return report_refused(recipe, graph, store, texts, output)
+    return report_refused(plan, store, texts, output)
 
 
 def _write(facts: RunFacts, texts: int | None, file: Path) -> Path:

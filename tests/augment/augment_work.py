@@ -51,7 +51,7 @@ def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
             here,
             rows(),
             recipe(mode),
-            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours, None),
+            AugmentTools(tiny_tokenizer(), 24, tiny_mlm(), neighbours),
         )
         print(facts)  # noqa: T201
 

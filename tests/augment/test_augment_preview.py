@@ -24,7 +24,7 @@ def preview(
 ) -> list[str]:
     tokenizer = tiny_tokenizer()
     return preview_lines(
-        train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, {}, None), count, **options
+        train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, {}), count, **options
     )
 
 
@@ -72,7 +72,7 @@ def test_rows_drawn_by_the_seed_and_variants_of_the_whole_run(tmp_path: Path) ->
     assert preview(train, recipe, mlm, 10) == lines
     other = preview(train, recipe.model_copy(update={"seed": 1}), mlm, 10)
     assert [line for line in other if line[0] == "r"] != [line for line in lines if line[0] == "r"]
-    augment(tmp_path, train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
+    augment(tmp_path, train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}))
     texts, _ = read_augmented(tmp_path)
     shown = [re.sub(r"\[(\w+)\]", r"\1", line[4:]) for line in lines if line.startswith("  +")]
     assert len(shown) == sum("the first is" in line for line in lines) > 5

@@ -61,9 +61,7 @@ def run(
 ) -> dict[str, Any]:
     """The whole stage."""
     tokenizer = tiny_tokenizer()
-    return augment(
-        directory, train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, neighbours, None)
-    )
+    return augment(directory, train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, neighbours))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -155,7 +153,7 @@ def test_of_one_row_no_variant_is_made_twice() -> None:
     recipe = settings_with(copies=300, candidates=2)
     train = split_of("shop lamp", "shoe")
     mlm = fixed_mlm("late", "love")
-    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
+    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}))
     made = maker.make(range(2))
     found = [(variant.source_row, variant.texts[0]) for variant in made.variants]
     assert len(found) == len(set(found)) == 8 + 2
@@ -164,7 +162,7 @@ def test_of_one_row_no_variant_is_made_twice() -> None:
 
 def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: TinyMlm) -> list[Any]:
     """What is left when every text is remembered."""
-    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}, None))
+    maker = VariantMaker(train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}))
     seen = {(text,) for text in train.texts}
     kept = []
     for row in range(len(train)):
@@ -190,7 +188,7 @@ def test_no_variant_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: No
         "rows": 53,
         "copies": 6,
         "variants": len(found),
-        "dropped": {"unchanged": 0, "duplicate": 53 * 6 - len(found), "filter": 0, "cap": 0},
+        "dropped": {"unchanged": 0, "duplicate": 53 * 6 - len(found), "cap": 0},
         "words_replaced": facts["words_replaced"],
         "replaced_by_source": facts["replaced_by_source"],
         "shards": 1,
@@ -314,7 +312,7 @@ def test_what_one_copy_draws_does_not_depend_on_the_others(tmp_path: Path) -> No
         VariantMaker(
             train,
             recipe.model_copy(update={"copies": copies}),
-            AugmentTools(tiny_tokenizer(), MAX_LENGTH, None, {"vectors": vectors}, None),
+            AugmentTools(tiny_tokenizer(), MAX_LENGTH, None, {"vectors": vectors}),
         )
         for copies in (2, 6)
     ]

@@ -94,7 +94,8 @@ def test_their_commands_exist_with_these_options(line: str) -> None:
     words = shlex.split(line.replace("$settings", SETTINGS))
     command = main.commands[words[1]]
     arguments = [word for word in words[2:] if word != "2"]
-    with click.Context(command) as context:
+    # click caches a command's help option: build it with the names that the group sets
+    with click.Context(command, **main.context_settings) as context:
         command.make_parser(context).parse_args(arguments)
 
 

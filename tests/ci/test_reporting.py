@@ -119,17 +119,15 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(
     assert "file" in result.stderr
 
 
-def test_a_github_job_gets_its_page_and_its_marks(
+def test_a_github_job_gets_the_summary_on_its_page(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = recipe.parent / "page.md"
     page.write_text("before\n", encoding="utf-8")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
     pipeline(monkeypatch, GateFailedError("gate 1", ["no"], {"gate 1": [BAD]}))
     result = factory_here("run", recipe, "--store", recipe.parent / "runs")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr.count("::error file=") == 1
     text = page.read_text("utf-8")
     assert text.startswith("before\n")
     assert "gate failed" in text
@@ -143,17 +141,6 @@ def test_the_page_that_cannot_be_written_hides_no_failure(
     result = factory_here("run", recipe, "--store", recipe.parent / "runs")
     assert result.exit_code == 3
     assert "the reports could not be written" in result.stderr
-
-
-def test_every_command_with_a_recipe_marks_its_errors(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    for command in ("validate", "plan"):
-        result = factory_here(command, recipe, "--set", "gate.min_valu=1")
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert "::error file=" in result.stderr
-        assert "line=" in result.stderr
 
 
 def test_both_gates_hand_on_what_they_measured() -> None:

@@ -21,9 +21,9 @@ from factory.data.dataset import Dataset, Split
 from factory.errors import GateFailedError, RecipeError
 from factory.evaluation.gate import Measured, check_rules
 from factory.evaluation.predecessor import find_predecessor, open_opponent
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import parse_recipe
-from factory.recipe.recipe import GateSettings
+from factory.recipe.gate import GateSettings
 from factory.store import Store
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
@@ -63,7 +63,8 @@ def base(tmp_path: Path) -> Path:
 
 
 def fingerprints(base: Path, changes: Mapping[str, Any]) -> dict[str, str]:
-    return {step.stage: step.fingerprint for step in make_graph(line_recipe(changes), base).steps()}
+    keys = make_plan(line_recipe(changes), base).keys
+    return {stage: key.fingerprint for stage, key in keys.items()}
 
 
 def test_it_checks_again_and_never_trains_again(base: Path) -> None:
@@ -83,10 +84,10 @@ def test_it_checks_again_and_never_trains_again(base: Path) -> None:
 
 def test_a_predecessor_that_is_not_there_or_does_something_else(base: Path) -> None:
     with pytest.raises(RecipeError, match=r"gate\.predecessor"):
-        make_graph(line_recipe({**RULE, "gate.predecessor": "none"}), base)
+        make_plan(line_recipe({**RULE, "gate.predecessor": "none"}), base)
     write_scored_bundle(base / "number", task="regression")
     with pytest.raises(RecipeError, match="bundle for regression"):
-        make_graph(line_recipe({**RULE, "gate.predecessor": "number"}), base)
+        make_plan(line_recipe({**RULE, "gate.predecessor": "number"}), base)
 
 
 def test_the_opponent_answers_the_gates_rows(base: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from factory.evaluation.metrics import score_classes, score_numbers
 from factory.evaluation.multilabel_metrics import score_label_sets
 from factory.evaluation.significance import RESAMPLES, difference, differences, mcnemar
-from factory.recipe.recipe import TASK_METRICS
+from factory.recipe.gate import TASK_METRICS
 
 
 def right(lost: int, gained: int, both: int = 50, neither: int = 40) -> list[NDArray[np.bool_]]:

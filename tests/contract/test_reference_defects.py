@@ -38,7 +38,7 @@ from factory.distill.general import general_distill, load_base_teacher
 from factory.evaluation.evaluate import evaluate
 from factory.models.classifier import TorchClassifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from tiny_line import line_tree, write_recipe
 from tiny_models import save_tiny, tiny_bert
 
-from factory import stages
 from factory.cli.main import main
 
 TEXTS = ("where is it", "send it back", "it broke", "thanks a lot", "pay again", "wrong size")
@@ -165,7 +164,7 @@ def test_the_message(name: str, good: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
     if name == "no space left":
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "train.parquet")
-        monkeypatch.setattr(stages, "make_data", _raising(full))
+        monkeypatch.setattr("factory.data.load.load_dataset", _raising(full))
     with working_in(good):
         result = CliRunner().invoke(main, wrong.prepare(good))
     if result.exception is not None and not isinstance(result.exception, SystemExit):

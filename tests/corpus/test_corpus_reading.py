@@ -18,7 +18,7 @@ from factory.data.corpus.reading import Piece, corpus_identity, read_pieces
 from factory.data.formats import DataFile
 from factory.data.reading import Row
 from factory.errors import DataError
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 Read = Callable[..., list[Piece]]
 

@@ -22,7 +22,7 @@ from factory.data.corpus.shards import write_shards
 from factory.data.corpus.tokenize import check_corpus, make_corpus, row_layout
 from factory.errors import DataError
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 LAYOUT = RowLayout(8, 2, 3, 0, "uint16")
 PIECES = [

@@ -11,7 +11,7 @@ import pytest
 from factory.data.dataset import Dataset
 from factory.data.load import load_dataset
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 
 class Loaded:

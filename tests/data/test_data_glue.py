@@ -14,7 +14,7 @@ from tiny_models import tiny_bert
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
 from factory.recipe.file import load_recipe
-from factory.recipe.recipe import TeacherSettings
+from factory.recipe.training import TeacherSettings
 from factory.teacher.load import match_labels
 
 Load = Callable[..., Any]

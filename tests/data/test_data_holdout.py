@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from factory.data.dataset import Split
 from factory.data.holdout import hold_out
 from factory.data.messages import Findings
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 
 def held_out(

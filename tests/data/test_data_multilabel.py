@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from factory.data.dataset import read_dataset, write_dataset
 from factory.data.labels import split_cell
 from factory.data.load import load_dataset
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 Load = Callable[..., Any]
 

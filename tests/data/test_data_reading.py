@@ -21,7 +21,7 @@ from factory.data.formats import find_format
 from factory.data.load import load_dataset, load_split
 from factory.data.reading import BadRow, Row, read_rows
 from factory.predict.rows import TextRow, Wanted, open_input, text_rows
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 from factory.scaffold.sniff import read_sheet
 
 Rows = list[tuple[str, str]]

@@ -12,7 +12,7 @@ import pytest
 
 from factory.data.dataset import read_dataset, write_dataset
 from factory.data.load import load_dataset
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 REAL_DATA = os.environ.get("FACTORY_REAL_DATA")
 PAIRS = ["text", "text_pair"]

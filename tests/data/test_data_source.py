@@ -15,7 +15,7 @@ import pytest
 from factory.data.checks import check_batch
 from factory.data.source import source_identity
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 
 def test_files_are_identified_by_their_bytes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from factory.data.dataset import Dataset, Split
 from factory.data.source import unlabelled_identity
 from factory.data.unlabelled import load_unlabelled, read_unlabelled, write_unlabelled
 from factory.errors import DataError
-from factory.recipe.recipe import DataSettings
+from factory.recipe.data import DataSettings
 
 REAL_DATA = os.environ.get("FACTORY_REAL_DATA")
 

@@ -57,7 +57,7 @@ def _distill(directory: Path, name: str, teacher_folder: str, extra: int) -> Non
         _keep(directory, f"{name}.{stage}", student, points)
 
     task.save_student = baseline.save_student = keep
-    settings = QUICK.model_copy(update={"unlabelled_weight": 0.3})
+    settings = QUICK
     student = STUDENT.model_copy(update={"dropout": 0.0})
     train = tiny_split("train", LABELLED_ROWS, seed=5)
     unlabelled = tiny_split("more", extra, seed=6).inputs()
@@ -94,7 +94,7 @@ def fine_tunings(directory: str) -> None:
 
 
 def killed_distillation(directory: str, teacher_folder: str, seed: str, kill_at: str) -> None:
-    """Dropout, an average of the weights, a checkpoint every step; SIGKILL at an optimizer step."""
+    """Dropout, a checkpoint every step; SIGKILL at an optimizer step."""
     phase.CHECKPOINT_SECONDS = -1.0
     original = torch.optim.AdamW.step
     steps = 0
@@ -110,7 +110,7 @@ def killed_distillation(directory: str, teacher_folder: str, seed: str, kill_at:
     here = Path(directory)
     with processes.process_group("cpu"):
         here.mkdir(exist_ok=True)
-        prediction = QUICK.prediction.model_copy(update={"ema_decay": 0.8, "epochs": 2.0})
+        prediction = QUICK.prediction.model_copy(update={"epochs": 2.0})
         settings = QUICK.model_copy(update={"prediction": prediction, "seed": int(seed)})
         train = tiny_split("train", 50, seed=11)
         task.distill(here, open_tiny(Path(teacher_folder)), train, STUDENT, None, settings)

@@ -28,11 +28,7 @@ from factory.data.dataset import Dataset
 from factory.distill.baseline import train_baseline
 from factory.distill.phase import Phase, total_steps
 from factory.distill.phases import baseline_phase, intermediate_phase, prediction_phase
-from factory.recipe.recipe import (
-    DistillSettings,
-    IntermediateSettings,
-    PredictionSettings,
-)
+from factory.recipe.training import DistillSettings, IntermediateSettings, PredictionSettings
 
 
 def test_the_recipe_decides_both_phases() -> None:
@@ -47,16 +43,14 @@ def test_the_recipe_decides_both_phases() -> None:
     assert prediction_phase(settings) == Phase("prediction", 1.5, 4, 2e-3, 0.4, 0.2, 8)
 
 
-def test_each_phase_may_have_its_own_batch_schedule_and_average() -> None:
+def test_each_phase_may_have_its_own_batch_size() -> None:
     settings = DistillSettings(
-        seed=8,
         batch_size=4,
-        intermediate=IntermediateSettings(batch_size=16, warmup=0.0, schedule="constant"),
-        prediction=PredictionSettings(batch_size=2, ema_decay=0.9),
+        intermediate=IntermediateSettings(batch_size=16),
+        prediction=PredictionSettings(batch_size=2),
     )
-    first, second = intermediate_phase(settings), prediction_phase(settings)
-    assert (first.batch_size, first.schedule, first.ema_decay) == (16, "constant", 0.0)
-    assert (second.batch_size, second.schedule, second.ema_decay) == (2, "linear", 0.9)
+    assert intermediate_phase(settings).batch_size == 16
+    assert prediction_phase(settings).batch_size == 2
 
 
 @pytest.mark.parametrize("rows", [7, 28, 44, 210, 8551])

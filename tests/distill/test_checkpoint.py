@@ -22,7 +22,7 @@ from factory.errors import RecipeError
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import encode_inputs
 from factory.models.source import ModelSource
-from factory.recipe.recipe import StudentSettings
+from factory.recipe.training import StudentSettings
 
 SHAPE: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 32}
 

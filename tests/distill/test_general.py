@@ -24,7 +24,8 @@ from factory.errors import RecipeError, TeacherError
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import encode_inputs
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings, Recipe
+from factory.recipe.recipe import Recipe
+from factory.recipe.training import GeneralSettings
 
 LENGTH = 16
 LAYER_MAP = (2, 3)

@@ -31,9 +31,7 @@ from factory.distill.intermediate import (
 from factory.errors import RecipeError
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import Batch, collate, encode_inputs
-from factory.recipe.recipe import (
-    IntermediateSettings,
-)
+from factory.recipe.training import IntermediateSettings
 
 
 def recorded_terms(

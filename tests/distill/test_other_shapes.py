@@ -16,7 +16,7 @@ from factory.distill.student import start_student
 from factory.export.onnx import export_onnx
 from factory.export.session import open_session, session_logits
 from factory.models.encoding import encode_inputs
-from factory.recipe.recipe import StudentSettings
+from factory.recipe.training import StudentSettings
 
 
 @pytest.mark.parametrize(

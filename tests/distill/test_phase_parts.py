@@ -130,33 +130,6 @@ def test_a_rows_weight_multiplies_its_losses(tmp_path: Path) -> None:
         assert first[term] == pytest.approx(total / count, rel=1e-4), term
 
 
-def test_the_average_of_the_weights_is_what_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against an average kept by hand over the weights after each step."""
-    history: list[list[np.ndarray]] = []
-    original = torch.optim.AdamW.step
-
-    def watch(optimizer: Any, *arguments: object) -> object:
-        result = original(optimizer, *arguments)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        history.append([p.detach().numpy().astype(np.float64).copy() for p in parameters])
-        return result
-
-    start = [value.numpy().astype(np.float64) for value in fresh_modules().state_dict().values()]
-    monkeypatch.setattr(torch.optim.AdamW, "step", watch)
-    phase = Phase("practice", 2.0, 5, 1e-2, 0.1, 0.0, seed=5, ema_decay=0.7)
-    weights, _ = train(tmp_path, "average", phase)
-    assert len(history) == 10
-    matrices_first = sorted(start, key=lambda value: value.ndim == 1)  # the optimizer's order
-    for place, average in enumerate(matrices_first):
-        for step in history:
-            average = 0.7 * average + 0.3 * step[place]
-        match = [v for v in weights.values() if v.shape == average.shape]
-        assert any(np.allclose(v.numpy(), average, atol=1e-5) for v in match), place
-        assert not np.allclose(history[-1][place], average, atol=1e-4)
-
-
 def test_the_best_epoch_stays_and_survives_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,17 +173,6 @@ def test_the_modules_are_in_eval_mode_while_scored(tmp_path: Path) -> None:
     losses = three_losses(modules)
     train_phase(PHASE, modules, some_rows(), losses, tmp_path / "s", "cpu", score=score)
     assert modes == [False, False, False]
-
-
-def test_a_level_schedule_stays_after_the_warm_up() -> None:
-    linear = Phase("any", 1.0, 5, 1e-2, 0.2, 0.0, 1)
-    level = Phase("any", 1.0, 5, 1e-2, 0.2, 0.0, 1, schedule="constant")
-    none = Phase("any", 1.0, 5, 1e-2, 0.0, 0.0, 1, schedule="constant")
-    steps = range(10)
-    assert [phase_module._schedule(level, 10)(s) for s in steps] == [0.5, 1.0, *[1.0] * 8]
-    assert [phase_module._schedule(none, 10)(s) for s in steps] == [1.0] * 10
-    falling = [phase_module._schedule(linear, 10)(s) for s in steps]
-    assert falling == pytest.approx([0.5, *(left / 8 for left in range(9, 0, -1))], abs=0.13)
 
 
 def test_every_value_stands_beside_its_start(tmp_path: Path) -> None:

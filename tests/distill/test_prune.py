@@ -20,8 +20,7 @@ from factory.distill import prediction
 from factory.distill import prune as prune_module
 from factory.distill.prune import prune, recovery_phase
 from factory.models.classifier import TorchClassifier
-from factory.recipe.prune import PruneSettings
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings, PruneSettings
 
 TRAIN = tiny_dataset(100, 30).train
 SETTINGS = PruneSettings(neurons=5, calibration_rows=60, epochs=2.0, learning_rate=3e-3)

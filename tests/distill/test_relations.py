@@ -18,7 +18,7 @@ from factory.data.dataset import Dataset
 from factory.distill.relations import choose_relation_heads, relation_loss
 from factory.errors import RecipeError
 from factory.models.encoding import Share
-from factory.recipe.recipe import IntermediateSettings
+from factory.recipe.training import IntermediateSettings
 
 LENGTHS = (5, 2, 1)
 

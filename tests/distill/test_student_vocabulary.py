@@ -35,7 +35,7 @@ from factory.distill.task import distill
 from factory.errors import RecipeError
 from factory.models.classifier import TorchClassifier
 from factory.models.source import ModelSource
-from factory.recipe.recipe import DistillSettings, PredictionSettings, StudentSettings
+from factory.recipe.training import DistillSettings, PredictionSettings, StudentSettings
 
 SHAPE = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 32}
 FIELDS = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}

@@ -37,10 +37,7 @@ from factory.distill import intermediate, prediction, task
 from factory.distill import phase as phase_module
 from factory.distill.baseline import train_baseline
 from factory.models.classifier import TorchClassifier
-from factory.recipe.recipe import (
-    IntermediateSettings,
-    PredictionSettings,
-)
+from factory.recipe.training import IntermediateSettings, PredictionSettings
 
 
 @pytest.fixture(scope="module")

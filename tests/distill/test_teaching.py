@@ -36,9 +36,7 @@ from factory.distill.prediction import cached_logits
 from factory.distill.transfer import transfer_set
 from factory.models.classifier import TorchClassifier, forward_logits
 from factory.models.encoding import Batch, EncodedRows, collate
-from factory.recipe.recipe import (
-    PredictionSettings,
-)
+from factory.recipe.training import PredictionSettings
 
 
 def test_the_teacher_is_only_read(tmp_path: Path, teacher: TorchClassifier) -> None:
@@ -150,7 +148,7 @@ def test_the_prediction_phase_runs_the_bare_student(
 def test_the_teachers_logits_are_computed_once(
     tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transfer = transfer_set(SMALL.train.inputs(), None, None, QUICK, teacher.tokenizer, 24)
+    transfer = transfer_set(SMALL.train.inputs(), None, None, teacher.tokenizer, 24)
     first = cached_logits(tmp_path, teacher, transfer)
     np.testing.assert_array_equal(first, teacher.logits(SMALL.train.inputs()))
     monkeypatch.setattr(TorchClassifier, "logits", None)

@@ -1,4 +1,4 @@
-"""What the student learns on: which rows, with what weight, in which phase."""
+"""What the student learns on: which rows, in which phase."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from factory.distill.task import distill
 from factory.distill.transfer import NO_SOURCE, AugmentedRows, phase_rows, transfer_set
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import EncodedRows
-from factory.recipe.recipe import DistillSettings
+from factory.recipe.training import DistillSettings
 
 LABELLED = ["one two", "three four five"]
 VARIANTS = AugmentedRows(
@@ -28,31 +28,16 @@ def settings(**changes: Any) -> DistillSettings:
     return QUICK.model_copy(update=changes)
 
 
-def test_rows_stand_in_order_with_their_weights(teacher: TorchClassifier) -> None:
-    weights = settings(augmented_weight=0.5, unlabelled_weight=0.25)
-    found = transfer_set(LABELLED, VARIANTS, OTHERS, weights, teacher.tokenizer, 24)
+def test_rows_stand_in_order(teacher: TorchClassifier) -> None:
+    found = transfer_set(LABELLED, VARIANTS, OTHERS, teacher.tokenizer, 24)
     assert found.inputs == [*LABELLED, *VARIANTS.inputs, *OTHERS]
-    assert found.weights.tolist() == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
     assert found.source_rows.tolist() == [0, 1, 0, 0, 1, NO_SOURCE, NO_SOURCE]
     assert len(found.rows) == 7
 
 
-@pytest.mark.parametrize(
-    ("changes", "inputs", "rows"),
-    [
-        ({}, [*LABELLED, *VARIANTS.inputs, *OTHERS], (7, 7)),
-        ({"augmented_weight": 0.0}, [*LABELLED, *OTHERS], (4, 4)),
-        ({"unlabelled_weight": 0.0}, [*LABELLED, *VARIANTS.inputs], (5, 5)),
-        ({"unlabelled_phases": "prediction"}, [*LABELLED, *VARIANTS.inputs, *OTHERS], (5, 7)),
-    ],
-)
-def test_what_is_left_out_is_not_counted(
-    teacher: TorchClassifier, changes: dict[str, Any], inputs: list[str], rows: tuple[int, int]
-) -> None:
-    chosen = settings(**changes)
-    found = transfer_set(LABELLED, VARIANTS, OTHERS, chosen, teacher.tokenizer, 24)
-    assert found.inputs == inputs
-    assert phase_rows(chosen, 2, 3, 2) == rows
+def test_rows_left_out_of_a_phase_are_not_counted() -> None:
+    assert phase_rows(settings(), 2, 3, 2) == (7, 7)
+    assert phase_rows(settings(unlabelled_phases="prediction"), 2, 3, 2) == (5, 7)
 
 
 @pytest.mark.parametrize("phases", ["both", "prediction"])

@@ -19,7 +19,7 @@ from factory.distill.task import (
     distill,
 )
 from factory.models.classifier import TorchClassifier
-from factory.recipe.recipe import (
+from factory.recipe.training import (
     DistillSettings,
     IntermediateSettings,
     PredictionSettings,

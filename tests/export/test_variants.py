@@ -17,8 +17,7 @@ from factory.export.session import open_session, session_logits
 from factory.export.variants import PRODUCTS_KEPT, calibration_rows, integer_form, write_variants
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import encode_inputs
-from factory.recipe.export import NEIGHBOUR_INDEPENDENT, Hardware, VariantName
-from factory.recipe.recipe import QuantizeSettings
+from factory.recipe.export import NEIGHBOUR_INDEPENDENT, Hardware, QuantizeSettings, VariantName
 
 NAMES: tuple[VariantName, ...] = (
     "fp32-fused", "fp16", "int8", "int8-static", "int8-mixed", "int8-rows", "int8-careful",

@@ -12,14 +12,13 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from tiny_line import run_here, stage_directory, write_files, write_recipe
+from tiny_mlms import save_mlm
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
-from factory.augment.mlm_model import load_mlm
 from factory.augment.stage import read_augmented
 from factory.cli.main import main
 from factory.data.dataset import Dataset
-from factory.models.source import ModelSource
-from factory.store import ARTIFACT_FILE, Store, load_artifact, read_json
+from factory.store import Store, load_artifact
 from serving.predictor import Predictor
 
 # Checkpoints of tiny epochs come within one second of each other.
@@ -70,19 +69,11 @@ def test_variants_are_learned_on_in_both_phases(tmp_path: Path) -> None:
 
 
 def test_augment_alone_and_its_preview(tmp_path: Path) -> None:
-    """From a masked language model trained here; the run that follows uses both."""
-    dataset = small()
-    write_files(tmp_path, dataset)
+    write_files(tmp_path, small())
     save_tiny(tiny_bert(), tmp_path / "teacher")
-    trained = {"augment": {"mlm": "trained", "copies": 2}, "mlm": {"epochs": 1.0}}
-    recipe = write_recipe(tmp_path / "recipe.toml", trained)
+    save_mlm(tmp_path / "mlm")
+    recipe = write_recipe(tmp_path / "recipe.toml", {"augment": {"mlm": "mlm", "copies": 2}})
     store = tmp_path / "runs"
-
-    model = Path(factory("mlm", recipe, "--store", store).strip())
-    assert model == stage_directory(store, "mlm") / "model"
-    assert load_mlm(ModelSource(str(model), None, "it"), "augment.mlm", "cpu").device == "cpu"
-    facts = load_artifact(model.parent).facts
-    assert facts["new_head"]
 
     shown = factory("augment", recipe, "--store", store, "--preview", "4")
     assert len([line for line in shown.splitlines() if line.startswith("row ")]) == 4
@@ -93,45 +84,23 @@ def test_augment_alone_and_its_preview(tmp_path: Path) -> None:
     assert folder == stage_directory(store, "augment")
     rows = sum(pyarrow.parquet.read_table(file).num_rows for file in folder.glob("*.parquet"))
     assert rows == load_artifact(folder).facts["variants"] > 0
-    assert not list(store.glob("teacher-*"))  # its embeddings are those before fine-tuning
 
     planned = json.loads(factory("plan", recipe, "--store", store, "--json"))
-    status = {step["stage"]: step["status"] for step in planned}
-    assert list(status)[:4] == ["data", "teacher", "mlm", "augment"]
-    assert [stage for stage, word in status.items() if word == "cached"] == [
-        "data",
-        "mlm",
-        "augment",
-    ]
+    cached = [step["stage"] for step in planned if step["status"] == "cached"]
+    assert cached == ["data", "augment"]  # its embeddings are those before fine-tuning
 
 
-def test_the_teacher_filters(tmp_path: Path) -> None:
-    dataset = small()
-    save_tiny(tiny_bert(), tmp_path / "teacher")
-    changes = {**AUGMENTED, "augment": {"copies": 3, "filter": "teacher"}}
-    run_here(tmp_path, dataset, changes)
-    artifact = load_artifact(stage_directory(tmp_path / "runs", "augment"))
-    assert "teacher" in read_json(artifact.directory / ARTIFACT_FILE)["inputs"]
-    assert artifact.facts["dropped"]["filter"] > 0
-
-
-@pytest.mark.parametrize("command", ["augment", "mlm"])
-def test_errors_say_what_to_do(tmp_path: Path, command: str) -> None:
+def test_errors_say_what_to_do(tmp_path: Path) -> None:
     write_files(tmp_path, small())
     save_tiny(tiny_bert(), tmp_path / "teacher")
     recipe = write_recipe(tmp_path / "recipe.toml")
-    wrong = {
-        "augment": ["augment.mlm=teacher", "augment.mlm"],
-        "mlm": ["mlm.model=nowhere/at/all", "mlm.model"],
-    }[command]
-    result = CliRunner().invoke(
-        main, [command, str(recipe), "--store", str(tmp_path / "runs"), "--set", wrong[0]]
-    )
-    assert result.exit_code == 2
-    assert wrong[1] in result.stderr
-    if command == "augment":
-        assert "has no masked-language-model head" in result.stderr
-        bare = CliRunner().invoke(main, ["augment", str(recipe), "--store", str(tmp_path / "r")])
-        assert bare.exit_code == 2
-        assert "no section [augment]" in bare.stderr
-        assert Store(tmp_path / "runs").records("augment") == []
+    store = tmp_path / "runs"
+    command = ["augment", str(recipe), "--store", str(store)]
+    headless = CliRunner().invoke(main, [*command, "--set", "augment.mlm=teacher"])
+    assert headless.exit_code == 2
+    assert "augment.mlm" in headless.stderr
+    assert "has no masked-language-model head" in headless.stderr
+    assert Store(store).records("augment") == []
+    bare = CliRunner().invoke(main, command)
+    assert bare.exit_code == 2
+    assert "no section [augment]" in bare.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from tiny_line import line_recipe, published, run_here, stage_directory
 from tiny_models import open_tiny
 from transformers import AutoModelForSequenceClassification
 
-from factory import pipeline, stages
+from factory import pipeline
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
 from factory.models.source import find_model
+from factory.stages import STAGES, prune
+from factory.stages.stage import Run
 from factory.store import Store, load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
@@ -79,20 +82,21 @@ def test_from_teacher_to_a_bundle_with_fewer_neurons(
     # a pruned student that lost a class fails the gate that the unpruned one passes
     teachers = manifest.scores["teacher"]["dev"]["accuracy"]["value"]
     assert manifest.scores["unpruned"]["dev"]["accuracy"]["value"] > 0.8 * teachers
-    prune = stages.prune
 
-    def forgetting(here: Path, *arguments: Any) -> dict[str, Any]:
-        told = prune(here, *arguments)
-        file = here / "model" / "model.safetensors"
+    def forgetting(output: Path, run: Run) -> dict[str, Any]:
+        told = prune.STAGE.make(output, run)
+        file = output / "model" / "model.safetensors"
         weights = load_file(file)
         weights["classifier.bias"][2] = -100
         save_file(weights, file, metadata={"format": "pt"})
         return told
 
-    monkeypatch.setattr(stages, "prune", forgetting)
+    stages = [
+        replace(stage, make=forgetting) if stage is prune.STAGE else stage for stage in STAGES
+    ]
     published_before = published(store)
     changes = {**CHANGES, "prune": {"neurons": 7}, "gate": {"min_retention": 0.8}}
     with pytest.raises(GateFailedError, match="gate 1"):
-        pipeline.run(line_recipe(changes), tmp_path, Store(store), "cpu")
+        pipeline.run(line_recipe(changes), tmp_path, Store(store), "cpu", stages=stages)
     made = {name.partition("-")[0] for name in published(store).keys() - published_before.keys()}
     assert made == {"prune", "evaluate"}  # and nothing was trained anew

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_line import published, run_here, stage_directory
+from tiny_line import line_recipe, published, run_here, stage_directory, write_files
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
-from factory import stages
+from factory import pipeline
 from factory.data.dataset import Dataset, Split, select
 from factory.data.unlabelled import read_unlabelled
 from factory.errors import TrainingError
-from factory.store import load_artifact
+from factory.stages import STAGES, distill
+from factory.stages.stage import Run
+from factory.store import Store, load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
@@ -60,17 +62,6 @@ def test_unlabelled_text_joins_the_transfer_set_and_spares_the_teacher(tmp_path:
     baseline = load_artifact(store / f"baseline-{lineage['baseline'][:12]}").facts
     assert (without["steps"], baseline["steps"]) == (14 + 42, 17 + 51)
 
-    # with weight 0 nobody learns on them, the undistilled student included
-    bundle = run_here(
-        tmp_path,
-        dataset,
-        {**labelled, "data.unlabelled": "more.txt", "distill.unlabelled_weight": 0.0},
-    )
-    lineage = read_manifest(bundle).lineage
-    distilled = load_artifact(store / f"distill-{lineage['student'][:12]}").facts
-    baseline = load_artifact(store / f"baseline-{lineage['baseline'][:12]}").facts
-    assert sum(distilled["steps"].values()) == baseline["steps"] == 14 + 42
-
 
 def rare(split: Split) -> Split:
     """Two classes: angry, and glad with one row for seven of the other."""
@@ -110,7 +101,7 @@ def test_a_rare_class_from_weights_to_the_gate_on_its_f1(tmp_path: Path) -> None
 
 
 def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
-    tmp_path: Path, trained_folder: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained_folder: Path, dataset: Dataset
 ) -> None:
     """Its weights are zeroed behind distillation's back; the gate asks for nothing."""
     import shutil
@@ -118,19 +109,19 @@ def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(trained_folder, tmp_path / "teacher")
-    distill = stages.distill
 
-    def broken(here: Path, *arguments: Any) -> dict[str, Any]:
-        facts = distill(here, *arguments)
-        file = here / "model" / "model.safetensors"
+    def broken(output: Path, run: Run) -> dict[str, Any]:
+        facts = distill.STAGE.make(output, run)
+        file = output / "model" / "model.safetensors"
         weights = load_file(file)
         weights["classifier.weight"] *= 0
         weights["classifier.bias"] = np.array([0, 1, 0], dtype=np.float32)
         save_file(weights, file, metadata={"format": "pt"})
         return facts
 
-    monkeypatch.setattr(stages, "distill", broken)
+    stages = [replace(stage, make=broken) if stage is distill.STAGE else stage for stage in STAGES]
+    write_files(tmp_path, dataset)
     changes = {"data.test": ..., "teacher.fine_tune": False, "gate": {"min_value": 0.0}}
     with pytest.raises(TrainingError, match="the student answers 'calm' for every row of dev"):
-        run_here(tmp_path, dataset, changes)
+        pipeline.run(line_recipe(changes), tmp_path, Store(tmp_path / "runs"), "cpu", stages=stages)
     assert not list((tmp_path / "runs").glob("export-*"))

@@ -18,7 +18,7 @@ from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.gate import check_rules, measured_student
 from factory.recipe.file import parse_recipe
 from factory.report.facts import torch_scores
-from factory.store import Step, Store
+from factory.store import ArtifactKey, Store
 from serving.bundle import Manifest, ModelFile, write_manifest
 
 LOSSES = "phase,step,term,value,of_start\n" + "".join(
@@ -52,9 +52,9 @@ def write_store(
     tree = recipe_tree({"data.task": dataset.task, **(changes or {})})
     recipe = parse_recipe(tree)
     store = Store(directory)
-    steps: dict[str, Step] = {}
+    keys: dict[str, ArtifactKey] = {}
 
-    def make(stage: str, role: str, facts: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    def make(stage: str, facts: Mapping[str, Any], files: Mapping[str, Any]) -> None:
         def write(here: Path) -> Mapping[str, Any]:
             for name, content in files.items():
                 (here / name).parent.mkdir(parents=True, exist_ok=True)
@@ -66,17 +66,17 @@ def write_store(
                 write_dataset(dataset, here)
             return facts
 
-        inputs = {made: step.fingerprint for made, step in steps.items()}
-        steps[role] = Step(stage, 1, {}, inputs)
-        store.build(steps[role], recipe.name, write)
+        inputs = {made: key.fingerprint for made, key in keys.items()}
+        keys[stage] = ArtifactKey(stage, 1, {}, inputs)
+        store.build(keys[stage], recipe.name, write)
 
-    make("data", "data", facts_of(dataset, {"train/dev": 0}, []), {})
+    make("data", facts_of(dataset, {"train/dev": 0}, []), {})
     model = {"model/model.safetensors": _weights()}
-    make("teacher", "teacher", {"layers": 6, "parameters": 6}, model)
+    make("teacher", {"layers": 6, "parameters": 6}, model)
     student = {"layer_map": [3, 6], "rows": 4, "steps": {"prediction": 10}}
     tokenizer = tiny_tokenizer().backend_tokenizer.to_str().encode()
     files = {**model, "losses.csv": LOSSES.encode(), "model/tokenizer.json": tokenizer}
-    make("distill", "student", student, files)
+    make("distill", student, files)
     scored = {
         name: evaluate_logits(outputs, dataset.dev, dataset.labels)
         for name, outputs in logits.items()
@@ -84,10 +84,10 @@ def write_store(
     evaluation = {name: {"dev": one.facts()} for name, one in scored.items()}
     stored = {f"{name}.dev.npy": one.predicted for name, one in scored.items()}
     stored |= {f"{name}.dev.logits.npy": one.logits for name, one in scored.items()}
-    make("evaluate", "evaluation", evaluation, stored)
-    make("bundle", "bundle", {}, {})
+    make("evaluate", evaluation, stored)
+    make("bundle", {}, {})
     rules = check_rules(recipe.gate, recipe.metric, measured_student(recipe, evaluation))
-    bundle = store.directory(steps["bundle"])
+    bundle = store.directory(keys["bundle"])
     scores = torch_scores(evaluation)
     latency = {"p50_ms": 2.0, "p95_ms": 3.0, "calls": 9}
     manifest = Manifest(

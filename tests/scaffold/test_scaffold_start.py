@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from factory.graph import make_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from factory.cli.main import main
 from factory.data.dataset import Dataset
 from factory.data.load import load_dataset
 from factory.errors import DataError, FactoryError, RecipeError
-from factory.graph import make_graph
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.scaffold.start import start_recipe

@@ -13,7 +13,7 @@ from factory.data.messages import first_few_of_names, missing_file, nearest, quo
 from factory.data.reading import BadRow, Row, read_rows
 from factory.data.source import file_identity, hub_folder
 from factory.errors import DataError
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 from factory.store import sha256_of_directory
 
 HEADLINE = "the corpus cannot be used"

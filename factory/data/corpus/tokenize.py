@@ -12,7 +12,7 @@ from factory.data.corpus.shards import Tokenize, write_shards
 from factory.data.messages import count
 from factory.errors import DataError, RecipeError, TeacherError, first_line
 from factory.models.source import ModelSource
-from factory.recipe.recipe import GeneralSettings
+from factory.recipe.training import GeneralSettings
 
 
 def make_corpus(

@@ -1,1 +1,1 @@
-"""What a run tells a continuous integration system: JUnit XML, a Markdown summary, annotations."""
+"""What a run tells a continuous integration system: JUnit XML, a Markdown summary."""

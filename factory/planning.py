@@ -1,0 +1,127 @@
+"""The stages of one recipe with their fingerprints, computed without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.errors import RecipeError
+from factory.recipe.recipe import Recipe
+from factory.recipe.section import flatten
+from factory.stages import STAGES
+from factory.stages.sources import Sources, find_sources
+from factory.stages.stage import Stage
+from factory.store import ArtifactKey, Status, Store
+
+# What a recipe lacks that has no stage of this name.
+SECTIONS = {
+    "augment": "this recipe has no section [augment]",
+    "general": "this recipe has no section [general] with a corpus",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run of a recipe consists of.
+
+    Args:
+        stages: those that the recipe wants, in the order they run.
+        keys: what identifies the artifact of each, by stage.
+    """
+
+    recipe: Recipe
+    base_directory: Path
+    sources: Sources
+    stages: tuple[Stage, ...]
+    keys: Mapping[str, ArtifactKey]
+
+    @property
+    def last(self) -> ArtifactKey:
+        """The key of the artifact that the run is for."""
+        return self.keys[self.stages[-1].name]
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """What a run would do with one stage, and why."""
+
+    key: ArtifactKey
+    status: Status
+    reason: str
+
+
+def make_plan(
+    recipe: Recipe,
+    base_directory: Path,
+    until: str = "bundle",
+    stages: Sequence[Stage] = STAGES,
+) -> RunPlan:
+    """Find files and models, and fingerprint every stage up to one of them.
+
+    Args:
+        base_directory: the recipe's folder; relative paths in the recipe start there.
+        until: the last stage; what it does not depend on is left out.
+
+    Raises:
+        RecipeError, DataError: a model or data file is missing, all of them in one error; or the
+            recipe does not ask for the stage `until`.
+    """
+    wanted = _needed(recipe, until, [stage for stage in stages if stage.wanted(recipe)])
+    sources = find_sources(recipe, base_directory, {stage.name for stage in wanted})
+    keys: dict[str, ArtifactKey] = {}
+    for stage in wanted:
+        inputs = {name: keys[name].fingerprint for name in stage.inputs(recipe) if name in keys}
+        keys[stage.name] = ArtifactKey(
+            stage.name, stage.version, stage.settings(recipe, sources), inputs
+        )
+    return RunPlan(recipe, base_directory, sources, wanted, keys)
+
+
+def _needed(recipe: Recipe, until: str, wanted: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stage `until` and all that it depends on, in order."""
+    if until not in {stage.name for stage in wanted}:
+        problem = SECTIONS.get(until, "the recipe does not ask for this stage")
+        raise RecipeError(until, [problem])
+    needed = {until}
+    for stage in reversed(wanted):
+        if stage.name in needed:
+            needed.update(stage.inputs(recipe))
+    return tuple(stage for stage in wanted if stage.name in needed)
+
+
+def stage_statuses(plan: RunPlan, store: Store) -> list[StageStatus]:
+    """What a run would do with each stage, and what changed since this recipe last ran."""
+    statuses = []
+    for stage in plan.stages:
+        key = plan.keys[stage.name]
+        status = store.status(key)
+        reasons = {
+            "cached": "nothing changed",
+            "resume": "an interrupted run left its work",
+            "run": _why(key, store, plan.recipe.name),
+        }
+        statuses.append(StageStatus(key, status, reasons[status]))
+    return statuses
+
+
+def _why(key: ArtifactKey, store: Store, recipe_name: str) -> str:
+    """The differences from this recipe's last artifact of the stage."""
+    records = [r for r in store.records(key.stage) if r.get("recipe_name") == recipe_name]
+    if not records:
+        return "never made"
+    last = records[0]
+    changes = []
+    if last.get("stage_version") != key.version:
+        changes.append("the stage's code changed")
+    old, new = flatten(last["settings"]), flatten(key.settings)
+    changes += [
+        f"{name} {old.get(name)} -> {new.get(name)}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    names = {*last["inputs"], *key.inputs}
+    changed = sorted(n for n in names if last["inputs"].get(n) != key.inputs.get(n))
+    if changed:
+        changes.append(f"new {', '.join(changed)}")
+    return "; ".join(changes) or "its artifact was removed"

@@ -1,0 +1,57 @@
+"""Stage augment: write augmented examples of the training rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factory.recipe.recipe import Recipe
+from factory.stages.sources import Sources
+from factory.stages.stage import Facts, Run, Stage, section
+from serving.bundle import sha256_file
+
+if TYPE_CHECKING:
+    from factory.augment.tools import AugmentTools
+
+
+def _wanted(recipe: Recipe) -> bool:
+    return recipe.augment is not None
+
+
+def _inputs(_recipe: Recipe) -> tuple[str, ...]:
+    # words are looked up in the teacher's embeddings as they are before any fine-tuning
+    return ("data",)
+
+
+def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
+    found = sources.augment
+    assert recipe.augment is not None, "wanted"
+    assert found is not None, "looked for with this stage"
+    settings = section(recipe, "augment", "mlm", "mlm_revision", "vectors")
+    return {
+        "augment": {**settings, "sources": list(recipe.augment.source_order)},
+        "data": {"max_length": recipe.data.max_length},
+        "model": sources.teacher.identity,
+        "mlm": None if found.mlm is None else found.mlm.identity,
+        "vectors": None if found.vectors is None else sha256_file(found.vectors),
+    }
+
+
+def _make(output: Path, run: Run) -> Facts:
+    from factory.augment.stage import augment
+
+    assert run.recipe.augment is not None, "wanted"
+    return augment(output, run.dataset.train, run.recipe.augment, open_augment_tools(run))
+
+
+def open_augment_tools(run: Run) -> AugmentTools:
+    """Open the models and word lists that propose words."""
+    from factory.augment.tools import open_tools
+    from factory.runtime.devices import pick_device
+
+    sources = run.sources
+    assert sources.augment is not None, "looked for with this stage"
+    return open_tools(run.recipe, sources.augment, sources.teacher, pick_device(run.device))
+
+
+STAGE = Stage("augment", 2, _inputs, _settings, _make, _wanted, on_every_rank=True)

@@ -1,0 +1,48 @@
+"""Stage corpus: tokenize and pack the raw text of general distillation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from factory.recipe.recipe import Recipe
+from factory.stages.sources import Sources
+from factory.stages.stage import Facts, Run, Stage
+
+READING = frozenset({"documents", "text", "max_tokens", "max_length"})
+
+
+def wanted(recipe: Recipe) -> bool:
+    """Whether there is a corpus; the student reads what comes of it if it starts from there."""
+    return recipe.general is not None
+
+
+def _inputs(_recipe: Recipe) -> tuple[str, ...]:
+    return ()
+
+
+def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
+    assert recipe.general is not None, "wanted"
+    return {
+        "general": recipe.general.model_dump(mode="json", include=set(READING)),
+        "source": sources.corpus,
+        "model": sources.teacher.identity,
+    }
+
+
+def _make(output: Path, run: Run) -> Facts:
+    from factory.data.corpus.tokenize import make_corpus
+
+    assert run.recipe.general is not None, "wanted"
+    return make_corpus(output, run.recipe.general, run.sources.teacher, run.base_directory)
+
+
+def _check(run: Run) -> None:
+    """Refuse a corpus of less than one batch."""
+    from factory.data.corpus.tokenize import check_corpus
+
+    assert run.recipe.general is not None, "wanted"
+    check_corpus(run.artifacts["corpus"].facts["rows"], run.recipe.general)
+
+
+STAGE = Stage("corpus", 1, _inputs, _settings, _make, wanted, _check)

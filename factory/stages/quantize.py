@@ -1,0 +1,63 @@
+"""Stage quantize: write every quantized form of the ONNX file that the recipe asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from factory.recipe.export import SEVEN_BIT_HARDWARE, VariantName
+from factory.recipe.recipe import Recipe
+from factory.stages.export import shipped_stages
+from factory.stages.sources import Sources
+from factory.stages.stage import Facts, Run, Stage, section
+
+
+def _wanted(recipe: Recipe) -> bool:
+    return bool(recipe.quantize.forms(recipe.target.hardware))
+
+
+def _inputs(recipe: Recipe) -> tuple[str, ...]:
+    return ("data", "export", *shipped_stages(recipe))
+
+
+def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
+    return {
+        "quantize": {
+            **section(recipe, "quantize", "variants"),
+            "forms": list(recipe.quantize.forms(recipe.target.hardware)),
+            "seven_bits": recipe.target.hardware in SEVEN_BIT_HARDWARE,
+        },
+        "data": {"max_length": recipe.data.max_length},
+    }
+
+
+def _make(output: Path, run: Run) -> Facts:
+    from factory.export.variants import write_variants
+
+    recipe = run.recipe
+    hardware = recipe.target.hardware
+    return write_variants(
+        output,
+        plain_file(run),
+        recipe.quantize.forms(hardware),
+        recipe.quantize,
+        hardware,
+        run.open_model(run.shipped, "cpu"),
+        run.dataset.train,
+    )
+
+
+def plain_file(run: Run) -> Path:
+    """The exported fp32 file."""
+    return run.artifacts["export"].directory / "model.onnx"
+
+
+def form_files(run: Run) -> dict[VariantName, Path]:
+    """The ONNX file of every form, fp32 first."""
+    files: dict[VariantName, Path] = {"fp32": plain_file(run)}
+    for form in run.recipe.quantize.forms(run.recipe.target.hardware):
+        files[form] = run.artifacts["quantize"].directory / f"{form}.onnx"
+    return files
+
+
+STAGE = Stage("quantize", 3, _inputs, _settings, _make, _wanted)

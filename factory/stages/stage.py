@@ -1,0 +1,138 @@
+"""What a stage is, and what it sees of the run it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factory.data.dataset import Dataset, read_dataset
+from factory.recipe.recipe import Recipe
+from factory.stages.sources import Sources
+from factory.store import Artifact, ArtifactKey
+
+if TYPE_CHECKING:
+    from factory.distill.transfer import AugmentedRows, Inputs
+    from factory.models.classifier import TorchClassifier
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a recipe, as its stages see it.
+
+    Args:
+        base_directory: the recipe's folder; relative paths in the recipe start there.
+        device: auto, cpu or cuda; changes speed, not what is made.
+        keys: of every stage of the run, by name.
+        artifacts: of the stages finished so far, by name.
+    """
+
+    recipe: Recipe
+    base_directory: Path
+    sources: Sources
+    device: str
+    keys: Mapping[str, ArtifactKey]
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The labelled splits."""
+        return read_dataset(self.artifacts["data"].directory)
+
+    @property
+    def models(self) -> dict[str, Artifact]:
+        """The models to score: teacher, student, and the others that the recipe asks for."""
+        return {model: self.artifacts[stage] for model, stage in model_stages(self.recipe).items()}
+
+    @property
+    def shipped(self) -> Artifact:
+        """The student that is exported."""
+        return self.artifacts.get("trim") or self.models["student"]
+
+    def unlabelled(self) -> Inputs | None:
+        """The texts without labels, if the recipe names any."""
+        from factory.data.unlabelled import read_unlabelled
+
+        made = self.artifacts.get("unlabelled")
+        return None if made is None else read_unlabelled(made.directory)
+
+    def augmented(self) -> AugmentedRows | None:
+        """The augmented rows, if the recipe asks for them."""
+        from factory.augment.stage import read_augmented
+        from factory.distill.transfer import AugmentedRows
+
+        made = self.artifacts.get("augment")
+        if made is None:
+            return None
+        inputs, source_rows = read_augmented(made.directory)
+        return AugmentedRows(inputs, source_rows)
+
+    def open_model(self, artifact: Artifact, device: str | None = None) -> TorchClassifier:
+        """Open the model of an artifact as a classifier.
+
+        Args:
+            device: another one than the run's.
+        """
+        from factory.models.classifier import load_torch_classifier
+        from factory.runtime.devices import pick_device
+
+        chosen = pick_device(device or self.device)
+        return load_torch_classifier(
+            artifact.directory / "model", self.recipe.data.max_length, chosen
+        )
+
+
+def _always(recipe: Recipe) -> bool:
+    return True
+
+
+def _no_check(run: Run) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step from the recipe to the bundle, with a directory of its own in the store.
+
+    Args:
+        version: raised by hand when the stage's code makes something else from the same inputs.
+        inputs: names of the stages it reads; those that the recipe does not want are left out.
+        settings: exactly what decides its bytes besides the inputs, as JSON data.
+        make: writes into the directory it is given, where it finds what an interrupted run left,
+            and returns facts to record. Heavy imports happen inside.
+        wanted: whether the recipe needs it.
+        check: raises when a run must not go on with the artifact, also with a cached one.
+        on_every_rank: runs on every process of a distributed run; else on rank 0 alone.
+    """
+
+    name: str
+    version: int
+    inputs: Callable[[Recipe], tuple[str, ...]]
+    settings: Callable[[Recipe, Sources], Mapping[str, Any]]
+    make: Callable[[Path, Run], Facts]
+    wanted: Callable[[Recipe], bool] = _always
+    check: Callable[[Run], None] = _no_check
+    on_every_rank: bool = False
+
+
+def model_stages(recipe: Recipe) -> dict[str, str]:
+    """The stage that makes each of the models to score.
+
+    A pruned student replaces the one it was made from, which is scored as "unpruned".
+    """
+    stages = {"teacher": "teacher", "student": "distill"}
+    if recipe.prune is not None:
+        stages |= {"student": "prune", "unpruned": "distill"}
+    if recipe.distill.baseline != "off":
+        stages["baseline"] = "baseline"
+    return stages
+
+
+def section(recipe: Recipe, name: str, *without: str) -> dict[str, Any]:
+    """A section of the recipe as JSON data, except some keys."""
+    settings = getattr(recipe, name).model_dump(mode="json")
+    return {key: value for key, value in settings.items() if key not in without}
