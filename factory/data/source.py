@@ -7,7 +7,7 @@ from pathlib import Path
 
 from factory.data.formats import FILES_HEADLINE, DataFile, find_format
 from factory.data.messages import missing_file
-from factory.data.table import UNLABELLED_SPLIT, columns_of
+from factory.data.table import UNLABELLED_SPLIT, column_problems, columns_of
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
@@ -57,12 +57,17 @@ def _found(
         if not path.is_file():
             problems.append(missing_file(f"data.{split}", name, path))
             continue
-        columns = [column for column, _ in columns_of(settings, split).wanted]
+        wanted_columns = columns_of(settings, split).wanted
+        columns = [column for column, _ in wanted_columns]
         lines = split == UNLABELLED_SPLIT
         try:
-            files.append(find_format(path, name, columns, settings.quoting, lines=lines))
+            file = find_format(path, name, columns, settings.quoting, lines=lines)
         except DataError as error:
             problems.extend(error.problems)
+            continue
+        files.append(file)
+        if file.columns:
+            problems.extend(column_problems(name, file.columns, wanted_columns))
     if problems:
         raise DataError(FILES_HEADLINE, problems)
     return files

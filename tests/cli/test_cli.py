@@ -166,7 +166,7 @@ def test_missing_data_names_file_and_key(line: Line, tmp_path: Path, command: st
     result = call(command, line.recipe, "--set", "data.dev=dve.tsv", *arguments)
     message = error_of(result, 1)
     assert "data.dev: no such file dve.tsv" in message
-    assert "similar there: dev.tsv" in message
+    assert "similar names: dev.tsv" in message
 
 
 def test_bad_data_exits_with_1_and_names_the_lines(line: Line, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_validate_prints_the_schema() -> None:
 def test_a_missing_package_gives_the_install_line(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = call("run", line.recipe, "--store", tmp_path / "runs")
     message = error_of(result, 1)
     assert "pip install 'tinybert-factory[build]'" in message
@@ -290,7 +290,7 @@ def test_evaluate_names_an_unknown_label(line: Line, tmp_path: Path) -> None:
         (["new.csv", "--label", "lable"], "lable"),
         (["new.csv", "--text", "body"], "body"),
         (["new.csv", "--text", "text", "--text", "label"], "tiny-line takes single texts"),
-        (["new.json"], "none of the endings"),
+        (["new.json"], "line 1: invalid JSON"),
     ],
 )
 def test_evaluate_on_data_that_does_not_fit(

@@ -82,11 +82,11 @@ def served_port(folder: Path) -> list[str]:
 TABLE = {
     "wrong column": Wrong(
         run_with(data__text="txt"), 1,
-        "no column 'txt'", "train.tsv, line 1", "set data.text to one of them",
+        "no column 'txt'", "train.tsv: no column", "set data.text to one of them",
     ),
     "missing file": Wrong(
         run_with(data__train="trian.tsv"), 1,
-        "no such file trian.tsv", "data.train", "similar there: train.tsv",
+        "no such file trian.tsv", "data.train", "similar names: train.tsv",
     ),
     "typo in the recipe": Wrong(
         recipe_text("learning_rate", "lerning_rate"), 2,

@@ -19,12 +19,13 @@ from factory.recipe.data import DataSettings
 
 
 def test_files_are_identified_by_their_bytes(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b"one")
-    (tmp_path / "d.tsv.gz").write_bytes(b"two")
+    one, two = b"text,label\none,x\n", b"text\tlabel\ntwo\tx\n"
+    (tmp_path / "t.csv").write_bytes(one)
+    (tmp_path / "d.tsv.gz").write_bytes(two)
     data = DataSettings(train="t.csv", dev="d.tsv.gz")
     files: Any = source_identity(data, tmp_path)["files"]
-    assert files["train"]["sha256"] == hashlib.sha256(b"one").hexdigest()
-    assert files["dev"]["sha256"] == hashlib.sha256(b"two").hexdigest()
+    assert files["train"]["sha256"] == hashlib.sha256(one).hexdigest()
+    assert files["dev"]["sha256"] == hashlib.sha256(two).hexdigest()
     assert (files["train"]["format"]["delimiter"], files["dev"]["format"]["delimiter"]) == (
         ",", "\t"
     )  # fmt: skip

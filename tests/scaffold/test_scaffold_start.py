@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from factory.graph import make_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from factory.cli.main import main
 from factory.data.dataset import Dataset
 from factory.data.load import load_dataset
 from factory.errors import DataError, FactoryError, RecipeError
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
 from factory.scaffold.start import start_recipe
@@ -54,7 +54,7 @@ def loaded(recipe: Recipe, folder: Path) -> Dataset:
 def accepted(folder: Path) -> Recipe:
     """The recipe after `factory validate`'s checks and the data stage's."""
     recipe = load_recipe(folder / "recipe.toml")
-    make_graph(recipe, folder)
+    make_plan(recipe, folder)
     loaded(recipe, folder)
     return recipe
 
