@@ -257,6 +257,7 @@ def _encoding(path: Path, name: str, gzipped: bool) -> str:
                 broken += len(re.findall("[\udc80-\udcff]", text))
                 valid += len(re.findall("[^\0-\x7f\udc80-\udcff]", text))
             chunk = stream.read(CHUNK)
+    broken += bool(decoder.getstate()[0])  # a character that the file's end cuts off
     if broken <= valid:
         return "utf-8-sig" if marked else "utf-8"
     if zeros:

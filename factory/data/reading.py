@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -117,10 +118,8 @@ def declared_classes(file: DataFile, column: str) -> tuple[str, ...] | None:
 
 def _line_rows(text: Iterable[str]) -> Iterator[Row | BadRow]:
     for number, line in enumerate(text, start=1):
-        content = line.rstrip("\r\n")
-        yield (
-            Row(number, {"text": content}) if _has_bytes(content) else BadRow(number, _bytes(line))
-        )
+        reason = _undecoded(line)
+        yield BadRow(number, reason) if reason else Row(number, {"text": line.rstrip("\r\n")})
 
 
 def _delimited_rows(text: Iterable[str], file: DataFile) -> Iterator[Row | BadRow]:
@@ -131,8 +130,9 @@ def _delimited_rows(text: Iterable[str], file: DataFile) -> Iterator[Row | BadRo
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            reasons = (told for part, told in QUOTING_REASONS.items() if part in str(error))
+            reasons = (reason for part, reason in QUOTING_REASONS.items() if part in str(error))
             yield BadRow(number, next(reasons, str(error)), quoting=True)
+            header = False
             continue
         if cells is None:
             return
@@ -145,8 +145,8 @@ def _delimited_rows(text: Iterable[str], file: DataFile) -> Iterator[Row | BadRo
             first = "header" if file.format.header else "first row"
             marked = file.format.quoting == "none" and any('"' in cell for cell in cells)
             yield BadRow(number, f"{fields}, the {first} has {len(file.columns)}", marked)
-        elif not _has_bytes(joined := "".join(cells)):
-            yield BadRow(number, _bytes(joined))
+        elif reason := _undecoded("".join(cells)):
+            yield BadRow(number, reason)
         else:
             yield Row(number, dict(zip(file.columns, cells, strict=True)))
 
@@ -172,10 +172,7 @@ def _json_rows(lines: Iterable[bytes]) -> Iterator[Row | BadRow]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             yield BadRow(number, f"invalid JSON ({error})")
             continue
-        if isinstance(values, dict):
-            yield Row(number, values, content)
-        else:
-            yield BadRow(number, f"{kind_of(values)} in place of a JSON object")
+        yield _object_row(number, values, content)
 
 
 def _array_rows(content: bytes, file: DataFile) -> Iterator[Row | BadRow]:
@@ -186,10 +183,13 @@ def _array_rows(content: bytes, file: DataFile) -> Iterator[Row | BadRow]:
         problem = f"{file.name}: is no JSON ({error}); write one JSON object per line"
         raise DataError(FILES_HEADLINE, [problem]) from error
     for number, values in enumerate(rows, start=1):
-        if isinstance(values, dict):
-            yield Row(number, values)
-        else:
-            yield BadRow(number, f"{kind_of(values)} in place of a JSON object")
+        yield _object_row(number, values)
+
+
+def _object_row(number: int, values: object, line: bytes | None = None) -> Row | BadRow:
+    if isinstance(values, dict):
+        return Row(number, values, line)
+    return BadRow(number, f"{kind_of(values)} in place of a JSON object")
 
 
 def _parquet_rows(file: DataFile, columns: Sequence[str], whole: bool) -> Iterator[Row]:
@@ -211,17 +211,9 @@ def kind_of(value: object) -> str:
     )
 
 
-def _bytes(text: str) -> str:
-    """The first byte of a row that its encoding lacks."""
-    broken = next(character for character in text if "\udc80" <= character <= "\udcff")
-    return f"byte 0x{ord(broken) - 0xDC00:02x} is not part of the file's encoding; save it as UTF-8"
-
-
-def _has_bytes(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _undecoded(text: str) -> str | None:
+    """The first byte that is not part of the encoding, as a reason; None if there is none."""
+    if text.isascii() or (match := re.search("[\udc80-\udcff]", text)) is None:
+        return None
+    byte = ord(match[0]) - 0xDC00
+    return f"byte 0x{byte:02x} is not part of the file's encoding; save it as UTF-8"

@@ -6,7 +6,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from factory.data.dataset import Dataset
@@ -23,8 +23,8 @@ REASONS = {
     "empty": "empty",
     "repeated": "repeated",
     "in_train": "already in train",
-    "in_dev": "in dev, which must stay unseen",
-    "in_test": "in test, which must stay unseen",
+    "in_dev": "in dev, so excluded",
+    "in_test": "in test, so excluded",
 }
 
 Inputs = list[str] | list[tuple[str, str]]
@@ -33,7 +33,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """What became of the rows of one file or hub split.
+    """How many rows of one file or hub split are kept.
 
     Args:
         source: the file or hub split, as messages name it.
@@ -52,14 +52,9 @@ class Sifted:
 
     def facts(self) -> dict[str, object]:
         """The counts as JSON data."""
-        return {
-            "source": self.source,
-            "rows": self.rows,
-            "kept": self.kept,
-            "dropped": dict(self.dropped),
-        }
+        return {**asdict(self), "kept": self.kept}
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line: "reviews.txt: 120 rows, 110 kept; dropped: 3 empty, 7 repeated"."""
         parts = [f"{rows:,} {REASONS[reason]}" for reason, rows in self.dropped.items() if rows]
         dropped = f"; dropped: {', '.join(parts)}" if parts else ""
@@ -95,12 +90,12 @@ def load_unlabelled(
     findings = Findings()
     tables = _tables(settings, base_directory, cache_directory, findings)
     rows, sources = _sift(tables, dataset) if not findings.problems else ([], [])
-    for line in (*findings.notices, *(source.told() for source in sources)):
+    for line in (*findings.notices, *(source.summary() for source in sources)):
         notice(line)
     if findings.problems:
         raise DataError(HEADLINE, findings.problems)
     if not rows:
-        raise DataError(HEADLINE, [f"no row is left of {source.told()}" for source in sources])
+        raise DataError(HEADLINE, [f"no row is left of {source.summary()}" for source in sources])
     found = len(rows)
     if settings.unlabelled_limit is not None and len(rows) > settings.unlabelled_limit:
         rows = _draw(rows, settings.unlabelled_limit, settings.seed)

@@ -23,6 +23,7 @@ def load_dev(load: Load, content: str | bytes, name: str = "dev.csv", **settings
         ("text,label\né ü,x\nw".encode() + b"\xff,x\n", ["dev.csv, line 3: byte 0xff", "UTF-8"]),
         (b"text,label\nw\x81,x\n", ["dev.csv, line 2: byte 0x81 is not part"]),
         ("text,label\nq,x\n".encode("utf-16")[:-1], ["dev.csv: is no readable UTF-16"]),
+        ('text,label,"x"y\nq,x,1\n', ["dev.csv, line 1: text behind a closing"]),
         (b"PK\x03\x04 and so on", ["dev.csv: is a zip archive or an Excel workbook"]),
         (b"\x00\xff\x01\xfe", ["dev.csv: is no text"]),
         ("", ["dev.csv: is empty"]),

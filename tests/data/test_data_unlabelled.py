@@ -146,7 +146,7 @@ def test_rows_of_train_dev_and_test_and_repetitions_are_dropped_and_counted(load
     assert [source["kept"] for source in outcome.facts["sources"]] == [1, 1]
     assert outcome.notices[0] == (
         "a.txt: 7 rows, 1 kept; dropped: 1 repeated, 3 already in train, "
-        "1 in dev, which must stay unseen, 1 in test, which must stay unseen"
+        "1 in dev, so excluded, 1 in test, so excluded"
     )
 
 
