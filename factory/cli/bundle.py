@@ -88,7 +88,7 @@ def evaluate(
     help="Rows that cannot be scored: do nothing and list them, or leave them out.",
 )
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="Default: every core.")
-@click.option("--restart", is_flag=True, help="Forget half-finished work on the same output.")
+@click.option("--restart", is_flag=True, help="Discard partial output of an interrupted run.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def predict(
     bundle: Path,

@@ -1,4 +1,4 @@
-"""`factory predict`: a file in, the file with its answers out; can be killed and run again."""
+"""`factory predict`: score a file of any size; interrupted work is resumed by the same command."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class PredictOptions:
     Args:
         text: the text column; None: as in the bundle's recipe, or "text".
         text_pair: the second one, of a bundle for pairs; None: likewise, or "text_pair".
-        on_error: what happens to rows that cannot be scored: nothing is done, or they are left out.
-        restart: forget half-finished work.
+        on_error: rows that cannot be scored stop the command, or are left out.
+        restart: discard partial output.
         quiet: no progress, no closing line.
     """
 
@@ -62,11 +62,11 @@ def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptio
     """Score every row of a file and write them, in order, with their answers.
 
     Memory does not grow with the file. Unless a standard stream takes part, all rows are checked
-    before the first is scored, and work that was ended is taken up where it was.
+    before the first is scored, and interrupted work is resumed.
 
     Raises:
-        PredictError: the output exists, a column is missing or in the way, half-finished work is
-            of another input, or a value does not fit the output's format.
+        PredictError: the output exists, a column is missing or exists already, the partial output
+            is for another input, or a value does not fit the output's format.
         DataError: rows that cannot be scored, with their numbers.
         BundleError: the bundle cannot be used.
     """
@@ -237,7 +237,7 @@ def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _about(bundle: Path, source: DataFile, wanted: Wanted) -> dict[str, object]:
-    """What the logits depend on, in the words of the message that tells what changed."""
+    """What the logits depend on; the names are those of the message about a change."""
     import onnxruntime
 
     return {
@@ -252,7 +252,7 @@ def _about(bundle: Path, source: DataFile, wanted: Wanted) -> dict[str, object]:
 
 
 def _settle(path: Path) -> None:
-    """Have a file on disk before it gets its name."""
+    """Flush a file to disk before it is renamed."""
     if sys.platform != "win32":
         with path.open("rb") as file:
             os.fsync(file.fileno())

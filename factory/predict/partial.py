@@ -56,13 +56,13 @@ class PartialOutput:
 def partial_output(
     output: Path, about: dict[str, object], labels: int, *, restart: bool
 ) -> Iterator[PartialOutput]:
-    """The work on `output`, new or from an earlier process; it is removed when the block succeeds.
+    """The partial output, new or of an earlier process; it is removed when the block succeeds.
 
     Args:
-        about: what the logits depend on; work on anything else is not continued.
+        about: what the logits depend on; partial output for anything else is refused.
 
     Raises:
-        PredictError: the earlier work is on something else, or its process still runs.
+        PredictError: the partial output is for something else, or its process still runs.
     """
     directory = output.with_name(f".{output.name}.partial")
     directory.mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,8 @@ def _check_same(
 ) -> None:
     if changed := [name for name, value in now.items() if before.get(name) != value]:
         raise PredictError(
-            f"{output}: {directory} holds half-finished work with another {', '.join(changed)}; "
-            "go back to the old one, or start again with --restart"
+            f"{output}: {directory} is partial output for another {', '.join(changed)}; "
+            "undo the change, or start again with --restart"
         )
 
 
@@ -102,5 +102,5 @@ def _lock(stream: IO[bytes], output: Path) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise PredictError(
-            f"{output}: another process is making it; wait, or give another --output"
+            f"{output}: another process is writing it; wait, or give another --output"
         ) from error

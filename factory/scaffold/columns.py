@@ -1,4 +1,4 @@
-"""Which columns hold the text and the label, and what kind of task the labels make."""
+"""Find the text and label columns of a file, and the task that the labels imply."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What each column is for.
+    """The columns to use and the task.
 
     Args:
         text: one text column, or two for pairs.
@@ -51,10 +51,10 @@ class Roles:
 
 
 def find_roles(sheet: Sheet, text: Sequence[str], label: str | None, task: Task | None) -> Roles:
-    """The user's choice of columns and task, completed.
+    """Complete the user's choice of columns and task.
 
     Raises:
-        RecipeError: a column that is not there, or no way to tell; the message shows the columns.
+        RecipeError: a column does not exist or cannot be determined; the message lists the columns.
     """
     names = list(sheet.columns)
     given = Columns(tuple(text), label, "--").wanted
@@ -115,7 +115,7 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
         problem = f"cannot tell which column is the label: {first_few_of_names(found)}"
     else:
         rest = first_few_of_names([name for name in sheet.columns if name not in text])
-        problem = f"no column holds few, repeated values: {rest}"
+        problem = f"no column looks like a label (few distinct values): {rest}"
     raise RecipeError("init", [f"{sheet.name}: {problem}; give --label"])
 
 
@@ -171,7 +171,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def _separator(values: Sequence[Any]) -> str | None:
-    """What stands between the names of a cell: its parts are fewer than the cells and recur."""
+    """The separator between names in a cell: its parts are fewer than the cells and recur."""
     if not values or not all(isinstance(value, str) for value in values):
         return None
     cells = set(values)

@@ -1,4 +1,4 @@
-"""From a data file to a recipe that runs, with every finding and decision told."""
+"""Inspect a data file and write a recipe for it; report every finding and decision."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN_CLASSES = 8
 
 @dataclass(slots=True)
 class Start:
-    """What was found in the data and decided for the recipe, one line each."""
+    """Findings about the data and decisions for the recipe, one line each."""
 
     recipe: Path
     found: list[str] = field(default_factory=list)
@@ -60,19 +60,19 @@ def start_recipe(
     teacher: str | None = None,
     offline: bool = False,
 ) -> Start:
-    """Look at the data and write a commented recipe beside which `factory run` works.
+    """Inspect the data and write a commented recipe that `factory run` accepts.
 
     Where a file has rows that a run refuses (without a text or a label, also in dev or test), a
     cleaned copy is written to RECIPE-SPLIT.jsonl; the file itself stays unchanged.
 
     Args:
         recipe: the file to write; must not exist.
-        text: the text column or the two of a pair; empty: found out, as are `label` and `task`.
+        text: the text column or the two of a pair; empty: determined, as are `label` and `task`.
         teacher: unset: a BERT of the hub, or the packaged model when `offline`.
 
     Raises:
-        RecipeError: a column cannot be found or told.
-        DataError: the data cannot be learned from.
+        RecipeError: a column does not exist or cannot be determined.
+        DataError: the data cannot be used for training.
         FactoryError: the recipe exists, or there is no teacher.
     """
     if recipe.exists():
@@ -87,7 +87,7 @@ def start_recipe(
     held = {s: clean(sheet, roles) for s, sheet in sheets.items() if s != "train"}
     elsewhere = {key for rows in held.values() for key in rows.texts}
     rows = {"train": clean(sheets["train"], roles, elsewhere), **held}
-    _tell_data(sheets, rows, roles, start)
+    _describe(sheets, rows, roles, start)
     _require_enough(train, rows["train"], roles)
     model, reason = choose_teacher(teacher, offline)
     start.decided += [*roles.reasons, f"teacher {model}: {reason}"]
@@ -120,7 +120,7 @@ def _choices(rows: dict[str, Rows], roles: Roles, teacher: str, base: Path) -> C
     return choose(lengths, counted, len(texts), classes, dev_rows, roles.task, packaged)
 
 
-def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
+def _describe(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
     for split, sheet in sheets.items():
         rows_found = f"{split} {sheet.name}: {count(len(sheet), 'row')}"
         columns = ", ".join(sheet.columns)
@@ -137,7 +137,7 @@ def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, st
         start.found.append(f"{count(len(classes), 'label')}: {shown}{more}")
         alone = [name for name, number in classes if number == 1]
         if alone:
-            start.found.append(f"labels with a single row, so none on dev: {', '.join(alone[:8])}")
+            start.found.append(f"labels with a single row, none in dev: {', '.join(alone[:8])}")
     else:
         numbers = sorted(x for x in rows["train"].labels if isinstance(x, float))
         if numbers:
@@ -149,16 +149,16 @@ def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
     if len(rows.texts) < FEWEST_ROWS:
         problems.append(
             f"{train}: {count(len(rows.texts), 'row')} with text and label; at least "
-            f"{FEWEST_ROWS} are needed, a few hundred to learn anything: add rows"
+            f"{FEWEST_ROWS} are required, and a few hundred for a useful model: add rows"
         )
     classes = label_counts(rows.labels)
     if roles.task != "regression" and len(classes) < 2:
         problems.append(
             f"{train}: column {roles.label!r} holds {count(len(classes), 'class', 'classes')}; "
-            "at least 2 are needed: add rows of another, or name another column with --label"
+            "at least 2 are required: add rows of another class, or give another --label"
         )
     if problems:
-        raise DataError("the data cannot be learned from", problems)
+        raise DataError("the data cannot be used for training", problems)
 
 
 def _data_settings(

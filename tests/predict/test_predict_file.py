@@ -341,12 +341,12 @@ def test_ended_work_on_something_else(
     other = make_bundle("other", max_length=8)
     result = predict(other, source, output)
     assert result.exit_code == 1
-    assert "half-finished work with another bundle;" in result.stderr
+    assert "is partial output for another bundle;" in result.stderr
     assert "start again with --restart" in result.stderr
     assert "another text column;" in predict(bundle, source, output, "--text", "other").stderr
     rows[0]["text"] = "bad"
     write_jsonl(source, rows)
-    assert "with another input;" in predict(bundle, source, output).stderr
+    assert "for another input;" in predict(bundle, source, output).stderr
     assert predict(bundle, source, output, "--restart").exit_code == 0
     assert read_jsonl(output)[0]["text"] == "bad"
 
@@ -360,7 +360,7 @@ def test_two_processes_on_one_output(bundle: Path, tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         result = predict(bundle, source, tmp_path / "out.jsonl", "--restart")
     assert result.exit_code == 1
-    assert "another process is making it" in result.stderr
+    assert "another process is writing it" in result.stderr
 
 
 def test_killed_half_way(bundle: Path, tmp_path: Path) -> None:

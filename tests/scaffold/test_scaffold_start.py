@@ -249,7 +249,7 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
         ([["text", "u", "v"], *([body(i), "ab"[i % 2], "cd"[i % 2]] for i in range(60))], {},
          "which column is the label: 'u', 'v'; give --label"),
         ([["text", "u"], *([body(i), f"x{i}"] for i in range(60))], {},
-         "no column holds few, repeated values: 'u'; give --label"),
+         "no column looks like a label (few distinct values): 'u'; give --label"),
         ([["text"], *([body(i)] for i in range(60))], {}, "one column only"),
     ],
 )  # fmt: skip
