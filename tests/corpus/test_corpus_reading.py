@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.data.corpus import reading
@@ -84,6 +84,7 @@ def test_line_separators_inside_a_line_are_ordinary_characters(read: Read) -> No
     )
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n")), max_size=8))
 def test_lines_come_back(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     file = tmp_path_factory.mktemp("lines") / "a.jsonl"

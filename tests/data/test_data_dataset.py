@@ -15,7 +15,7 @@ from factory.errors import DataError
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT, st.integers(0, 1)), min_size=1), st.booleans())
 def test_every_text_survives(rows: list[tuple[str, str, int]], pairs: bool) -> None:
     split = [

@@ -310,7 +310,7 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1)
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=TEXTS | st.lists(st.tuples(st.text("ab\n\x00é"), st.text("ab,\r")), min_size=1))
 def test_rows_survive_the_disk(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     here = tmp_path_factory.mktemp("rows")
