@@ -37,11 +37,11 @@ import torch
 from augmentation_reference import ReferenceStyle, WordVectors
 from real_data import real_data_folder
 
-from factory.augment.mlm_model import MaskedLanguageModel
+from factory.augment.masked_lm import MaskedLanguageModel
 from factory.augment.neighbours import NearestWords, embedding_neighbours
-from factory.augment.stage import augment
-from factory.augment.tools import AugmentTools
-from factory.augment.vectors_file import read_vectors
+from factory.augment.proposers import Proposers
+from factory.augment.run import augment
+from factory.augment.word_vectors import read_vectors
 from factory.data.dataset import Split
 from factory.models.source import find_model
 from factory.recipe.augment import AugmentSettings
@@ -177,7 +177,7 @@ def make_sides(
                     Path(directory),
                     train,
                     settings,
-                    AugmentTools(tokenizer, LENGTH, mlm, {"vectors": near}),
+                    Proposers(tokenizer, LENGTH, mlm, {"vectors": near}),
                 )
             return len(rows)
 
@@ -249,9 +249,9 @@ def peak_memory(data: Path, rows: int) -> dict[str, float]:
     settings = AugmentSettings(mlm="it", copies=MEMORY_COPIES)
     before = resident_mib()
     with tempfile.TemporaryDirectory() as folder:
-        tools = AugmentTools(tokenizer, LENGTH, mlm, {"embeddings": near})
-        made = augment(Path(folder), train, settings, tools)
-    return {"before_mib": before, "peak_mib": resident_mib(), "variants": made["variants"]}
+        proposers = Proposers(tokenizer, LENGTH, mlm, {"embeddings": near})
+        made = augment(Path(folder), train, settings, proposers)
+    return {"before_mib": before, "peak_mib": resident_mib(), "variants": made["examples"]}
 
 
 def many_texts(data: Path, rows: int) -> list[str]:

@@ -148,7 +148,7 @@ def run_arm(recipe_file: Path, settings: list[str], trial: Trial, store: Path) -
     keys = make_plan(recipe, base).keys
     dataset = read_dataset(run(recipe, base, place, "cpu", until="data"))
     rows, made = len(dataset.train), 0
-    for stage, fact in (("augment", "variants"), ("unlabelled", "rows")):
+    for stage, fact in (("augment", "examples"), ("unlabelled", "rows")):
         if stage in keys:
             run(recipe, base, place, "cpu", until=stage)
             made += place.load(keys[stage]).facts[fact]

@@ -116,7 +116,7 @@ def run_set(name: str, files: dict[str, Path], baselines: list[str], store: Path
             for model, found in manifest["scores"].items()
         }
         artifacts = stage_artifacts(recipe, recipe_file.parent, store)
-        models = ("teacher", "student", "fp32", "int8")
+        models = ("teacher", "student", "fp32", "int8-static")
         result |= {
             "metric": metric,
             "split": split,
@@ -151,7 +151,9 @@ def print_table(results: dict[str, Any]) -> None:
     print("| set | metric | rows | teacher | student | kept | int8 | kept | no teacher | gain |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, result in results.items():
-        teacher, student, int8 = (result[key]["value"] for key in ("teacher", "student", "int8"))
+        teacher, student, int8 = (
+            result[key]["value"] for key in ("teacher", "student", "int8-static")
+        )
         others = result["undistilled"]
         values = ", ".join(f"{key} {found['value']:.4f}" for key, found in others.items())
         gains = ", ".join(f"{100 * (student - found['value']):+.1f}" for found in others.values())

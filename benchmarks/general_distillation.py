@@ -47,7 +47,7 @@ def main() -> None:
     real_data = real_data_folder()
     settings = ["distill.intermediate.epochs=1.0", "distill.prediction.epochs=3.0"]
     settings += ["distill.prediction.learning_rate=2e-4"]
-    settings += ["gate.min_retention=0.01", "quantize.variants=['fp32']"]
+    settings += ["gate.min_retention=0.01", "quantize.forms=['fp32']"]
     corpus = [f"general.corpus={real_data / CORPUS}", f"general.max_tokens={arguments.tokens}"]
     corpus += ["general.documents=blank_lines"]
     results: dict[str, Any] = {"tokens": arguments.tokens, "starts": {}}

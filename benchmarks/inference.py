@@ -35,7 +35,7 @@ import torch
 from inference_work import PEAK_SIZE, Work, count_work, peak_runners
 
 from factory.export.onnx import export_onnx
-from factory.export.session import open_session, run_session
+from factory.export.parity import open_session, run_session
 from factory.models.encoding import PaddedRows
 from factory.runtime.environment import library_versions, machine_facts
 from factory.runtime.progress import say

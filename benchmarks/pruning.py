@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from logit_error import compare_logits
 from quantized_forms import SHAPES, cpu_times
 from real_data import real_data_folder
 
@@ -29,13 +30,12 @@ from factory.distill.importance import taylor_importance
 from factory.distill.neurons import strongest
 from factory.distill.prediction import LOGITS_FILE, teacher_loss
 from factory.distill.prune import prune
+from factory.export.forms import FormSource
+from factory.export.forms import write_forms as write_every_form
 from factory.export.onnx import export_onnx
-from factory.export.quantize.sensitivity import compare_logits
-from factory.export.session import open_session, session_logits
-from factory.export.variants import write_variants
+from factory.export.parity import open_session, session_logits
 from factory.models.classifier import TorchClassifier, load_torch_classifier
 from factory.models.encoding import encode_inputs
-from factory.recipe.export import QuantizeSettings
 from factory.recipe.training import DistillSettings, PruneSettings
 from factory.store import ARTIFACT_FILE, directory_name, read_json
 
@@ -175,15 +175,10 @@ def write_forms(line: Line, model: Path, directory: Path) -> dict[str, Path]:
     files = {form: directory / f"{form}.onnx" for form in FORMS}
     export_onnx(model, files["fp32"], opset=17)
     student = load_torch_classifier(model, line.max_length)
-    write_variants(
-        directory,
-        files["fp32"],
-        ["int8-static"],
-        QuantizeSettings(),
-        "avx2",
-        student,
-        line.dataset.train,
+    source = FormSource(
+        files["fp32"], student, line.dataset.train, 256, smoothing=0.8, seven_bits=True
     )
+    write_every_form(directory, ["int8-static"], source)
     return files
 
 

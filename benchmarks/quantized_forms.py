@@ -21,77 +21,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from logit_error import compare_logits
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from real_data import real_data_folder
 from transformers import AutoTokenizer
 
-from factory.export.dynamic import quantize_int8
 from factory.export.onnx import export_onnx
-from factory.export.quantize.calibration import activation_ranges, measure_activations
+from factory.export.parity import open_session, run_session, session_logits
+from factory.export.quantize.activation_ranges import measure_activations
 from factory.export.quantize.form import IntegerForm
-from factory.export.quantize.sensitivity import compare_logits
 from factory.export.quantize.write import write_integer
-from factory.export.session import open_session, run_session, session_logits
 from factory.models.encoding import EncodedRows, PaddedRows, encode_inputs
 
 RESULT_FILE = Path(__file__).with_suffix(".json")
 MAX_LENGTH = 64
 CALIBRATION_ROWS = 256
 SHAPES = ((1, 16), (1, 32), (1, 128))
-FFN_OUTPUTS = "/bert/encoder/layer.?/output/dense/MatMul"
-DEFAULT, PER_CHANNEL = "onnxruntime, per tensor", "onnxruntime, per channel"
+DYNAMIC = "onnxruntime, dynamic"
 
 FORMS: dict[str, IntegerForm] = {
-    "dynamic": IntegerForm("dynamic"),
     "static": IntegerForm("static"),
-    "static, compensated": IntegerForm("static", compensated=True),
-    "static, smoothed": IntegerForm("static", compensated=True, smoothing=0.8),
-    "static, FFN outputs by rows": IntegerForm("static", compensated=True, rows=(FFN_OUTPUTS,)),
-    "static, smoothed, FFN outputs by rows": IntegerForm(
-        "static", compensated=True, smoothing=0.8, rows=(FFN_OUTPUTS,)
-    ),
-    "rows": IntegerForm("rows"),
-    "rows, compensated": IntegerForm("rows", compensated=True),
-    "rows, 4-bit table": IntegerForm("rows", "int4", compensated=True),
-    "rows, 8/4-bit table": IntegerForm("rows", "int4", compensated=True, precise_rows=16384),
-    "static, smoothed, 8/4-bit table": IntegerForm(
-        "static", "int4", compensated=True, smoothing=0.8, precise_rows=16384
-    ),
-    "edge: 4-bit, rows": IntegerForm(
-        "rows", "int4", compensated=True, weight_bits=4, precise_rows=6144, embedding_block=512
-    ),
-    "edge: 4-bit, static": IntegerForm(
-        "static",
-        "int4",
-        compensated=True,
-        smoothing=0.8,
-        weight_bits=4,
-        precise_rows=6144,
-        embedding_block=512,
-    ),
-    "static, smoothed, 8/4-bit table, 7-bit weights": IntegerForm(
-        "static",
-        "int4",
-        compensated=True,
-        smoothing=0.8,
-        precise_rows=16384,
-        reduced_range=True,
-    ),
-    "rows, 8/4-bit table, 7-bit weights": IntegerForm(
-        "rows", "int4", compensated=True, precise_rows=16384, reduced_range=True
-    ),
-    "edge: 4-bit, static, 7-bit products": IntegerForm(
-        "static",
-        "int4",
-        compensated=True,
-        smoothing=0.8,
-        weight_bits=4,
-        precise_rows=6144,
-        embedding_block=512,
-        reduced_range=True,
-    ),
-    "MatMulNBits, 8 bits": IntegerForm("blocks"),
-    "MatMulNBits, 4 bits": IntegerForm("blocks", "int4", weight_bits=4),
+    "static, smoothed": IntegerForm("static", smoothing=0.8),
+    "static, smoothed, 7 bits": IntegerForm("static", smoothing=0.8, seven_bits=True),
+    "per token": IntegerForm("rows"),
+    "per token, 7 bits": IntegerForm("rows", seven_bits=True),
+    "tables only": IntegerForm(None),
+    "4 bits": IntegerForm("static", bits=4, smoothing=0.8),
+    "4 bits, products of 7 bits": IntegerForm("static", bits=4, smoothing=0.8, seven_bits=True),
 }
 
 
@@ -130,7 +86,7 @@ def measure_student(
         forms = {}
         for name, file in files.items():
             # one text at a time where the neighbours change the answer
-            alone = name in (DEFAULT, PER_CHANNEL, "dynamic")
+            alone = name == DYNAMIC
             session = open_session(file, threads=1)
             logits = session_logits(session, rows, batch_size=1 if alone else 8)
             forms[name] = {
@@ -154,21 +110,20 @@ def read_rows(file: Path) -> tuple[list[str], list[str]]:
 def write_forms(
     scratch: Path, model: Path, calibration: EncodedRows, names: list[str]
 ) -> dict[str, Path]:
-    """fp32, what onnxruntime's own tool makes of it, and our forms."""
+    """fp32, onnxruntime's own dynamic quantization of it, and our forms."""
     files = {name: scratch / f"{number}.onnx" for number, name in enumerate(["fp32", *names])}
     export_onnx(model, files["fp32"], opset=17, first_token=True)
-    for name, per_channel in ((DEFAULT, False), (PER_CHANNEL, True)):
-        files[name] = scratch / f"{name}.onnx"
-        quantize_int8(files["fp32"], files[name], per_channel)
-    ranges = activation_ranges(measure_activations(files["fp32"], calibration))
+    files[DYNAMIC] = scratch / "dynamic.onnx"
+    quantize_dynamic(files["fp32"], files[DYNAMIC], weight_type=QuantType.QInt8, per_channel=True)
+    statistics = measure_activations(files["fp32"], calibration)
     for name in names:
-        write_integer(files["fp32"], files[name], FORMS[name], ranges)
+        write_integer(files["fp32"], files[name], FORMS[name], statistics)
     return files
 
 
 def cpu_times(files: dict[str, Path], rounds: int) -> dict[str, dict[str, float]]:
     """Median CPU milliseconds of one run per shape and form."""
-    sessions = {name: quiet_session(file) for name, file in files.items()}
+    sessions = {name: open_session(file, threads=1) for name, file in files.items()}
     random = np.random.default_rng(0)
     found: dict[str, dict[str, float]] = {}
     for batch_size, length in SHAPES:
@@ -187,16 +142,6 @@ def cpu_times(files: dict[str, Path], rounds: int) -> dict[str, dict[str, float]
             name: float(np.median(values)) for name, values in taken.items()
         }
     return found
-
-
-def quiet_session(file: Path) -> Any:
-    """A session that runs on the calling thread alone."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(file), sess_options=options, providers=["CPUExecutionProvider"]
-    )
 
 
 def print_student(name: str, result: dict[str, Any]) -> None:

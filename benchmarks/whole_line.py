@@ -30,7 +30,7 @@ ROWS = {
     "baseline_random": "same student, hard labels only, random start",
     "baseline_same": "same student, hard labels only, the distilled student's start",
     "fp32": "distilled student, ONNX fp32",
-    "int8": "distilled student, ONNX int8",
+    "int8-static": "distilled student, ONNX int8",
 }
 
 
@@ -111,7 +111,7 @@ def print_set(name: str, result: dict[str, Any]) -> None:
                 f"{100 * score['value'] / teacher:.1f} % | "
                 f"{result['size_bytes'][model] / 1e6:.1f} MB | {p50} |"
             )
-        agreement = result["label_agreement_with_fp32"]["int8"][split]
+        agreement = result["label_agreement_with_fp32"]["int8-static"][split]
         print(f"\nint8 gives fp32's label on {100 * agreement:.1f} % of {split}.")
     seconds = ", ".join(
         f"{stage} {value:.0f} s" for stage, value in result["stage_seconds"].items()

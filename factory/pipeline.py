@@ -74,15 +74,15 @@ def preview_augmentation(
         FactoryError: the recipe has no section [augment], or a stage failed.
     """
     from factory.augment.preview import preview_lines
-    from factory.stages.augment import open_augment_tools
+    from factory.stages.augment import open_augment_proposers
 
     plan = make_plan(recipe, base_directory, "augment")
     assert recipe.augment is not None, "the plan ends with its stage"
     with lock_store(store):
         before = replace(plan, stages=plan.stages[:-1])
         run = _run_stages(before, store, device)
-        tools = open_augment_tools(run)
-        return preview_lines(run.dataset.train, recipe.augment, tools, count, colours=colours)
+        proposers = open_augment_proposers(run)
+        return preview_lines(run.dataset.train, recipe.augment, proposers, count, colours=colours)
 
 
 def _run_stages(plan: RunPlan, store: Store, device: str) -> Run:

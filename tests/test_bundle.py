@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_line import Line, stage_directory
 
 from factory.bundle.assemble import (
-    SHIPPED_FILES,
     BundleParts,
     candidate_file,
     copy_files,
@@ -21,8 +20,7 @@ from factory.bundle.assemble import (
     ship_only,
 )
 from factory.data.dataset import Dataset, read_dataset
-from factory.recipe.export import NEIGHBOUR_INDEPENDENT, VariantName
-from factory.report.tables import NAMES, TORCH_MODELS
+from factory.export.forms import FormName
 from serving.bundle import read_manifest, verify_files, write_manifest
 from serving.errors import BundleError
 
@@ -34,11 +32,11 @@ def model(line: Line) -> Path:
 
 
 @pytest.fixture
-def variants(line: Line) -> dict[VariantName, Path]:
+def variants(line: Line) -> dict[FormName, Path]:
     """Both ONNX files."""
     return {
         "fp32": stage_directory(line.store, "export") / "model.onnx",
-        "int8": stage_directory(line.store, "quantize") / "int8.onnx",
+        "int8-static": stage_directory(line.store, "quantize") / "int8-static.onnx",
     }
 
 
@@ -57,25 +55,18 @@ def parts(line: Line) -> BundleParts:
     )
 
 
-def test_every_form_has_a_file_a_name_and_a_promise() -> None:
-    forms = set(get_args(VariantName))
-    assert set(SHIPPED_FILES) == forms
-    assert set(NAMES) - set(TORCH_MODELS) == forms
-    assert {*NEIGHBOUR_INDEPENDENT, "int8"} == forms
-
-
 def files_below(directory: Path) -> set[str]:
     return {
         path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
     }
 
 
-def test_layout(tmp_path: Path, model: Path, variants: dict[VariantName, Path]) -> None:
+def test_layout(tmp_path: Path, model: Path, variants: dict[FormName, Path]) -> None:
     copy_files(tmp_path, model, variants)
     assert files_below(tmp_path) == {
         "config.json",
         "onnx/candidate_fp32.onnx",
-        "onnx/candidate_int8.onnx",
+        "onnx/candidate_int8-static.onnx",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -88,16 +79,16 @@ def test_layout(tmp_path: Path, model: Path, variants: dict[VariantName, Path]) 
 @pytest.mark.parametrize(
     ("chosen", "shipped"),
     [
-        ("int8", {"model.onnx": "fp32", "model_quantized.onnx": "int8"}),
+        ("int8-static", {"model.onnx": "fp32", "model_quantized.onnx": "int8-static"}),
         ("fp32", {"model.onnx": "fp32"}),
     ],
 )
 def test_only_the_chosen_variant_and_fp32_ship(
     tmp_path: Path,
     model: Path,
-    variants: dict[VariantName, Path],
-    chosen: VariantName,
-    shipped: dict[str, VariantName],
+    variants: dict[FormName, Path],
+    chosen: FormName,
+    shipped: dict[str, FormName],
 ) -> None:
     copy_files(tmp_path, model, variants)
     file = ship_only(tmp_path, chosen)
@@ -108,7 +99,7 @@ def test_only_the_chosen_variant_and_fp32_ship(
 
 
 def test_copying_twice_gives_the_same(
-    tmp_path: Path, model: Path, variants: dict[VariantName, Path]
+    tmp_path: Path, model: Path, variants: dict[FormName, Path]
 ) -> None:
     copy_files(tmp_path, model, variants)
     once = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
@@ -124,15 +115,17 @@ def test_the_published_tokenizer_pads_and_cuts_nothing(line: Line) -> None:
 
 
 def test_manifest_lists_every_file_with_its_hash(
-    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
 ) -> None:
     copy_files(tmp_path, model, variants)
-    file = ship_only(tmp_path, "int8")
+    file = ship_only(tmp_path, "int8-static")
     (tmp_path / "README.md").write_text("card", encoding="utf-8")
     listed = files_below(tmp_path)
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
     (tmp_path / "artifact.json").write_text("{}", encoding="utf-8")
-    manifest = make_manifest(tmp_path, parts, "int8", file, gate=[{"rule": "x"}], scores={"a": 1})
+    manifest = make_manifest(
+        tmp_path, parts, "int8-static", file, gate=[{"rule": "x"}], scores={"a": 1}
+    )
     assert set(manifest.files) == listed
     for name, record in manifest.files.items():
         content = (tmp_path / name).read_bytes()
@@ -147,14 +140,13 @@ def test_manifest_lists_every_file_with_its_hash(
     verify_files(tmp_path, manifest)
 
 
-@pytest.mark.parametrize(("variant", "neighbour_independent"), [("fp32", True), ("int8", False)])
+@pytest.mark.parametrize("variant", ["fp32", "int8-static"])
 def test_a_variant_opened_is_that_file_through_the_servers_code(
     tmp_path: Path,
     model: Path,
-    variants: dict[VariantName, Path],
+    variants: dict[FormName, Path],
     parts: BundleParts,
-    variant: VariantName,
-    neighbour_independent: bool,
+    variant: FormName,
 ) -> None:
     from tiny_models import open_tiny
 
@@ -162,15 +154,15 @@ def test_a_variant_opened_is_that_file_through_the_servers_code(
     predictor = open_candidate(tmp_path, parts, variant)
     assert predictor.manifest.model.file == candidate_file(variant)
     assert predictor.manifest.model.variant == variant
-    assert predictor.manifest.model.neighbour_independent is neighbour_independent
+    assert predictor.manifest.model.neighbour_independent
     texts = parts.dataset.dev.texts
     difference = np.abs(predictor.logits(texts) - open_tiny(model).logits(texts)).max()
     assert difference < (1e-4 if variant == "fp32" else 1.0)
-    assert (difference > 1e-3) == (variant == "int8")
+    assert (difference > 1e-3) == (variant == "int8-static")
 
 
 def test_pairs_are_marked(
-    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
 ) -> None:
     from dataclasses import replace
 
@@ -182,17 +174,17 @@ def test_pairs_are_marked(
 
 
 def test_what_a_kill_left_of_a_manifest_is_no_part_of_the_bundle(
-    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
 ) -> None:
     copy_files(tmp_path, model, variants)
     (tmp_path / ".manifest.json.partial").write_text("{", encoding="utf-8")
     (tmp_path / ".artifact.json.tmp").write_text("{", encoding="utf-8")
-    predictor = open_candidate(tmp_path, parts, "int8")
+    predictor = open_candidate(tmp_path, parts, "int8-static")
     assert not [name for name in predictor.manifest.files if name.startswith(".")]
 
 
 def test_wrong_labels_are_found_when_the_variant_is_opened(
-    tmp_path: Path, model: Path, variants: dict[VariantName, Path], parts: BundleParts
+    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
 ) -> None:
     from dataclasses import replace
 

@@ -107,7 +107,7 @@ def test_every_stage_runs_once_in_order(stages: StandIns, tmp_path: Path) -> Non
 def test_the_baseline_and_the_int8_file_are_made_when_asked_for(
     stages: StandIns, tmp_path: Path
 ) -> None:
-    run(stages, tmp_path, {"distill.baseline": "same", "quantize.variants": ["fp32"]})
+    run(stages, tmp_path, {"distill.baseline": "same", "quantize.forms": ["fp32"]})
     assert stages.ran == [
         "data", "teacher", "distill", "baseline", "evaluate", "export", "bundle"
     ]  # fmt: skip

@@ -80,12 +80,10 @@ def test_the_same_recipe_gives_the_same_plan(base: Path) -> None:
         ({"gate.split": "test"}, {"bundle"}),
         ({"export.atol": 1e-3}, {"export", "quantize", "bundle"}),
         ({"export.opset": 18}, {"export", "quantize", "bundle"}),
-        ({"quantize.per_channel": False}, {"quantize", "bundle"}),
-        ({"quantize.variants": ["int8", "fp32"]}, {"bundle"}),
-        ({"quantize.variants": ["int8", "int8-rows"]}, {"quantize", "bundle"}),
-        ({"quantize.variants": "auto"}, {"quantize", "bundle"}),
+        ({"quantize.forms": ["int8-static", "fp32"]}, {"bundle"}),
+        ({"quantize.forms": ["int8-static", "int8-rows"]}, {"quantize", "bundle"}),
+        ({"quantize.forms": "auto"}, {"quantize", "bundle"}),
         ({"quantize.calibration_rows": 10}, {"quantize", "bundle"}),
-        ({"quantize.calibration": "entropy"}, {"quantize", "bundle"}),
         ({"quantize.smoothing": 0.5}, {"quantize", "bundle"}),
         ({"target.hardware": "arm64"}, {"quantize", "bundle"}),  # 8 bits instead of 7
         ({"target.hardware": "web"}, {"bundle"}),
@@ -144,7 +142,7 @@ def test_a_changed_start_checkpoint_remakes_the_student(base: Path) -> None:
 
 def test_stages_a_recipe_does_not_need_are_absent(base: Path) -> None:
     full = plan_of(base)
-    lean = plan_of(base, {"distill.baseline": "off", "quantize.variants": ["fp32"]})
+    lean = plan_of(base, {"distill.baseline": "off", "quantize.forms": ["fp32"]})
     assert list(lean.keys) == [stage for stage in ALL if stage not in ("baseline", "quantize")]
     # without the baseline there is less to evaluate and ship; the student is the same
     assert changed(full, lean) == {"evaluate", "bundle"}

@@ -33,7 +33,7 @@ def test_the_usual_recipe(tmp_path: Path) -> None:
     assert recipe.teacher.model == "google-bert/bert-base-uncased"
     assert (recipe.student.layers, recipe.student.hidden) == (4, 312)
     assert recipe.gate.min_retention == 0.968
-    assert recipe.quantize.variants == "auto"
+    assert recipe.quantize.forms == "auto"
     assert recipe.gate.min_agreement == 0.98
     text = (tmp_path / "mails.toml").read_text(encoding="utf-8")
     assert "factory run mails.toml" in text

@@ -17,7 +17,7 @@ def score(value: float) -> dict[str, Any]:
 
 def manifest(**changes: Any) -> Manifest:
     """A classification bundle with dev and test."""
-    values = {"teacher": 0.8, "student": 0.76, "baseline": 0.5, "fp32": 0.75, "int8": 0.72}
+    values = {"teacher": 0.8, "student": 0.76, "baseline": 0.5, "fp32": 0.75, "int8-static": 0.72}
     fields: dict[str, Any] = {
         "name": "mails",
         "version": "0a1b",
@@ -27,7 +27,7 @@ def manifest(**changes: Any) -> Manifest:
         "max_length": 64,
         "model": ModelFile(
             file="onnx/model_quantized.onnx",
-            variant="int8",
+            variant="int8-static",
             inputs=["input_ids"],
             output="logits",
             opset=17,
@@ -47,7 +47,7 @@ def manifest(**changes: Any) -> Manifest:
                 "student": 57_400_000,
                 "baseline": 57_400_000,
                 "fp32": 57_500_000,
-                "int8": 14_649_999,
+                "int8-static": 14_649_999,
             },
             "latency": {
                 name: {"p50_ms": milliseconds, "p95_ms": 2 * milliseconds, "calls": 120}
@@ -55,11 +55,11 @@ def manifest(**changes: Any) -> Manifest:
                     ("teacher", 30.0),
                     ("student", 10.126),
                     ("fp32", 4.0),
-                    ("int8", 2.5),
+                    ("int8-static", 2.5),
                 )
             },
             "latency_conditions": "batch 1, one thread",
-            "choice": "int8: the first of int8, fp32",
+            "choice": "int8-static: the first of int8-static, fp32",
         },
         "gate": [
             {"rule": "min_value", "passed": True, "text": "min_value: enough"},
@@ -83,7 +83,7 @@ def test_result_table_to_the_letter() -> None:
         "| - | - |  |\n"
         "| student, ONNX fp32 | 0.7500 (0.7000 to 0.8000) | 93.8 % | 57.5 MB "
         "| 4.00 ms | 8.00 ms | yes |\n"
-        "| student, ONNX int8, dynamic (served) | 0.7200 (0.6700 to 0.7700) | 90.0 % | 14.6 MB "
+        "| student, ONNX int8, static (served) | 0.7200 (0.6700 to 0.7700) | 90.0 % | 14.6 MB "
         "| 2.50 ms | 5.00 ms | yes |"
     )
 
@@ -116,11 +116,11 @@ def test_a_teacher_without_a_positive_score_keeps_no_share(value: float) -> None
 @pytest.mark.parametrize(
     ("accuracy", "size_bytes", "p50_ms", "front"),
     [
-        (0.75, 57_500_000, 4.0, ["fp32", "int8", "int4"]),  # two alike, none better
-        (0.71, 14_700_000, 2.6, ["fp32", "int8"]),  # int8 beats it in everything
-        (0.71, 14_600_000, 2.6, ["fp32", "int8", "int4"]),  # the smallest
+        (0.75, 57_500_000, 4.0, ["fp32", "int8-static", "int4"]),  # two alike, none better
+        (0.71, 14_700_000, 2.6, ["fp32", "int8-static"]),  # int8 beats it in everything
+        (0.71, 14_600_000, 2.6, ["fp32", "int8-static", "int4"]),  # the smallest
         (0.75, 14_000_000, 2.4, ["int4"]),  # beats both
-        (0.74, 57_500_000, 4.0, ["fp32", "int8"]),  # fp32 is as small and fast, and better
+        (0.74, 57_500_000, 4.0, ["fp32", "int8-static"]),  # fp32 is as small and fast, and better
     ],
 )
 def test_the_front_holds_what_nothing_beats(
@@ -142,7 +142,7 @@ def test_model_card_holds_what_a_user_needs() -> None:
     for part in (
         "# mails\n",
         "A classification model for single texts",
-        "- served file: `onnx/model_quantized.onnx` (int8)",
+        "- served file: `onnx/model_quantized.onnx` (int8-static)",
         "- labels: ham, spam",
         "- at most 64 tokens per input",
         "- version: `0a1b`",
@@ -150,7 +150,7 @@ def test_model_card_holds_what_a_user_needs() -> None:
         "### test (40 rows)\n\n" + result_table(manifest(), "test"),
         "Latency: batch 1, one thread.",
         "- pass  min_value: enough\n- FAIL  max_drop: too much",
-        "Served form: int8: the first of int8, fp32.",
+        "Served form: int8-static: the first of int8-static, fp32.",
     ):
         assert part in card
 

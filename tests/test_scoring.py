@@ -48,7 +48,7 @@ def test_a_model_folder(line: Line, rows: Path) -> None:
 
 def test_the_dev_file_gives_the_manifests_score(line: Line) -> None:
     evaluation = score_file(line.bundle, line.recipe.with_name("dev.tsv"), ["text"], "label", None)
-    recorded = read_manifest(line.bundle).scores["int8"]["dev"]["accuracy"]
+    recorded = read_manifest(line.bundle).scores["int8-static"]["dev"]["accuracy"]
     found = evaluation.scores["accuracy"]
     assert (found.value, found.low, found.high) == pytest.approx(
         (recorded["value"], recorded["low"], recorded["high"])

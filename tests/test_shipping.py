@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ from factory.data.unlabelled import write_unlabelled
 from factory.errors import GateFailedError
 from factory.evaluation import latency
 from factory.evaluation.latency import Latency
-from factory.export import dynamic as quantize
+from factory.export.quantize import write
+from factory.recipe.export import QuantizeSettings
 from factory.stages import trim
 from factory.stages.sources import Sources
 from factory.stages.stage import Run
 from factory.store import Artifact, Store, load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
-
-Quantizer = Callable[[Path, Path, bool, bool], dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -57,25 +55,23 @@ def unquantized(line: Line, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def wrong_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quantizer whose file loads and runs, with the classifier's scales negated."""
-    real: Quantizer = quantize.quantize_int8
+    """A quantizer whose file loads and runs, with the pooler's scales negated."""
+    real = write.write_integer
 
-    def quantize_wrongly(
-        source: Path, target: Path, per_channel: bool, reduced_range: bool
-    ) -> dict[str, Any]:
-        facts = real(source, target, per_channel, reduced_range)
-        model = onnx.load(target)
+    def quantize_wrongly(*arguments: Any) -> dict[str, Any]:
+        facts = real(*arguments)
+        model = onnx.load(arguments[1])
         changed = 0
         for tensor in model.graph.initializer:
-            if tensor.name.startswith("classifier.weight") and tensor.name.endswith("_scale"):
+            if "pooler" in tensor.name and tensor.name.endswith("/scale"):
                 wrong = -numpy_helper.to_array(tensor)
                 tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
                 changed += 1
         assert changed == 1
-        onnx.save(model, target)
+        onnx.save(model, arguments[1])
         return facts
 
-    monkeypatch.setattr(quantize, "quantize_int8", quantize_wrongly)
+    monkeypatch.setattr(write, "write_integer", quantize_wrongly)
 
 
 def run(line: Line, store: Path, changes: dict[str, Any] | None = None) -> Path:
@@ -96,7 +92,7 @@ def test_predictions_of_the_bundle_are_the_students(line: Line) -> None:
     student = open_tiny(stage_directory(line.store, "distill") / "model")
     dataset = read_dataset(stage_directory(line.store, "data"))
     predictor = Predictor.open(line.bundle)
-    assert predictor.manifest.model.variant == "int8"
+    assert predictor.manifest.model.variant == "int8-static"
     for split in dataset.splits()[1:]:
         expected = student.logits(split.inputs()).argmax(axis=1)
         found = predictor.logits(split.inputs()).argmax(axis=1)
@@ -111,7 +107,7 @@ def test_the_manifests_scores_are_those_of_the_served_bundle(line: Line) -> None
     for split in (dataset.dev, dataset.test):
         answers = [np.argmax(answer.scores) for answer in predictor.predict(split.inputs())]
         accuracy = float((np.array(answers) == np.array(split.targets)).mean())
-        recorded = predictor.manifest.scores["int8"][split.name]["accuracy"]
+        recorded = predictor.manifest.scores["int8-static"][split.name]["accuracy"]
         assert recorded["value"] == pytest.approx(accuracy)
         assert recorded["low"] <= accuracy <= recorded["high"]
 
@@ -119,15 +115,15 @@ def test_the_manifests_scores_are_those_of_the_served_bundle(line: Line) -> None
 def test_the_manifest_is_complete_and_true(line: Line) -> None:
     manifest = read_manifest(line.bundle)
     verify_files(line.bundle, manifest)
-    assert set(manifest.scores) == {"teacher", "student", "baseline", "fp32", "int8"}
+    assert set(manifest.scores) == {"teacher", "student", "baseline", "fp32", "int8-static"}
     assert set(manifest.lineage) >= {"data", "teacher", "student", "evaluation", "onnx"}
     assert line.bundle.name.removeprefix("bundle-") == manifest.version[:12]
     assert manifest.data == {"rows": {"train": 210, "dev": 90, "test": 60}}
     sizes = manifest.measurements["size_bytes"]
-    assert sizes["int8"] == (line.bundle / manifest.model.file).stat().st_size
-    assert sizes["int8"] < sizes["fp32"]
+    assert sizes["int8-static"] == (line.bundle / manifest.model.file).stat().st_size
+    assert sizes["int8-static"] < sizes["fp32"]
     assert manifest.measurements["label_agreement_with_fp32"]["fp32"] == {"dev": 1.0, "test": 1.0}
-    assert set(manifest.measurements["latency"]) == {"teacher", "student", "fp32", "int8"}
+    assert set(manifest.measurements["latency"]) == {"teacher", "student", "fp32", "int8-static"}
     assert [rule["rule"] for rule in manifest.gate] == ["min_retention", "max_quantization_drop"]
     assert all(rule["passed"] for rule in manifest.gate)
     assert manifest.recipe["distill"]["baseline"] == "random"
@@ -174,7 +170,7 @@ def test_a_broken_int8_file_passes_gate_1_and_fails_gate_2(line: Line, unquantiz
         run(line, unquantized)
     message = str(caught.value)
     assert message.startswith("gate 2 (bundle through the server's code) failed, nothing was pub")
-    assert "int8  FAIL  max_quantization_drop" in message
+    assert "int8-static  FAIL  max_quantization_drop" in message
     assert caught.value.exit_code == 3
     assert stage_directory(unquantized, "quantize").is_dir()  # the file itself loads and runs
     assert looks_published(unquantized) == []
@@ -194,13 +190,13 @@ def test_the_command_exits_with_3_and_prints_no_path(line: Line, unquantized: Pa
 
 @pytest.mark.usefixtures("wrong_scales")
 def test_the_next_variant_ships_when_the_first_fails(line: Line, unquantized: Path) -> None:
-    bundle = run(line, unquantized, {"quantize.variants": ["int8", "fp32"]})
+    bundle = run(line, unquantized, {"quantize.forms": ["int8-static", "fp32"]})
     manifest = read_manifest(bundle)
     assert (manifest.model.variant, manifest.model.file) == ("fp32", "onnx/model.onnx")
     assert manifest.model.neighbour_independent
     assert all(rule["passed"] for rule in manifest.gate)
     scores = {name: manifest.scores[name]["dev"]["accuracy"]["value"] for name in manifest.scores}
-    assert scores["int8"] < 0.5 < scores["fp32"]
+    assert scores["int8-static"] < 0.5 < scores["fp32"]
     assert scores["fp32"] == scores["student"]
     assert "(served)" in next(
         row for row in (bundle / "README.md").read_text().splitlines() if "ONNX fp32" in row
@@ -211,18 +207,23 @@ def test_the_next_variant_ships_when_the_first_fails(line: Line, unquantized: Pa
 def test_labels_that_differ_from_fp32_are_refused(line: Line, unquantized: Path) -> None:
     """Where the rule on the metric is too generous to see it."""
     limits = {"gate.min_retention": 0.01, "gate.max_quantization_drop": 1.0}
-    with pytest.raises(GateFailedError, match=r"int8  FAIL  min_agreement: rows labelled as by"):
+    with pytest.raises(
+        GateFailedError, match=r"int8-static  FAIL  min_agreement: rows labelled as by"
+    ):
         run(line, unquantized, {**limits, "gate.min_agreement": 0.98})
 
 
 def test_the_manifest_says_what_was_tried_and_why_one_ships(line: Line, store: Path) -> None:
-    changes = {"quantize.variants": ["int8", "fp32"], "gate.max_size_bytes": 1_000_000_000}
-    size = read_manifest(line.bundle).measurements["size_bytes"]["int8"]
+    changes = {"quantize.forms": ["int8-static", "fp32"], "gate.max_size_bytes": 1_000_000_000}
+    size = read_manifest(line.bundle).measurements["size_bytes"]["int8-static"]
     both = read_manifest(run(line, store, changes)).measurements
-    assert both["choice"] == "int8: the first of int8, fp32 (the recipe's order) that passes"
-    assert both["size_bytes"]["int8"] == size
-    assert both["variants"] == {
-        "int8": {"neighbour_independent": False, "passed": True, "failed_rules": []},
+    assert (
+        both["choice"]
+        == "int8-static: the first of int8-static, fp32 (the recipe's order) that passes"
+    )
+    assert both["size_bytes"]["int8-static"] == size
+    assert both["forms"] == {
+        "int8-static": {"neighbour_independent": True, "passed": True, "failed_rules": []},
         "fp32": {"neighbour_independent": True, "passed": True, "failed_rules": []},
     }
     assert both["machine"]["cores"] == os.cpu_count()
@@ -237,20 +238,20 @@ def test_latency_is_taken_at_the_targets_shape(line: Line, store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "hardware", "order"),
+    ("forms", "hardware", "order"),
     [
-        (["fp32", "int8", "fp32"], "avx2", ["fp32", "int8"]),
-        ("auto", "avx2", ["int8-rows", "int8-mixed", "int8-static", "int8-embeddings", "fp32"]),
+        (["fp32", "int8-static", "fp32"], "avx2", ["fp32", "int8-static"]),
+        ("auto", "avx2", ["int8-rows", "int8-static", "int8-embeddings", "fp32"]),
         ("auto", "cuda", ["fp32-fused", "fp16", "fp32"]),
     ],
 )
 def test_the_fastest_comes_first_and_the_exact_one_last(
-    wanted: Any, hardware: Any, order: list[str]
+    forms: Any, hardware: Any, order: list[str]
 ) -> None:
-    times = {"int8-static": 3.0, "int8-rows": 1.0, "int8-mixed": 2.0}
-    times |= {"fp32": 0.5, "fp16": 9.0, "fp32-fused": 1.0, "int8-embeddings": 4.0}
+    times = {"int8-static": 3.0, "int8-rows": 1.0, "int8-embeddings": 4.0}
+    times |= {"fp32": 0.5, "fp16": 9.0, "fp32-fused": 1.0}
     latencies = {name: Latency(value, 99.0, 1) for name, value in times.items()}
-    assert choose_order(wanted, hardware, latencies) == order
+    assert choose_order(QuantizeSettings(forms=forms), hardware, latencies) == order
 
 
 def test_a_cut_vocabulary_ships_with_its_tokenizer_and_the_same_answers(
@@ -306,18 +307,22 @@ def test_pieces_nobody_needs_are_cut_and_what_they_read_is_counted(
 
 
 def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:
-    bundle = run(line, store, {"quantize.variants": ["fp32", "int8"]})
+    bundle = run(line, store, {"quantize.forms": ["fp32", "int8-static"]})
     assert read_manifest(bundle).model.variant == "fp32"
 
 
 @pytest.mark.parametrize(
     ("rule", "limit", "told"),
     [
-        ("max_size_bytes", 1000, r"int8  FAIL  max_size_bytes: bytes of the file is \d+ > 1000"),
+        (
+            "max_size_bytes",
+            1000,
+            r"int8-static  FAIL  max_size_bytes: bytes of the file is \d+ > 1000",
+        ),
         (
             "max_latency_ms",
             1e-6,
-            r"int8  FAIL  max_latency_ms: milliseconds at the target's shape, p50 is",
+            r"int8-static  FAIL  max_latency_ms: milliseconds at the target's shape, p50 is",
         ),
     ],
 )
@@ -337,13 +342,13 @@ def test_rules_about_cost_pass_at_generous_limits(line: Line, store: Path) -> No
 
 def test_a_size_only_int8_keeps_sends_the_smaller_file(line: Line, store: Path) -> None:
     measured = read_manifest(line.bundle).measurements["size_bytes"]
-    limit = (measured["int8"] + measured["fp32"]) // 2
-    changes = {"quantize.variants": ["fp32", "int8"], "gate.max_size_bytes": limit}
-    assert read_manifest(run(line, store, changes)).model.variant == "int8"
+    limit = (measured["int8-static"] + measured["fp32"]) // 2
+    changes = {"quantize.forms": ["fp32", "int8-static"], "gate.max_size_bytes": limit}
+    assert read_manifest(run(line, store, changes)).model.variant == "int8-static"
 
 
 def test_gate_on_test_uses_the_scores_of_test(line: Line, store: Path) -> None:
     bundle = run(line, store, {"gate.split": "test", "gate.min_value": 0.1})
     manifest = read_manifest(bundle)
     (rule,) = [rule for rule in manifest.gate if rule["rule"] == "min_value"]
-    assert rule["measured"] == manifest.scores["int8"]["test"]["accuracy"]["value"]
+    assert rule["measured"] == manifest.scores["int8-static"]["test"]["accuracy"]["value"]

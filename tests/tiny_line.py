@@ -80,7 +80,7 @@ def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "intermediate": {"epochs": 3.0, "learning_rate": 3e-3},
             "prediction": {"epochs": 3.0, "learning_rate": 3e-3},
         },
-        "quantize": {"variants": ["int8"]},
+        "quantize": {"forms": ["int8-static"]},
         "gate": {"min_retention": 0.6, "max_quantization_drop": 0.2},
     }
     set_keys(tree, changes or {})

@@ -1,1 +1,1 @@
-"""Data augmentation: rows made from the training rows by replacing words with likely others."""
+"""Data augmentation: examples made from the training rows by replacing words with likely others."""

@@ -1,46 +1,125 @@
-"""Likely words for hidden places of texts from a masked language model, in batches."""
+"""A masked language model: opened and checked, and asked for likely words in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.augment.draws import text_key
-from factory.augment.words import Word, is_word
-from factory.errors import FactoryError
+from factory.augment.keyed_rng import text_key
+from factory.augment.words import CONTINUATION, Word, is_word
+from factory.data.messages import first_few
+from factory.errors import FactoryError, RecipeError, first_line
 from factory.models.classifier import longest_input
+from factory.models.source import ModelSource
 from factory.runtime.progress import say
 
 if TYPE_CHECKING:
     import torch
 
-    from factory.augment.mlm_model import MaskedLanguageModel
-
-# Tokens of a batch, padding included. A CPU gains nothing from more; a GPU is busy with as many.
+KEY = "augment.mlm"
+HEAD = "cls.predictions."
+# Tokens of a batch, padding included. A CPU gains nothing from more; these keep a GPU busy.
 CPU_BATCH_TOKENS = 2**12
 CUDA_BATCH_TOKENS = 2**16
 
 
 @dataclass(frozen=True, slots=True)
+class MaskedLanguageModel:
+    """A BertForMaskedLM in eval mode on `device`, and its fast tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    device: str
+
+
+def load_masked_lm(source: ModelSource, device: str) -> MaskedLanguageModel:
+    """Open the BERT that `augment.mlm` names, with its masked-language-model head.
+
+    Raises:
+        RecipeError: it cannot be found, is not a BERT, lacks the head or other weights, or has no
+            fast tokenizer with a mask token.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoTokenizer, BertForMaskedLM
+
+    try:
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
+        if config.model_type != "bert":
+            problem = f"{source.location} is a {config.model_type} model; name a BERT model"
+            raise RecipeError(KEY, [problem])
+        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+        config.is_decoder = False
+        model, loading = BertForMaskedLM.from_pretrained(
+            source.location, config=config, output_loading_info=True, revision=source.revision
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = (
+            f"cannot load {source.location}: {first_line(error)}. Name a hub id (needs the network "
+            "once), a folder with config.json, weights and tokenizer.json, or package:NAME"
+        )
+        raise RecipeError(KEY, [problem]) from error
+    _check_tokenizer(tokenizer, config, source)
+    _check_weights(loading["missing_keys"], config, source)
+    return MaskedLanguageModel(model.eval().to(device), tokenizer, device)
+
+
+def _check_tokenizer(tokenizer: Any, config: Any, source: ModelSource) -> None:
+    problem = None
+    if not tokenizer.is_fast:
+        problem = "has no fast tokenizer (tokenizer.json), required to find words"
+    elif tokenizer.mask_token_id is None:
+        problem = "has a tokenizer without a mask token, required to hide words"
+    elif tokenizer.pad_token_id is None:
+        problem = "has a tokenizer without a padding token, required to batch texts"
+    elif len(tokenizer) > config.vocab_size:
+        problem = (
+            f"has a tokenizer with {len(tokenizer):,} tokens but only {config.vocab_size:,} "
+            "embeddings: they belong to different models"
+        )
+    if problem is not None:
+        raise RecipeError(KEY, [f"{source.location} {problem}; name another model"])
+
+
+def _check_weights(missing: Iterable[str], config: Any, source: ModelSource) -> None:
+    # the decoder's bias is cls.predictions.bias, and its weights are usually the word embeddings
+    elsewhere = {f"{HEAD}decoder.bias"}
+    if config.tie_word_embeddings:
+        elsewhere.add(f"{HEAD}decoder.weight")
+    names = sorted(name for name in missing if name not in elsewhere)
+    body = [name for name in names if not name.startswith(HEAD)]
+    if body:
+        problem = f"{source.location} is not a complete BERT: {first_few(body)} missing"
+        raise RecipeError(KEY, [problem])
+    if names:
+        problem = (
+            f"{source.location} has no masked-language-model head ({first_few(names)} missing), "
+            f"so it cannot propose words. Set {KEY} to a checkpoint that has one, such as "
+            f"google-bert/bert-base-uncased, or remove {KEY}: the teacher's embeddings then "
+            "propose words"
+        )
+        raise RecipeError(KEY, [problem])
+
+
+@dataclass(frozen=True, slots=True)
 class HiddenWords:
-    """A text as the model reads it, special tokens included, and where its hidden words stand."""
+    """The input ids of a text, special tokens included, and the positions of its hidden words."""
 
     input_ids: list[int]
     positions: list[int]
 
 
 class WordGuesser:
-    """The most probable words for hidden places.
+    """Computes the most probable words for hidden positions.
 
     Args:
         mlm: the model.
-        max_length: tokens of a text the model is given; its own limit if that is less.
-        words: `letters` keeps only what is a word in a text: letters, no continued piece, no
-            special or unused token. `all` also keeps numbers and marks.
+        max_length: the number of tokens of a text that the model reads, or its own limit if less.
+        words: `letters` allows only words of letters; `all` also allows numbers and punctuation.
+            Neither allows ## tokens, special tokens or unused tokens.
 
     Attributes:
         vocabulary: the text of each id.
@@ -58,57 +137,59 @@ class WordGuesser:
         on_cuda = mlm.device.startswith("cuda")
         self._batch_tokens = CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS
         tokenizer = mlm.tokenizer
-        # looked up once: asking the tokenizer takes longer than all the rest of hiding a word
+        # looked up once: the tokenizer's properties are slower than all the rest of `hide`
         self._begin, self._end = tokenizer.cls_token_id, tokenizer.sep_token_id
         self._mask, self._pad = tokenizer.mask_token_id, tokenizer.pad_token_id
         size = mlm.model.config.vocab_size
-        self.vocabulary = _vocabulary(tokenizer, size)
+        self.vocabulary = [""] * size  # "" where the model has more ids than the tokenizer
+        for text, number in tokenizer.get_vocab().items():
+            if number < size:
+                self.vocabulary[number] = text
         self.vocabulary_keys = np.array([text_key(text) for text in self.vocabulary], np.uint64)
-        excluded = np.array([not text for text in self.vocabulary])
-        excluded |= [text.startswith("##") or _is_unused(text) for text in self.vocabulary]
+        excluded = np.array([not _may_stand_alone(text) for text in self.vocabulary])
         excluded[[number for number in tokenizer.all_special_ids if number < size]] = True
         if words == "letters":
             excluded |= [not is_word(text) for text in self.vocabulary]
         self._excluded = torch.from_numpy(excluded).to(mlm.device)
-        self.allowed = int((~excluded).sum())
+        self._allowed = int((~excluded).sum())
 
     def within(self, word: Word, shift: int = 0) -> bool:
-        """Whether a word lies in what the model reads; `shift` pieces were added before it."""
-        return word.end_piece + shift <= self._limit - 2
+        """Whether the model reads a word; `shift` tokens were added before it."""
+        return word.end_token + shift <= self._limit - 2
 
     def hide(self, input_ids: Sequence[int], words: Sequence[Word], shift: int = 0) -> HiddenWords:
-        """A text with some words, in their order, each hidden by one mask."""
+        """A text with some words, in their order, each replaced by one mask token."""
         ids, positions, reached = [self._begin], [], 0
         for word in words:
-            ids += input_ids[reached : word.first_piece + shift]
+            ids += input_ids[reached : word.first_token + shift]
             positions.append(len(ids))
             ids.append(self._mask)
-            reached = word.end_piece + shift
+            reached = word.end_token + shift
         ids += input_ids[reached : reached + self._limit]
         return HiddenWords([*ids[: self._limit - 1], self._end], positions)
 
     def guess(self, texts: Sequence[HiddenWords], count: int) -> NDArray[np.int64]:
-        """Ids of the most probable words for each hidden place.
+        """Ids of the most probable words for each hidden position.
 
         Returns:
-            (hidden places, count), in the order of the texts and of the places in each; fewer
-            than `count` where the vocabulary has not so many words.
+            (hidden positions, count), in the order of the texts and of the positions in each;
+            fewer than `count` columns if the vocabulary has fewer allowed words.
 
         Raises:
-            FactoryError: memory runs out on a single text.
+            FactoryError: a single text does not fit into memory.
         """
         import torch
 
-        count = min(count, self.allowed)
+        count = min(count, self._allowed)
         lengths = np.array([len(text.input_ids) for text in texts], dtype=np.int64)
         order = np.argsort(lengths, kind="stable")
         starts = np.cumsum([0, *(len(text.positions) for text in texts)])
         result = np.empty((int(starts[-1]), count), dtype=np.int64)
-        # fetched after the last batch was started: the device never waits for this thread
+        # fetched after the last batch has started, so that the device never waits for this thread
         guesses: list[tuple[NDArray[np.int64], torch.Tensor]] = []
         done = 0
         while done < len(order):
-            batch = order[done : done + self._fitting(lengths[order[done:]])]
+            batch = order[done : done + self._batch_size(lengths[order[done:]])]
             try:
                 found = self._forward([texts[text] for text in batch], count)
             except torch.OutOfMemoryError as error:
@@ -121,8 +202,8 @@ class WordGuesser:
             result[rows] = found.cpu().numpy()
         return result
 
-    def _fitting(self, lengths: NDArray[np.int64]) -> int:
-        """How many of the texts, shortest first, make a batch."""
+    def _batch_size(self, lengths: NDArray[np.int64]) -> int:
+        """How many of the texts, shortest first, fit into a batch."""
         padded = lengths * np.arange(1, len(lengths) + 1)
         return max(1, int(np.searchsorted(padded, self._batch_tokens, side="right")))
 
@@ -133,16 +214,16 @@ class WordGuesser:
 
         if len(batch) == 1:
             raise FactoryError(
-                f"not even one text fits into the device's memory beside the mlm ({error}); "
+                f"out of memory: {KEY} cannot process a single text on this device ({error}); "
                 "lower data.max_length or augment on another device"
             ) from error
         self._batch_tokens = int(lengths[batch[-1]]) * (len(batch) // 2)
-        say(f"out of memory: the mlm now reads {self._batch_tokens} tokens at once")
+        say(f"out of memory: {KEY} now processes {self._batch_tokens} tokens per batch")
         if self._mlm.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
     def _forward(self, texts: Sequence[HiddenWords], count: int) -> torch.Tensor:
-        """Ids of the most probable words of one batch, on the device: (hidden places, count)."""
+        """Ids of the most probable words of a batch, on the device: (hidden positions, count)."""
         import torch
 
         model, device = self._mlm.model, self._mlm.device
@@ -153,7 +234,7 @@ class WordGuesser:
         kind = torch.device(device).type
         with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, kind == "cuda"):
             hidden = model.bert(input_ids=ids, attention_mask=mask)[0]
-            # the decoder is as wide as the vocabulary: only hidden places go through it
+            # the decoder is as wide as the vocabulary: compute it at hidden positions only
             logits = model.cls(hidden[rows, columns]).float()
             top = logits.masked_fill_(self._excluded, -torch.inf).topk(count, dim=1)
             indices: torch.Tensor = top.indices
@@ -161,7 +242,7 @@ class WordGuesser:
 
 
 def _padded(texts: Sequence[HiddenWords], pad_id: int) -> tuple[NDArray[np.int64], ...]:
-    """Ids and attention mask of a batch, and row and column of each hidden place."""
+    """Ids and attention mask of a batch, and row and column of each hidden position."""
     lengths = [len(text.input_ids) for text in texts]
     ids = np.full((len(texts), max(lengths)), pad_id, dtype=np.int64)
     for row, text in enumerate(texts):
@@ -172,14 +253,6 @@ def _padded(texts: Sequence[HiddenWords], pad_id: int) -> tuple[NDArray[np.int64
     return ids, mask, rows, columns
 
 
-def _vocabulary(tokenizer: Any, size: int) -> list[str]:
-    """The text of each id; empty where the model has more ids than the tokenizer."""
-    texts = [""] * size
-    for text, number in tokenizer.get_vocab().items():
-        if number < size:
-            texts[number] = text
-    return texts
-
-
-def _is_unused(text: str) -> bool:
-    return text.startswith("[unused") and text.endswith("]")
+def _may_stand_alone(token: str) -> bool:
+    unused = token.startswith("[unused") and token.endswith("]")
+    return bool(token) and not token.startswith(CONTINUATION) and not unused

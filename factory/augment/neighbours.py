@@ -1,4 +1,4 @@
-"""Words like a word, whatever stands around it: the nearest by cosine among word vectors."""
+"""Similar words regardless of context: the nearest by cosine similarity of word vectors."""
 
 from __future__ import annotations
 
@@ -8,36 +8,63 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.augment.words import is_word
+from factory.augment.words import CONTINUATION, is_word
 
-# A block of cosines takes at most 128 MiB, however many words are asked for at once.
+# A block of cosines takes at most 128 MiB, however many words are looked up at once.
 BLOCK_COSINES = 2**25
-# Ranked beyond what is asked for, because the word itself may stand there in several spellings.
+# Ranked in addition to the requested number, because the word itself may occur in several cases.
 SPARE = 16
-# More than float32 can get a cosine wrong by. Whatever is this close is ranked again in float64, so
-# that a word's neighbours do not depend on which words are asked for together with it.
+# More than the error of a float32 cosine. Candidates this close are ranked again in float64, so
+# that a word's neighbours do not depend on which words are looked up together with it.
 MARGIN = 1e-5
-# How BPE and SentencePiece vocabularies mark a piece that begins a word.
+# Words whose neighbours are cached, so that memory stays flat over any number of rows.
+CACHED_WORDS = 2**16
+# How BPE and SentencePiece vocabularies mark a token that begins a word.
 WORD_BEGINNINGS = ("Ġ", "▁")
 
 
 class Neighbours(Protocol):
-    """Words like a word, whatever stands around it."""
+    """A source of similar words."""
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """For each word the `count` most similar other words, best first; [] for a word unknown."""
+        """For each word the `count` most similar other words, best first; [] for unknown words."""
         ...
 
 
-class NearestWords:
-    """The nearest words of a fixed list by cosine; the word itself, in any case, is none of them.
+class CachedNeighbours:
+    """A source of neighbours that looks every word up once."""
 
-    Equally near words stand in the order of the list.
+    def __init__(self, source: Neighbours, count: int) -> None:
+        """Look up `count` neighbours of each word."""
+        self._source = source
+        self._count = count
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, words: Sequence[str]) -> list[list[str]]:
+        """Neighbours of each word as written, else of its lower case; [] for unknown words."""
+        self._look_up(words)
+        self._look_up([word.lower() for word in words if not self._known[word]])
+        found = [self._known[word] or self._known[word.lower()] for word in words]
+        for word in list(self._known)[: max(0, len(self._known) - CACHED_WORDS)]:
+            del self._known[word]
+        return found
+
+    def _look_up(self, words: Sequence[str]) -> None:
+        new = [word for word in dict.fromkeys(words) if word not in self._known]
+        if new:
+            found = self._source.neighbours(new, self._count)
+            self._known.update(zip(new, found, strict=True))
+
+
+class NearestWords:
+    """The nearest words of a fixed list by cosine, without the word itself in any case.
+
+    Equally near words are in the order of the list.
 
     Args:
         words: the list to choose from.
-        vectors: one vector for each, float32, scaled to length 1 in place: (words, width).
-        vector_of: the vector of a word asked for, (width,), or None when it has none.
+        vectors: their vectors, float32, scaled to length 1 in place: (words, width).
+        vector_of: the vector of a word to look up, (width,), or None if it has none.
     """
 
     def __init__(
@@ -52,7 +79,7 @@ class NearestWords:
         vectors /= _lengths(vectors)
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """For each word the `count` most similar other words, best first; [] for a word unknown."""
+        """For each word the `count` most similar other words, best first; [] for unknown words."""
         found: dict[str, list[str]] = {}
         vectors = {word: self._vector_of(word) for word in words}
         known = [(word, vector) for word, vector in vectors.items() if vector is not None]
@@ -82,17 +109,17 @@ class NearestWords:
 
 
 def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
-    """Words whose input embeddings in a model are alike; needs no download.
+    """Words with similar input embeddings in a model; needs no download.
 
-    Candidates are the words of letters that the vocabulary holds whole, and only such words have
-    neighbours: what is nearest to the mean of a word's pieces is those pieces ("bravura": bra, vi).
+    Only words of letters that are one token of the vocabulary are candidates, and only they have
+    neighbours: the nearest to the mean of a word's tokens are these tokens ("bravura": bra, vi).
     """
     embeddings = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     beginning = _word_beginning(vocabulary)
     words: dict[str, int] = {}
-    for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]):
-        word = _whole_word(tokenizer, piece, beginning)
+    for token, number in sorted(vocabulary.items(), key=lambda item: item[1]):
+        word = _whole_word(tokenizer, token, beginning)
         if word is not None and number < len(embeddings):
             words.setdefault(word, number)
     blank = " " if beginning else ""
@@ -108,18 +135,20 @@ def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
 
 
 def _word_beginning(vocabulary: Iterable[str]) -> str:
-    """The mark of a piece that begins a word; "" in WordPiece, which marks the other pieces."""
-    pieces = list(vocabulary)
-    if any(piece.startswith("##") for piece in pieces):
+    """The mark of a token that begins a word; "" for WordPiece, which marks the other tokens."""
+    tokens = list(vocabulary)
+    if any(token.startswith(CONTINUATION) for token in tokens):
         return ""
-    return max(("", *WORD_BEGINNINGS), key=lambda m: bool(m) * sum(p.startswith(m) for p in pieces))
+    return max(
+        ("", *WORD_BEGINNINGS), key=lambda m: bool(m) * sum(token.startswith(m) for token in tokens)
+    )
 
 
-def _whole_word(tokenizer: Any, piece: str, beginning: str) -> str | None:
-    """The word that a piece of the vocabulary is by itself; None when it is no word or a part."""
-    if piece in tokenizer.all_special_tokens or not piece.startswith(beginning):
+def _whole_word(tokenizer: Any, token: str, beginning: str) -> str | None:
+    """The word that a token is by itself; None if it is part of a word or not a word."""
+    if token in tokenizer.all_special_tokens or not token.startswith(beginning):
         return None
-    word = tokenizer.convert_tokens_to_string([piece]).strip() if beginning else piece
+    word = tokenizer.convert_tokens_to_string([token]).strip() if beginning else token
     return word if is_word(word) else None
 
 

@@ -1,67 +1,64 @@
-"""Rows before and after augmentation, for a person to judge by."""
+"""Training rows before and after augmentation, printed for a person to read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from factory.augment.rendering import Range, Variant
-from factory.augment.source_rows import SourceRows
-from factory.augment.stage import check_task
-from factory.augment.variants import VariantMaker
+from factory.augment.examples import ExampleMaker
+from factory.augment.proposers import Proposers
+from factory.augment.rows import AugmentedExample, Range, SourceRows
+from factory.augment.run import check_task
 from factory.augment.words import SplitText
 from factory.data.dataset import Split
 from factory.data.messages import count
 from factory.recipe.augment import AugmentSettings
 
-if TYPE_CHECKING:
-    from factory.augment.tools import AugmentTools
-
 
 def preview_lines(
     train: Split,
     settings: AugmentSettings,
-    tools: AugmentTools,
+    proposers: Proposers,
     most_rows: int,
     *,
     colours: bool = False,
 ) -> list[str]:
-    """For rows drawn by the seed, the row and its first variant, as the whole run would make it.
+    """Some rows, drawn by the seed, each with its first example, exactly as a run makes it.
 
-    Nothing is written. What only the whole run can see, a variant that another row has too or one
-    beyond the cap of its class, is shown.
+    Nothing is written. Examples that only a run drops, because another row has the same one or
+    because of the limit per class, are shown.
 
     Args:
-        most_rows: how many rows; all if there are fewer.
+        most_rows: number of rows; all if there are fewer.
         colours: mark changed words in colour as well as in brackets.
 
     Returns:
         Per row a headline, then for each of its texts a line with - (before) and with + (after).
 
     Raises:
-        RecipeError: as `stage.augment`.
+        RecipeError: as `factory.augment.run.augment`.
     """
     check_task(settings, train)
-    maker = VariantMaker(train, settings, tools)
+    maker = ExampleMaker(train, settings, proposers)
     random = np.random.default_rng(settings.seed)
     rows = random.choice(len(train), size=min(most_rows, len(train)), replace=False)
     lines = []
     for row in sorted(rows.tolist()):
         one = range(row, row + 1)
-        variants = maker.make(one).variants
-        lines += _told(maker.split(one), variants, colours)
+        lines += _row_lines(maker.split(one), maker.make(one).examples, colours)
     return lines
 
 
-def _told(source: SourceRows, variants: Sequence[Variant], colours: bool) -> list[str]:
+def _row_lines(
+    source: SourceRows, examples: Sequence[AugmentedExample], colours: bool
+) -> list[str]:
     row = source.rows.start
-    if not variants:
+    if not examples:
         texts = [f"  - {side[0].text}" for side in source.sides]
-        return [f"row {row}: no variant", *texts]
-    first = variants[0]
-    lines = [f"row {row}: {count(len(variants), 'variant')}, the first is"]
+        return [f"row {row}: no augmented example", *texts]
+    first = examples[0]
+    lines = [f"row {row}: {count(len(examples), 'augmented example')}, the first:"]
     for side, text, ranges in zip(source.sides, first.texts, first.changed, strict=True):
         before = _original_ranges(side[0], ranges)
         lines.append(f"  - {_marked(side[0].text, before, 'red' if colours else None)}")
@@ -70,7 +67,7 @@ def _told(source: SourceRows, variants: Sequence[Variant], colours: bool) -> lis
 
 
 def _original_ranges(split: SplitText, ranges: Sequence[Range]) -> list[Range]:
-    """Where the replaced words stood: between them both texts are the same."""
+    """The ranges of the replaced words; the texts between them are equal."""
     ends = {word.start: word.end for word in split.words if word.end > word.start}
     found: list[Range] = []
     gained = 0

@@ -1,4 +1,4 @@
-"""Words of a text by character offsets, and which of them may be replaced."""
+"""The words of a text by character offsets, and which of them may be replaced."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from itertools import pairwise
 from typing import Any
 
 APOSTROPHES = ("'", "\u2019")
-# What is left of "it's", "we're", "I'll", "I've", "don't", "I'd", "I'm" behind the apostrophe.
+# What follows the apostrophe in "it's", "we're", "I'll", "I've", "don't", "I'd", "I'm".
 CLITICS = frozenset({"s", "re", "ll", "ve", "t", "d", "m"})
-_CONTINUATION = "##"
+CONTINUATION = "##"
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word, number or mark of a text, as BERT's basic tokenization finds it.
+    """One word, number or punctuation mark of a text, as BERT's basic tokenization finds it.
 
     Args:
         start, end: its characters [start, end).
-        first_piece, end_piece: its pieces [first, end) among the text's pieces.
-        normal: its spelling in the vocabulary, lower case and without accents where that is so.
-        single: whether it is one piece of the vocabulary.
-        replaceable: whether it is made of letters and is no stop word.
+        first_token, end_token: its tokens [first, end) among the text's tokens.
+        normal: its spelling in the vocabulary, for example in lower case and without accents.
+        single: whether it is one token of the vocabulary.
+        replaceable: whether it consists of letters and is not a stop word.
     """
 
     start: int
     end: int
-    first_piece: int
-    end_piece: int
+    first_token: int
+    end_token: int
     normal: str
     single: bool
     replaceable: bool
@@ -38,7 +38,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class SplitText:
-    """A text, all its words, and its pieces without special tokens."""
+    """A text, all its words, and its token ids without special tokens."""
 
     text: str
     words: list[Word]
@@ -53,20 +53,20 @@ class WordSplitter:
     """Splits texts with a tokenizer's own normalizer and pre-tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Take a fast tokenizer; the truncation and padding set in it stay as they are."""
+        """Take a fast tokenizer; its truncation and padding settings are not changed."""
         self._backend = _basic_tokenizer(tokenizer.backend_tokenizer)
         self._unknown: str = self._backend.model.unk_token
 
     def split(self, texts: Sequence[str]) -> list[SplitText]:
-        """The words of each text; everything else is blanks or invisible."""
+        """The words of each text; everything else is white space or invisible."""
         encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
         return [
             SplitText(text, self._words(text, encoding), encoding.ids)
             for text, encoding in zip(texts, encodings, strict=True)
         ]
 
-    def pieces(self, text: str) -> list[int]:
-        """The ids of a text's pieces."""
+    def token_ids(self, text: str) -> list[int]:
+        """The token ids of a text."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -91,10 +91,10 @@ class WordSplitter:
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is made of letters, marks that combine with them included.
+    """Whether a text consists of letters, combining marks included.
 
-    Without the marks no word with a vowel sign would be one in the scripts of India, nor any
-    accented word in decomposed form.
+    Words with vowel signs in the scripts of India contain such marks, and so do accented words in
+    decomposed form.
     """
     if text.isalpha():
         return True
@@ -105,20 +105,20 @@ def is_word(text: str) -> bool:
 
 @lru_cache(maxsize=1)
 def stop_words() -> frozenset[str]:
-    """English words that carry grammar, not content: scikit-learn's list."""
+    """English function words: scikit-learn's list."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     return frozenset(ENGLISH_STOP_WORDS)
 
 
 def visible_ends(tokenizer: Any, columns: Sequence[list[str]], max_length: int) -> list[list[int]]:
-    """For each column, where each row's text ends for a model that reads `max_length` tokens.
+    """The number of characters of each text that a model with `max_length` tokens sees.
 
     Args:
-        columns: the texts of all rows, and their pairs if there are pairs.
+        columns: the texts of all rows; for pairs also the second texts.
 
     Returns:
-        Per column one number of characters per row.
+        Per column one number per row.
     """
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
     ends = []
@@ -142,10 +142,10 @@ def _visible_end(encoding: Any, side: int) -> int:
 
 
 def _basic_tokenizer(backend: Any) -> Any:
-    """A tokenizer of our own that splits as BERT does.
+    """A separate tokenizer that splits words as BERT does.
 
-    One with WordPieces does so itself. Others (byte-level, SentencePiece) glue blanks or commas
-    to words, so for them plain basic tokenization stands in; it knows no word's pieces.
+    A WordPiece tokenizer does so itself and is copied. Others (byte-level, SentencePiece) attach
+    spaces or commas to words, so basic tokenization replaces them; it has no token ids.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -161,33 +161,29 @@ def _basic_tokenizer(backend: Any) -> Any:
 
 
 def _spans(text: str, encoding: Any) -> Iterator[tuple[int, int, int, int]]:
-    """Characters and pieces of each word, in order and without overlap."""
+    """Characters and tokens of each word, in order and without overlap."""
     owners, offsets = encoding.word_ids, encoding.offsets
-    bounds = [piece for piece in range(len(owners)) if piece == 0 or _begins(owners, piece)]
-    bounds.append(len(owners))
+    begins = [token for token in range(1, len(owners)) if owners[token] != owners[token - 1]]
+    bounds = [0, *begins, len(owners)] if owners else []
     reached = 0
     for first, last in pairwise(bounds):
         start = max(reached, offsets[first][0])
         end = max(start, offsets[last - 1][1])
-        # accents that the normalizer took off the last letter belong to the word
+        # accents that the normalizer removed from the last letter belong to the word
         while end < len(text) and unicodedata.category(text[end]).startswith("M"):
             end += 1
         reached = end
         yield start, end, first, last
 
 
-def _begins(owners: list[int | None], piece: int) -> bool:
-    return owners[piece] != owners[piece - 1]
-
-
 def _spelling(tokens: list[str]) -> str:
     return "".join(
-        token.removeprefix(_CONTINUATION) if place else token for place, token in enumerate(tokens)
+        token.removeprefix(CONTINUATION) if place else token for place, token in enumerate(tokens)
     )
 
 
 def _contracted(surfaces: list[str], spans: list[tuple[int, int, int, int]], place: int) -> bool:
-    """Whether a word is part of "it's" or "don't": behind the apostrophe, or an -n before 't."""
+    """Whether a word is part of "it's" or "don't": after the apostrophe, or an -n before 't."""
 
     def touches(left: int) -> bool:
         return spans[left][1] == spans[left + 1][0]

@@ -13,25 +13,12 @@ from msgspec import UNSET
 
 from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
+from factory.export.forms import FORMS, FormName
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
-from factory.recipe.export import NEIGHBOUR_INDEPENDENT, VariantName
 from factory.runtime.environment import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
 
-# Names that transformers.js, optimum and text-embeddings-inference look for.
-SHIPPED_FILES: Mapping[VariantName, str] = {
-    "fp32": "onnx/model.onnx",
-    "fp32-fused": "onnx/model_optimized.onnx",
-    "fp16": "onnx/model_fp16.onnx",
-    "int8": "onnx/model_quantized.onnx",
-    "int8-static": "onnx/model_quantized.onnx",
-    "int8-mixed": "onnx/model_quantized.onnx",
-    "int8-rows": "onnx/model_quantized.onnx",
-    "int8-careful": "onnx/model_quantized.onnx",
-    "int8-embeddings": "onnx/model_quantized.onnx",
-    "int4": "onnx/model_q4.onnx",
-}
 # Both are written later; with a dot before it, what a killed run left of them.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
 MODEL_FILES = (
@@ -58,9 +45,7 @@ class BundleParts:
     thresholds: Thresholds | None = None
 
 
-def copy_files(
-    directory: Path, model_directory: Path, variants: Mapping[VariantName, Path]
-) -> None:
+def copy_files(directory: Path, model_directory: Path, variants: Mapping[FormName, Path]) -> None:
     """Put tokenizer, configuration and ONNX files into place, in the layout of the ecosystem.
 
     Each variant has a file of its own until one of them is chosen. `model.safetensors` stays out:
@@ -92,25 +77,25 @@ def tell_max_length(directory: Path, max_length: int) -> None:
         (directory / name).write_text(text + "\n", encoding="utf-8")
 
 
-def candidate_file(variant: VariantName) -> str:
+def candidate_file(variant: FormName) -> str:
     """Where a variant stands while all of them are compared."""
     return f"onnx/candidate_{variant}.onnx"
 
 
-def ship_only(directory: Path, chosen: VariantName) -> str:
+def ship_only(directory: Path, chosen: FormName) -> str:
     """Keep the chosen variant and fp32 under the names others look for; returns the chosen's.
 
     Tools that take any file of a known name must not find one that the gate refused.
     """
     for variant in dict.fromkeys(("fp32", chosen)):
-        (directory / candidate_file(variant)).replace(directory / SHIPPED_FILES[variant])
+        (directory / candidate_file(variant)).replace(directory / FORMS[variant].file)
     for left in (directory / "onnx").glob("candidate_*"):
         left.unlink()
-    return SHIPPED_FILES[chosen]
+    return FORMS[chosen].file
 
 
 def open_candidate(
-    directory: Path, parts: BundleParts, variant: VariantName, threads: int = 1
+    directory: Path, parts: BundleParts, variant: FormName, threads: int = 1
 ) -> Predictor:
     """Open an assembled bundle with a candidate as the served model, checksums verified.
 
@@ -125,7 +110,7 @@ def open_candidate(
 def make_manifest(
     directory: Path,
     parts: BundleParts,
-    variant: VariantName,
+    variant: FormName,
     file: str,
     *,
     scores: Mapping[str, Any] | None = None,
@@ -152,7 +137,7 @@ def make_manifest(
             inputs=list(INPUT_NAMES),
             output=OUTPUT_NAME,
             opset=parts.opset,
-            neighbour_independent=variant in NEIGHBOUR_INDEPENDENT,
+            neighbour_independent=FORMS[variant].neighbour_independent,
         ),
         files=describe_files(directory, files),
         scores=dict(scores or {}),

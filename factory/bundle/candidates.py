@@ -9,8 +9,8 @@ from pathlib import Path
 from factory.bundle.assemble import BundleParts, candidate_file, open_candidate
 from factory.evaluation.evaluate import Evaluation, evaluate
 from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
+from factory.export.forms import FormName
 from factory.models.classifier import load_torch_classifier
-from factory.recipe.export import VariantName
 from factory.recipe.recipe import Recipe
 from factory.store import Artifact
 from serving.predictor import Predictor
@@ -20,8 +20,8 @@ from serving.predictor import Predictor
 class Candidates:
     """What each variant reached; `latencies` has the teacher and the student in torch besides."""
 
-    evaluations: Mapping[VariantName, Mapping[str, Evaluation]]
-    size_bytes: Mapping[VariantName, int]
+    evaluations: Mapping[FormName, Mapping[str, Evaluation]]
+    size_bytes: Mapping[FormName, int]
     latencies: Mapping[str, Latency]
 
 
@@ -30,7 +30,7 @@ def measure_candidates(
     parts: BundleParts,
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
-    variants: Mapping[VariantName, Path],
+    variants: Mapping[FormName, Path],
 ) -> Candidates:
     """Score and time the variants that stand in an assembled bundle.
 
@@ -50,11 +50,11 @@ def measure_candidates(
 
 def _evaluations(
     parts: BundleParts,
-    predictors: Mapping[VariantName, Predictor],
+    predictors: Mapping[FormName, Predictor],
     positive_label: str | None,
-) -> dict[VariantName, dict[str, Evaluation]]:
+) -> dict[FormName, dict[str, Evaluation]]:
     """By variant and split."""
-    evaluations: dict[VariantName, dict[str, Evaluation]] = {}
+    evaluations: dict[FormName, dict[str, Evaluation]] = {}
     thresholds = parts.thresholds
     for variant, predictor in predictors.items():
         if thresholds is not None and predictor.thresholds is not None:  # as they will be served
@@ -70,7 +70,7 @@ def _latencies(
     artifacts: Mapping[str, Artifact],
     recipe: Recipe,
     inputs: Inputs,
-    predictors: Mapping[VariantName, Predictor],
+    predictors: Mapping[FormName, Predictor],
 ) -> dict[str, Latency]:
     """At the target's shape, interleaved."""
     max_length, target = recipe.data.max_length, recipe.target

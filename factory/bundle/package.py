@@ -94,7 +94,6 @@ def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, 
     return {
         "inputs": ["text", "text_pair"][: 1 + manifest.text_pair],
         "outputs": outputs,
-        "exact_scripts": facts.exact_scripts,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from factory.bundle.assemble import (
     BundleParts,
@@ -23,13 +23,8 @@ from factory.evaluation.evaluate import Evaluation, share_alike, thresholds_of
 from factory.evaluation.latency import Latency
 from factory.evaluation.predecessor import Opponent, Predecessor, open_opponent
 from factory.evaluation.significance import Difference
-from factory.recipe.export import (
-    AUTO_VARIANTS,
-    NEIGHBOUR_INDEPENDENT,
-    Hardware,
-    TargetSettings,
-    VariantName,
-)
+from factory.export.forms import FORMS, FormName, Hardware
+from factory.recipe.export import QuantizeSettings, TargetSettings
 from factory.recipe.recipe import Recipe
 from factory.report.gate_failure import note_refusal
 from factory.report.tables import TORCH_MODELS, model_card
@@ -48,7 +43,7 @@ def ship(
     recipe: Recipe,
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
-    variants: Mapping[VariantName, Path],
+    variants: Mapping[FormName, Path],
     predecessor: Predecessor | None = None,
 ) -> dict[str, Any]:
     """Assemble the bundle in `directory` and let gate 2 choose the variant it serves.
@@ -65,7 +60,7 @@ def ship(
     tell_max_length(directory, recipe.data.max_length)
     parts = _parts(fingerprint, recipe, dataset, artifacts)
     candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
-    order = choose_order(recipe.quantize.variants, recipe.target.hardware, candidates.latencies)
+    order = choose_order(recipe.quantize, recipe.target.hardware, candidates.latencies)
     opponent = open_opponent(predecessor, recipe, dataset)
     leads = _leads(opponent, order, recipe, candidates)
     verdicts = {
@@ -80,7 +75,7 @@ def ship(
     measurements = {
         **_measurements(recipe, artifacts, candidates),
         **({} if opponent is None else {"predecessor": opponent.facts(leads)}),
-        "variants": _verdict_facts(verdicts),
+        "forms": _verdict_facts(verdicts),
     }
     note_refusal(directory, scores, measurements, verdicts)
     chosen = _choose(verdicts)
@@ -105,21 +100,16 @@ def ship(
 
 
 def choose_order(
-    wanted: Sequence[VariantName] | Literal["auto"],
-    hardware: Hardware,
-    latencies: Mapping[str, Latency],
-) -> list[VariantName]:
-    """The variants in the order in which they are tried.
+    settings: QuantizeSettings, hardware: Hardware, latencies: Mapping[str, Latency]
+) -> list[FormName]:
+    """The forms in the order in which they are tried.
 
     A recipe's own list is its order. "auto" puts the fastest first and fp32, which is exact, last.
     """
-    if wanted != "auto":
-        return list(dict.fromkeys(wanted))
-
-    def rank(variant: VariantName) -> tuple[bool, float]:
-        return variant == "fp32", latencies[variant].p50_ms
-
-    return sorted(AUTO_VARIANTS[hardware], key=rank)
+    wanted = list(settings.wanted(hardware))
+    if settings.forms != "auto":
+        return wanted
+    return sorted(wanted, key=lambda form: (form == "fp32", latencies[form].p50_ms))
 
 
 def _parts(
@@ -139,7 +129,7 @@ def _parts(
 
 
 def _measured(
-    variant: VariantName,
+    variant: FormName,
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
     candidates: Candidates,
@@ -166,10 +156,10 @@ def _measured(
 
 def _leads(
     opponent: Opponent | None,
-    order: Sequence[VariantName],
+    order: Sequence[FormName],
     recipe: Recipe,
     candidates: Candidates,
-) -> dict[VariantName, Difference]:
+) -> dict[FormName, Difference]:
     """How every variant does against the predecessor; nothing without one."""
     if opponent is None:
         return {}
@@ -188,7 +178,7 @@ def _unknown(artifacts: Mapping[str, Artifact], split: str) -> float | None:
     return share
 
 
-def _choose(verdicts: Mapping[VariantName, list[gate.RuleResult]]) -> VariantName:
+def _choose(verdicts: Mapping[FormName, list[gate.RuleResult]]) -> FormName:
     """The first variant that passes every rule.
 
     Raises:
@@ -213,7 +203,7 @@ def _choose(verdicts: Mapping[VariantName, list[gate.RuleResult]]) -> VariantNam
 
 
 def _scores(
-    evaluation: Mapping[str, Any], evaluations: Mapping[VariantName, Mapping[str, Evaluation]]
+    evaluation: Mapping[str, Any], evaluations: Mapping[FormName, Mapping[str, Evaluation]]
 ) -> dict[str, Any]:
     """Every model's scores by split, torch models first."""
     torch_scores = {
@@ -273,12 +263,12 @@ def _conditions(target: TargetSettings) -> str:
 
 
 def _verdict_facts(
-    verdicts: Mapping[VariantName, list[gate.RuleResult]],
+    verdicts: Mapping[FormName, list[gate.RuleResult]],
 ) -> dict[str, Any]:
     """What gate 2 said of each variant it looked at, in the order of preference."""
     return {
         variant: {
-            "neighbour_independent": variant in NEIGHBOUR_INDEPENDENT,
+            "neighbour_independent": FORMS[variant].neighbour_independent,
             "passed": all(result.passed for result in results),
             "failed_rules": [result.text for result in results if not result.passed],
         }
@@ -287,13 +277,11 @@ def _verdict_facts(
 
 
 def _reason(
-    recipe: Recipe, verdicts: Mapping[VariantName, list[gate.RuleResult]], chosen: VariantName
+    recipe: Recipe, verdicts: Mapping[FormName, list[gate.RuleResult]], chosen: FormName
 ) -> str:
     order = list(verdicts)
     how = (
-        "the fastest first, fp32 last"
-        if recipe.quantize.variants == "auto"
-        else "the recipe's order"
+        "the fastest first, fp32 last" if recipe.quantize.forms == "auto" else "the recipe's order"
     )
     before = order[: order.index(chosen)]
     failed = f"; failed before it: {', '.join(before)}" if before else ""

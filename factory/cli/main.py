@@ -181,7 +181,7 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
 def augment(
     recipe: Path, overrides: tuple[str, ...], store: Path, device: str, preview: int | None
 ) -> None:
-    """Make the variants of the training rows of RECIPE; prints the folder of Parquet files."""
+    """Augment the training rows of RECIPE; prints the folder of Parquet files."""
     from factory.pipeline import preview_augmentation
     from factory.store import Store
 

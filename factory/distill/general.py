@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from factory.data.corpus.rows import PackedRows
+from factory.data.corpus.shards import PackedRows
 from factory.data.corpus.tokenize import load_config, load_tokenizer
 from factory.distill.intermediate import train_intermediate
 from factory.distill.layer_map import describe_map, map_layers

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.errors import RecipeError
-from factory.recipe.export import VariantName
+from factory.export.forms import FormName
 from factory.recipe.recipe import Recipe
 from serving.bundle import MANIFEST_NAME, Manifest, read_manifest, sha256_file
 from serving.errors import BundleError
@@ -65,7 +65,7 @@ class Opponent:
     manifest: Manifest
     against: Callable[[NDArray[Any]], Difference]
 
-    def facts(self, candidates: Mapping[VariantName, Difference]) -> dict[str, Any]:
+    def facts(self, candidates: Mapping[FormName, Difference]) -> dict[str, Any]:
         """Who it is, and how each candidate did against it, as JSON data."""
         return {
             "name": self.manifest.name,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from factory.errors import ParityError, first_line
-from factory.export.parity import random_batch
-from factory.export.session import open_session, run_session
+from factory.export.onnx import quiet
+from factory.export.parity import open_session, random_batch, run_session
 
 ORT_FILE = "model.ort"
 OPERATORS_FILE = "required_operators_and_types.config"
@@ -35,14 +34,8 @@ class MobileFacts:
     size_bytes: int
     largest_difference: float
 
-    def facts(self) -> dict[str, Any]:
-        """The facts as JSON data."""
-        return asdict(self)
 
-
-def write_mobile(
-    source: Path, directory: Path, config: Any, platform: Literal["arm", "amd64"] | None = None
-) -> MobileFacts:
+def write_mobile(source: Path, directory: Path, config: Any) -> MobileFacts:
     """Write `model.ort` and the list of operators for a build of onnxruntime that has no others.
 
     The optimizations of loading are done and stored; the file depends on onnxruntime's version.
@@ -52,13 +45,12 @@ def write_mobile(
         source: any ONNX file of the student.
         directory: an existing one that gets both files.
         config: the student's BERT configuration.
-        platform: where the file will run; None keeps to what runs everywhere.
 
     Raises:
         ParityError: the file cannot be converted, or answers otherwise than `source`.
     """
     try:
-        _convert(source, directory, platform)
+        _convert(source, directory)
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ParityError(
             f"{source}: onnxruntime cannot write it in its own format: {first_line(error)}"
@@ -78,8 +70,8 @@ def write_mobile(
     return MobileFacts(sum(map(count_operators, needed)), file.stat().st_size, difference)
 
 
-def _convert(source: Path, directory: Path, platform: str | None) -> None:
-    """Run onnxruntime's converter without its talk: stdout is for data."""
+def _convert(source: Path, directory: Path) -> None:
+    """Run onnxruntime's converter without its output: stdout is for data."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     from onnxruntime.tools.convert_onnx_models_to_ort import (
@@ -89,21 +81,13 @@ def _convert(source: Path, directory: Path, platform: str | None) -> None:
 
     # the import makes every library's notes appear on the terminal
     root.handlers[:], root.level = handlers, level
-    notes = logging.getLogger("ort_format_model.utils")
-    notes_level = notes.level
-    notes.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it leaves a file to the collector
-            convert_onnx_models_to_ort(
-                source,
-                output_dir=directory,
-                optimization_styles=[OptimizationStyle.Fixed],
-                target_platform=platform,
-                enable_type_reduction=True,
-            )
-    finally:
-        notes.setLevel(notes_level)
+    with contextlib.redirect_stdout(io.StringIO()), quiet("ort_format_model.utils"):
+        convert_onnx_models_to_ort(
+            source,
+            output_dir=directory,
+            optimization_styles=[OptimizationStyle.Fixed],
+            enable_type_reduction=True,
+        )
 
 
 def _difference(source: Path, file: Path, config: Any) -> float:

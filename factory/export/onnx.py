@@ -41,7 +41,7 @@ def export_onnx(
         shorten_last_layer(model)
     scratch = output_file.parent / "export.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
-    with _quiet():
+    with quiet("optimum", "transformers", "torch.onnx"):  # tracing, deprecation of TorchScript
         onnx_export_from_model(
             model,
             scratch,
@@ -97,11 +97,10 @@ def _axes(value: object) -> tuple[int, list[str]]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's own notes (tracing, deprecation of TorchScript) off the terminal."""
-    names = ("optimum", "transformers", "torch.onnx")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep the notes of other libraries' tools off the terminal: loggers below errors, warnings."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

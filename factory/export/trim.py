@@ -48,9 +48,7 @@ def needed_pieces(model_directory: Path, texts: Iterable[str]) -> Counter[str]:
     return Counter({tokenizer.id_to_token(number): n for number, n in counts.items()}) + partial
 
 
-def choose_pieces(
-    model_directory: Path, counts: Mapping[str, int], general: int, min_count: int = 1
-) -> list[str]:
+def choose_pieces(model_directory: Path, counts: Mapping[str, int], general: int) -> list[str]:
     """The pieces to keep, in the order of the vocabulary.
 
     They are those that `counts` needs, special and added tokens, every single character and its
@@ -59,8 +57,6 @@ def choose_pieces(
     Args:
         counts: of `needed_pieces`.
         general: how many of the others are kept for text not seen yet.
-        min_count: pieces needed less often are left to `general`; above 1, the texts counted are
-            no longer all read as before.
 
     Raises:
         VocabularyError: the tokenizer is no WordPiece.
@@ -72,7 +68,7 @@ def choose_pieces(
     added = {entry["content"] for entry in data["added_tokens"]}
     base = added | {settings["unk_token"]}
     base |= {piece for piece in order if len(piece.removeprefix(prefix)) == 1}
-    base |= {piece for piece, count in counts.items() if count >= min_count and piece in order}
+    base |= order.keys() & counts.keys()
     others = (piece for piece in order if piece not in base and not _is_unused(piece))
     kept = base.union(islice(others, general))
     return [piece for piece in order if piece in kept]

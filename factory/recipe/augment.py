@@ -1,4 +1,4 @@
-"""The recipe's section [augment]: examples made from the training rows."""
+"""The recipe's section [augment]: augmented examples of the training rows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ CandidateSource = Literal["mlm", "vectors", "embeddings"]
 
 
 class AugmentSettings(Section):
-    """Words of the training rows replaced by likely others (TinyBERT, algorithm 1)."""
+    """Replaces words of the training rows with likely others (TinyBERT, algorithm 1)."""
 
     mode: Literal["corrected", "paper"] = Field(
         default="corrected",
-        description="paper: algorithm 1 to the letter; corrected: the word itself is no candidate, "
-        "case, spacing and punctuation stay, any script",
+        description="paper: algorithm 1 as published; corrected: the word itself is not a "
+        "candidate, case, spacing and punctuation are preserved, any script",
     )
     sources: Annotated[list[CandidateSource], Field(min_length=1)] | None = Field(
         default=None,
-        description="who proposes words, the first that knows a word decides; unset: mlm and "
-        "vectors where they are named, then the teacher's own embeddings (not in paper mode "
-        "with vectors)",
+        description="sources of words; the first that knows a word decides; unset: mlm and vectors "
+        "if set, then the teacher's own embeddings (not in paper mode with vectors)",
     )
     mlm: str | None = Field(
         default=None,
@@ -35,32 +34,33 @@ class AugmentSettings(Section):
         description="word vectors: GloVe, word2vec or fastText file, text or binary (.gz too)",
     )
     vectors_limit: PositiveInt | None = Field(
-        default=None, description="read this many words from the file's beginning; unset: all"
+        default=None,
+        description="number of words to read from the beginning of the file; unset: all",
     )
     copies: PositiveInt | None = Field(
-        default=None, description="variants drawn per row; unset: by the number of training rows"
+        default=None, description="examples drawn per row; unset: by the number of training rows"
     )
-    candidates: PositiveInt = Field(default=15, description="likely words to draw from, per word")
+    candidates: PositiveInt = Field(default=15, description="number of likely words to choose from")
     replace_probability: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.4, description="of each word that may be replaced"
+        default=0.4, description="for each replaceable word"
     )
     masked_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.15,
-        description="of a text's words and marks, how many are hidden from the mlm at once, like "
-        "the share it was trained with; corrected only, paper: one word",
+        description="share of a text's words and punctuation hidden from the mlm at once, similar "
+        "to its training; corrected only (paper: one word)",
     )
     sides: Literal["any", "both", "first", "second"] = Field(
         default="any",
-        description="of a sentence pair, what a variant changes; any: drawn for each variant",
+        description="texts of a pair that an example changes; any: drawn for each example",
     )
     max_rows_per_class: PositiveInt | None = Field(
-        default=None, description="most variants to keep of each class, drawn by seed"
+        default=None, description="maximum number of examples per class, drawn by seed"
     )
     seed: int = 42
 
     @property
     def source_order(self) -> tuple[CandidateSource, ...]:
-        """Who proposes words, in order."""
+        """The sources of words, in order."""
         if self.sources is not None:
             return tuple(self.sources)
         named: list[CandidateSource] = []
@@ -75,7 +75,7 @@ class AugmentSettings(Section):
 
     @model_validator(mode="after")
     def sources_named(self) -> AugmentSettings:
-        """Every source has its model or file, and every model or file is used."""
+        """Check that every source has its model or file, and that each of these is used."""
         order = self.source_order
         if len(set(order)) < len(order):
             raise ValueError("sources names one source twice")
@@ -86,8 +86,9 @@ class AugmentSettings(Section):
                 raise ValueError(f'augment.{source} is set, so add "{source}" to sources')
         if self.mode == "paper" and "mlm" not in order:
             raise ValueError(
-                'mode = "paper" takes words from an mlm; set augment.mlm, or mode = "corrected"'
+                'mode = "paper" requires a masked language model; set augment.mlm, or '
+                'mode = "corrected"'
             )
         if self.mlm_revision is not None and self.mlm is None:
-            raise ValueError("mlm_revision belongs to an mlm on the hub")
+            raise ValueError("mlm_revision requires augment.mlm")
         return self

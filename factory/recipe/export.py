@@ -1,12 +1,12 @@
-"""The recipe's tables [export], [quantize], [target], [report] and [card]: after training."""
+"""The recipe's sections [export], [quantize], [target], [report] and [card]: after training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from factory.export.forms import FormName, Hardware, auto_forms
 from factory.recipe.section import (
     Fraction,
     NonNegativeInt,
@@ -15,54 +15,16 @@ from factory.recipe.section import (
     Section,
 )
 
-VariantName = Literal[
-    "fp32",
-    "fp32-fused",
-    "fp16",
-    "int8",
-    "int8-static",
-    "int8-mixed",
-    "int8-rows",
-    "int8-careful",
-    "int8-embeddings",
-    "int4",
-]
-Hardware = Literal["avx2", "avx512-vnni", "arm64", "cuda", "web"]
-
-# What "auto" tries, in an order by measured latency; fp32 loses nothing and comes last. The search
-# behind "int8-careful" takes longer than all of these together, so it has to be asked for.
-CPU_VARIANTS: tuple[VariantName, ...] = (
-    "int8-static", "int8-mixed", "int8-rows", "int8-embeddings", "fp32",
-)  # fmt: skip
-AUTO_VARIANTS: Mapping[Hardware, tuple[VariantName, ...]] = {
-    "avx2": CPU_VARIANTS,
-    "avx512-vnni": CPU_VARIANTS,
-    "arm64": CPU_VARIANTS,
-    "cuda": ("fp16", "fp32-fused", "fp32"),
-    "web": CPU_VARIANTS,
-}
-
-# Where onnxruntime adds pairs of 8-bit products in 16 bits, which overflow: x86 without VNNI, and
-# WebAssembly. Weights of 7 bits cannot overflow, and such a file answers alike everywhere.
-SEVEN_BIT_HARDWARE: tuple[Hardware, ...] = ("avx2", "web")
-
-# "int8" scales activations over the whole batch at run time, so that a text's neighbours change its
-# answer; the server runs it one text at a time.
-NEIGHBOUR_INDEPENDENT: tuple[VariantName, ...] = (
-    "fp32", "fp32-fused", "fp16", "int8-static", "int8-mixed", "int8-rows", "int8-careful",
-    "int8-embeddings", "int4",
-)  # fmt: skip
-
 
 def _list_or_auto(value: object) -> object:
     if isinstance(value, str) and value != "auto":
-        raise ValueError('give a list such as ["int8", "fp32"], or "auto"')
+        raise ValueError('give a list such as ["int8-static", "fp32"], or "auto"')
     return value
 
 
-# A list unless it is the word, so that a mistake is told once and not for both.
-Variants = Annotated[
-    Annotated[list[VariantName], Field(min_length=1), Tag("names")]
+# A list unless it is the word, so that a mistake is reported once and not for both.
+Forms = Annotated[
+    Annotated[list[FormName], Field(min_length=1), Tag("names")]
     | Annotated[Literal["auto"], Tag("auto")],
     Discriminator(lambda value: "auto" if value == "auto" else "names"),
     BeforeValidator(_list_or_auto),
@@ -91,19 +53,13 @@ class ExportSettings(Section):
 class QuantizeSettings(Section):
     """The forms to try; the first that passes gate 2 ships."""
 
-    variants: Variants = Field(
+    forms: Forms = Field(
         default="auto",
         description='in order of preference; "auto": those that suit target.hardware, the fastest '
         "first and fp32 last",
     )
-    per_channel: bool = Field(default=True, description="one weight scale per output channel")
     calibration_rows: PositiveInt = Field(
         default=256, description="training rows that activations are measured on"
-    )
-    calibration: Literal["minimum-maximum", "percentile", "entropy"] = Field(
-        default="minimum-maximum",
-        description="which range of an activation the static forms spread their levels over: all "
-        "of it, all but the outermost 0.01 %, or the most telling part",
     )
     smoothing: Fraction = Field(
         default=0.8,
@@ -111,10 +67,14 @@ class QuantizeSettings(Section):
         "weights (SmoothQuant); 0: nothing",
     )
 
-    def forms(self, hardware: Hardware) -> tuple[VariantName, ...]:
-        """Every variant that is made beside fp32, which always is."""
-        wanted = AUTO_VARIANTS[hardware] if self.variants == "auto" else self.variants
-        return tuple(name for name in dict.fromkeys(wanted) if name != "fp32")
+    def wanted(self, hardware: Hardware) -> tuple[FormName, ...]:
+        """The forms that gate 2 tries, each once."""
+        names = auto_forms(hardware) if self.forms == "auto" else self.forms
+        return tuple(dict.fromkeys(names))
+
+    def written(self, hardware: Hardware) -> tuple[FormName, ...]:
+        """Those that are written beside fp32, which always is."""
+        return tuple(name for name in self.wanted(hardware) if name != "fp32")
 
 
 class ReportSettings(Section):

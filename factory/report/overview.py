@@ -181,7 +181,7 @@ def _verdict(facts: RunFacts, model: str) -> str:
     for result in facts.gates:
         if facts.served is None and result.title.startswith(f"Gate 2: {model},"):
             return _broken([rule["text"] for rule in result.rules if not rule["passed"]])
-    said = facts.measurements.get("variants", {}).get(model)
+    said = facts.measurements.get("forms", {}).get(model)
     if said is None:
         return "not tried"
     return _broken(said["failed_rules"])

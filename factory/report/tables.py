@@ -5,26 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from factory.export.forms import FORMS
 from factory.recipe.gate import TASK_METRICS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30
 TORCH_MODELS = ("teacher", "student", "unpruned", "baseline")
-NAMES = {
+NAMES: Mapping[str, str] = {
     "teacher": "teacher (torch)",
     "student": "student (torch)",
     "unpruned": "student before pruning (torch)",
     "baseline": "student without distillation (torch)",
-    "fp32": "student, ONNX fp32",
-    "fp32-fused": "student, ONNX fp32, fused operators",
-    "fp16": "student, ONNX fp16",
-    "int8": "student, ONNX int8, dynamic",
-    "int8-static": "student, ONNX int8, static",
-    "int8-mixed": "student, ONNX int8, static and per token",
-    "int8-rows": "student, ONNX int8, per token",
-    "int8-careful": "student, ONNX int8, per token, worst products in float",
-    "int8-embeddings": "student, ONNX int8 tables, products in float",
-    "int4": "student, ONNX 4-bit weights",
+    **{name: f"student, {form.label}" for name, form in FORMS.items()},
 }
 
 

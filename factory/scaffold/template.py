@@ -49,7 +49,7 @@ max_quantization_drop = {max_quantization_drop}
 
 {agreement}
 [quantize]
-variants = "auto"      # the fastest form that passes the second gate is served
+forms = "auto"         # the fastest form that passes the second gate is served
 """
 
 

@@ -11,7 +11,7 @@ from factory.stages.stage import Facts, Run, Stage, section
 from serving.bundle import sha256_file
 
 if TYPE_CHECKING:
-    from factory.augment.tools import AugmentTools
+    from factory.augment.proposers import Proposers
 
 
 def _wanted(recipe: Recipe) -> bool:
@@ -38,20 +38,20 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.augment.stage import augment
+    from factory.augment.run import augment
 
     assert run.recipe.augment is not None, "wanted"
-    return augment(output, run.dataset.train, run.recipe.augment, open_augment_tools(run))
+    return augment(output, run.dataset.train, run.recipe.augment, open_augment_proposers(run))
 
 
-def open_augment_tools(run: Run) -> AugmentTools:
+def open_augment_proposers(run: Run) -> Proposers:
     """Open the models and word lists that propose words."""
-    from factory.augment.tools import open_tools
+    from factory.augment.proposers import open_proposers
     from factory.runtime.devices import pick_device
 
     sources = run.sources
     assert sources.augment is not None, "looked for with this stage"
-    return open_tools(run.recipe, sources.augment, sources.teacher, pick_device(run.device))
+    return open_proposers(run.recipe, sources.augment, sources.teacher, pick_device(run.device))
 
 
-STAGE = Stage("augment", 2, _inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage("augment", 3, _inputs, _settings, _make, _wanted, on_every_rank=True)

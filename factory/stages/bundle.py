@@ -26,7 +26,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
             "predecessor": None if old is None else old.identity,
         },
         "teacher": {"min_margin": recipe.teacher.min_margin},
-        "quantize": {"variants": recipe.quantize.variants},
+        "quantize": {"forms": recipe.quantize.forms},
         "target": section(recipe, "target"),
         "card": section(recipe, "card"),
     }

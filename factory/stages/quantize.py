@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factory.recipe.export import SEVEN_BIT_HARDWARE, VariantName
+from factory.export.forms import SEVEN_BIT_HARDWARE, FormName, FormSource, write_forms
 from factory.recipe.recipe import Recipe
 from factory.stages.export import shipped_stages
 from factory.stages.sources import Sources
@@ -13,7 +13,7 @@ from factory.stages.stage import Facts, Run, Stage, section
 
 
 def _wanted(recipe: Recipe) -> bool:
-    return bool(recipe.quantize.forms(recipe.target.hardware))
+    return bool(recipe.quantize.written(recipe.target.hardware))
 
 
 def _inputs(recipe: Recipe) -> tuple[str, ...]:
@@ -23,8 +23,8 @@ def _inputs(recipe: Recipe) -> tuple[str, ...]:
 def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
     return {
         "quantize": {
-            **section(recipe, "quantize", "variants"),
-            "forms": list(recipe.quantize.forms(recipe.target.hardware)),
+            **section(recipe, "quantize", "forms"),
+            "forms": list(recipe.quantize.written(recipe.target.hardware)),
             "seven_bits": recipe.target.hardware in SEVEN_BIT_HARDWARE,
         },
         "data": {"max_length": recipe.data.max_length},
@@ -32,19 +32,16 @@ def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.export.variants import write_variants
-
-    recipe = run.recipe
-    hardware = recipe.target.hardware
-    return write_variants(
-        output,
+    settings, hardware = run.recipe.quantize, run.recipe.target.hardware
+    source = FormSource(
         plain_file(run),
-        recipe.quantize.forms(hardware),
-        recipe.quantize,
-        hardware,
         run.open_model(run.shipped, "cpu"),
         run.dataset.train,
+        settings.calibration_rows,
+        settings.smoothing,
+        hardware in SEVEN_BIT_HARDWARE,
     )
+    return write_forms(output, settings.written(hardware), source)
 
 
 def plain_file(run: Run) -> Path:
@@ -52,12 +49,12 @@ def plain_file(run: Run) -> Path:
     return run.artifacts["export"].directory / "model.onnx"
 
 
-def form_files(run: Run) -> dict[VariantName, Path]:
+def form_files(run: Run) -> dict[FormName, Path]:
     """The ONNX file of every form, fp32 first."""
-    files: dict[VariantName, Path] = {"fp32": plain_file(run)}
-    for form in run.recipe.quantize.forms(run.recipe.target.hardware):
+    files: dict[FormName, Path] = {"fp32": plain_file(run)}
+    for form in run.recipe.quantize.written(run.recipe.target.hardware):
         files[form] = run.artifacts["quantize"].directory / f"{form}.onnx"
     return files
 
 
-STAGE = Stage("quantize", 3, _inputs, _settings, _make, _wanted)
+STAGE = Stage("quantize", 4, _inputs, _settings, _make, _wanted)

@@ -62,7 +62,7 @@ class Run:
 
     def augmented(self) -> AugmentedRows | None:
         """The augmented rows, if the recipe asks for them."""
-        from factory.augment.stage import read_augmented
+        from factory.augment.run import read_augmented
         from factory.distill.transfer import AugmentedRows
 
         made = self.artifacts.get("augment")

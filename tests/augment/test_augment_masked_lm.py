@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from tiny_masked import TinyMlm, fixed_mlm, source_of_rows, split_of, tiny_mlm
-from tiny_models import MAX_LENGTH, VOCABULARY
+from safetensors.torch import load_file, save_file
+from tiny_masked import fixed_mlm, headed_bert, save_mlm, source_of_rows, split_of, tiny_mlm
+from tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
+from transformers import ByT5Tokenizer, DistilBertConfig, DistilBertForMaskedLM
 
 from factory.augment import masked_lm
-from factory.augment.masked_lm import HiddenWords, WordGuesser
-from factory.errors import FactoryError
+from factory.augment.masked_lm import HiddenWords, MaskedLanguageModel, WordGuesser, load_masked_lm
+from factory.errors import FactoryError, RecipeError
+from factory.models.source import ModelSource
 
 TEXTS = ("the shop is late", "Parcels, never!", "my lamp was broken and the shoe is late", "lamp")
 
@@ -27,7 +32,9 @@ def hidden_words(guesser: WordGuesser) -> list[HiddenWords]:
     return found
 
 
-def expected_ids(mlm: TinyMlm, text: str, places: list[int], allowed: list[int]) -> list[list[int]]:
+def expected_ids(
+    mlm: MaskedLanguageModel, text: str, places: list[int], allowed: list[int]
+) -> list[list[int]]:
     """From the text with [MASK] in it, without a batch."""
     words = text.replace(",", " ,").replace("!", " !").split()
     for place in places:
@@ -129,7 +136,7 @@ def test_the_decoder_sees_hidden_places_only(monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [torch.Size([5, 24])]
 
 
-def out_of_memory_beyond(mlm: TinyMlm, tokens: int, sizes: list[int]) -> None:
+def out_of_memory_beyond(mlm: MaskedLanguageModel, tokens: int, sizes: list[int]) -> None:
     forward = mlm.model.bert.forward
 
     def limited(*, input_ids: torch.Tensor, **options: Any) -> Any:
@@ -162,5 +169,107 @@ def test_one_text_that_does_not_fit_is_an_error() -> None:
     mlm = tiny_mlm()
     out_of_memory_beyond(mlm, 8, [])
     guesser = WordGuesser(mlm, MAX_LENGTH, "letters")
-    with pytest.raises(FactoryError, match=r"not even one text fits.*lower data\.max_length"):
+    with pytest.raises(FactoryError, match=r"cannot process a single text.*lower data\.max_length"):
         guesser.guess(hidden_words(guesser), 5)
+
+
+# opening a model
+
+
+def source_of(folder: Path) -> ModelSource:
+    return ModelSource(str(folder), None, "sha256:test")
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_masked_lm(source_of(folder), "cpu")
+    assert caught.value.headline == "augment.mlm"
+    assert len(caught.value.problems) == 1
+    return caught.value.problems[0]
+
+
+def rewrite(folder: Path, dropped: str) -> None:
+    """Leave weights out of a saved model."""
+    file = folder / "model.safetensors"
+    kept = {name: w for name, w in load_file(file).items() if not name.startswith(dropped)}
+    save_file(kept, file, metadata={"format": "pt"})
+
+
+def test_a_model_with_its_head_computes_what_was_saved(tmp_path: Path) -> None:
+    model = headed_bert(hidden_dropout_prob=0.5)
+    opened = load_masked_lm(source_of(save_tiny(model, tmp_path)), "cpu")
+    assert not opened.model.training
+    assert opened.device == "cpu"
+    rows = opened.tokenizer(["the parcel is [MASK]"], return_tensors="pt")
+    assert int((rows["input_ids"] == opened.tokenizer.mask_token_id).sum()) == 1
+    with torch.no_grad():
+        assert torch.equal(opened.model(**rows).logits, model(**rows).logits)
+
+
+def test_an_untied_decoder_bias_may_be_missing(tmp_path: Path) -> None:
+    """Older checkpoints hold the output bias once."""
+    folder = save_mlm(tmp_path)
+    rewrite(folder, "cls.predictions.decoder")
+    load_masked_lm(source_of(folder), "cpu")
+
+
+def test_a_classifier_is_refused_with_two_ways_out(tmp_path: Path) -> None:
+    told = refusal(save_tiny(tiny_bert(), tmp_path))
+    assert "cls.predictions.transform.dense.weight" in told
+    for way_out in ("google-bert/bert-base-uncased", "remove augment.mlm"):
+        assert way_out in told
+
+
+def test_half_a_head_is_refused(tmp_path: Path) -> None:
+    folder = save_mlm(tmp_path)
+    rewrite(folder, "cls.predictions.transform.LayerNorm")
+    told = refusal(folder)
+    assert "cls.predictions.transform.LayerNorm.weight" in told
+    assert "dense" not in told
+
+
+def test_a_body_with_holes_is_refused(tmp_path: Path) -> None:
+    folder = save_mlm(tmp_path)
+    rewrite(folder, "bert.encoder.layer.1")
+    assert "not a complete BERT: bert.encoder.layer.1" in refusal(folder)
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    config = DistilBertConfig(vocab_size=80, dim=8, n_layers=1, n_heads=2, hidden_dim=8)
+    told = refusal(save_tiny(DistilBertForMaskedLM(config), tmp_path))
+    assert "distilbert" in told
+
+
+def test_a_folder_without_weights_and_one_of_other_shapes(tmp_path: Path) -> None:
+    folder = save_mlm(tmp_path / "shapes")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
+    assert "cannot load" in refusal(folder)
+    (folder / "model.safetensors").unlink()
+    assert "cannot load" in refusal(folder)
+    assert "cannot load" in refusal(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_that_is_not_fast(tmp_path: Path) -> None:
+    folder = save_mlm(tmp_path)
+    (folder / "tokenizer.json").unlink()
+    ByT5Tokenizer().save_pretrained(folder)
+    assert "no fast tokenizer" in refusal(folder)
+
+
+@pytest.mark.parametrize("token", ["mask", "pad"])
+def test_a_tokenizer_without_a_token_it_needs(tmp_path: Path, token: str) -> None:
+    folder = save_mlm(tmp_path)
+    tokenizer = tiny_tokenizer()
+    setattr(tokenizer, f"{token}_token", None)
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    # the class of BERT's tokenizer brings these tokens along
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    file.write_text(json.dumps(settings))
+    assert f"without a {token}" in refusal(folder)
+
+
+def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
+    assert "belong to different models" in refusal(save_mlm(tmp_path, vocab_size=20))

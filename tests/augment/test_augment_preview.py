@@ -8,34 +8,31 @@ from typing import Any
 
 import click
 import pytest
-from tiny_masked import TinyMlm, fixed_mlm, settings_with, split_of, tiny_mlm
-from tiny_models import MAX_LENGTH, tiny_regression, tiny_split, tiny_tokenizer
+from tiny_masked import fixed_mlm, proposers_with, settings_with, split_of, tiny_mlm
+from tiny_models import tiny_regression, tiny_split
 
+from factory.augment.masked_lm import MaskedLanguageModel
 from factory.augment.preview import preview_lines
-from factory.augment.stage import augment, read_augmented
-from factory.augment.tools import AugmentTools
+from factory.augment.run import augment, read_augmented
 from factory.data.dataset import Split
 from factory.errors import RecipeError
 from factory.recipe.augment import AugmentSettings
 
 
 def preview(
-    train: Split, recipe: AugmentSettings, mlm: TinyMlm, count: int, **options: Any
+    train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel, count: int, **options: Any
 ) -> list[str]:
-    tokenizer = tiny_tokenizer()
-    return preview_lines(
-        train, recipe, AugmentTools(tokenizer, MAX_LENGTH, mlm, {}), count, **options
-    )
+    return preview_lines(train, recipe, proposers_with(mlm), count, **options)
 
 
 def test_before_and_after() -> None:
     train = split_of("The Shop,  my lamps!", "42")
     recipe = settings_with(replace_probability=1.0, candidates=1)
     assert preview(train, recipe, fixed_mlm("parcel", "late"), 20) == [
-        "row 0: 1 variant, the first is",
+        "row 0: 1 augmented example, the first:",
         "  - The [Shop],  my [lamps]!",
         "  + The [Parcel],  my [parcel]!",
-        "row 1: no variant",
+        "row 1: no augmented example",
         "  - 42",
     ]
 
@@ -61,7 +58,7 @@ def test_both_texts_of_a_pair_are_shown() -> None:
     ]
 
 
-def test_rows_drawn_by_the_seed_and_variants_of_the_whole_run(tmp_path: Path) -> None:
+def test_rows_drawn_by_the_seed_and_examples_of_the_whole_run(tmp_path: Path) -> None:
     train = tiny_split("train", 80, seed=5)
     recipe, mlm = settings_with(copies=3), tiny_mlm()
     lines = preview(train, recipe, mlm, 10)
@@ -72,10 +69,10 @@ def test_rows_drawn_by_the_seed_and_variants_of_the_whole_run(tmp_path: Path) ->
     assert preview(train, recipe, mlm, 10) == lines
     other = preview(train, recipe.model_copy(update={"seed": 1}), mlm, 10)
     assert [line for line in other if line[0] == "r"] != [line for line in lines if line[0] == "r"]
-    augment(tmp_path, train, recipe, AugmentTools(tiny_tokenizer(), MAX_LENGTH, mlm, {}))
+    augment(tmp_path, train, recipe, proposers_with(mlm))
     texts, _ = read_augmented(tmp_path)
     shown = [re.sub(r"\[(\w+)\]", r"\1", line[4:]) for line in lines if line.startswith("  +")]
-    assert len(shown) == sum("the first is" in line for line in lines) > 5
+    assert len(shown) == sum("the first:" in line for line in lines) > 5
     assert set(shown) <= set(texts)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_foreigners import byte_level_tokenizer
 from tiny_models import tiny_tokenizer
 
-from factory.augment.rendering import in_case_of, replaced
+from factory.augment.rows import match_case, replace_words
 from factory.augment.words import SplitText, WordSplitter, is_word, visible_ends
 
 
@@ -36,7 +36,7 @@ def replaceable(text: str) -> list[str]:
     return [one.surface(place) for place, word in enumerate(one.words) if word.replaceable]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(text=st.text(), make=st.sampled_from([tiny_tokenizer, byte_level_tokenizer]))
 @example("e\u0301a [MASK] ##a [CLS]", tiny_tokenizer)
 @example("İstanbul ﬁ 你好\u200dक\u093f \ufffd\x00\u00ad", tiny_tokenizer)
@@ -47,22 +47,22 @@ def test_any_text_is_its_words_and_what_stands_between(text: str, make: Callable
     rebuilt = ""
     for place, word in enumerate(one.words):
         assert reached <= word.start <= word.end <= len(text)
-        assert word.first_piece == pieces < word.end_piece
+        assert word.first_token == pieces < word.end_token
         rebuilt += text[reached : word.start] + one.surface(place)
-        reached, pieces = word.end, word.end_piece
+        reached, pieces = word.end, word.end_token
         if word.replaceable:
             assert is_word(one.surface(place))
     assert rebuilt + text[reached:] == text
     assert pieces == len(one.input_ids)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(text=st.text(), data=st.data())
 def test_what_is_not_replaced_keeps_its_characters(text: str, data: st.DataObject) -> None:
     one = split(text)
     places = [place for place, word in enumerate(one.words) if word.replaceable]
     chosen = sorted(data.draw(st.sets(st.sampled_from(places)))) if places else []
-    new, ranges = replaced(one, [(place, f"new{place}") for place in chosen])
+    new, ranges = replace_words(one, [(place, f"new{place}") for place in chosen])
     assert [new[start:end] for start, end in ranges] == [f"new{place}" for place in chosen]
     # put back from the end, so that earlier ranges stay true
     for (start, end), place in reversed(list(zip(ranges, chosen, strict=True))):
@@ -105,7 +105,7 @@ def test_whether_a_word_is_one_piece() -> None:
     assert [word.single for word in one.words] == [True, False, True, False, False]
     assert [word.normal for word in one.words] == ["shop", "lamps", "e", "你", "shops"]
     # lamp ##s, and one [UNK]
-    assert [(word.first_piece, word.end_piece) for word in one.words] == [
+    assert [(word.first_token, word.end_token) for word in one.words] == [
         (0, 1),
         (1, 3),
         (3, 4),
@@ -154,4 +154,4 @@ def test_where_the_text_ends_for_the_student() -> None:
     ],
 )
 def test_a_new_word_takes_the_case_of_the_old_one(word: str, new: str, expected: str) -> None:
-    assert in_case_of(word, new) == expected
+    assert match_case(word, new) == expected

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_line import ROOT
-from tiny_mlms import tiny_mlm
+from tiny_masked import headed_bert
 from tiny_models import SPECIAL, VOCABULARY
 from transformers import BertTokenizer
 
@@ -38,7 +38,7 @@ def test_one_pass_per_short_word_and_one_product_per_long_word(
     reference: ModuleType, tmp_path: Path
 ) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY))
-    model, passes = tiny_mlm(max_position_embeddings=64), []
+    model, passes = headed_bert(max_position_embeddings=64), []
     original = model.forward
 
     def forward(ids: Any, **keywords: Any) -> Any:
@@ -59,5 +59,5 @@ def test_one_pass_per_short_word_and_one_product_per_long_word(
     assert passes == expected
     assert made[0] == "thanks , the lamps broken 9"
     assert 1 < len(made) == len(set(made)) <= 9
-    assert {variant.split()[3] for variant in made} <= {"lamps", "shops", "refunds"}
+    assert {example.split()[3] for example in made} <= {"lamps", "shops", "refunds"}
     assert len(SPECIAL) == 5

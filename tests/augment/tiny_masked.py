@@ -1,33 +1,27 @@
-"""Masked language models of a few kilobytes, some with answers set by hand, and word lists."""
+"""Masked language models of a few kilobytes, some with fixed answers, and word lists."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import MAX_LENGTH, VOCABULARY, tiny_bert, tiny_tokenizer
+from tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
 from transformers import BertForMaskedLM
 
-from factory.augment.source_rows import SourceRows, split_rows
+from factory.augment.masked_lm import MaskedLanguageModel
+from factory.augment.proposers import Proposers
+from factory.augment.rows import SourceRows, split_rows
 from factory.augment.words import WordSplitter
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
 
 
 @dataclass(frozen=True, slots=True)
-class TinyMlm:
-    """What `factory.augment.mlm_model.MaskedLanguageModel` is, without loading anything."""
-
-    model: Any
-    tokenizer: Any
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, slots=True)
 class ListedNeighbours:
-    """Neighbours from a table; counts what it was asked."""
+    """Neighbours from a table; records the words looked up."""
 
     table: Mapping[str, list[str]]
     asked: list[str]
@@ -43,17 +37,17 @@ def listed(**table: list[str]) -> ListedNeighbours:
     return ListedNeighbours(table, [])
 
 
-def tiny_mlm(seed: int = 1) -> TinyMlm:
+def tiny_mlm(seed: int = 1) -> MaskedLanguageModel:
     """A random masked language model whose guesses depend on the text."""
     torch.manual_seed(seed)
     model = BertForMaskedLM(tiny_bert(max_position_embeddings=32).config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)
-    return TinyMlm(model.eval(), tiny_tokenizer())
+    return MaskedLanguageModel(model.eval(), tiny_tokenizer(), "cpu")
 
 
-def fixed_mlm(*likely: str) -> TinyMlm:
+def fixed_mlm(*likely: str) -> MaskedLanguageModel:
     """A model that finds the same words likely everywhere, the first most."""
     mlm = tiny_mlm()
     head = mlm.model.cls.predictions
@@ -81,3 +75,27 @@ def source_of_rows(train: Split, max_length: int = MAX_LENGTH) -> SourceRows:
     tokenizer = tiny_tokenizer()
     rows = range(len(train))
     return split_rows(train, rows, WordSplitter(tokenizer), tokenizer, max_length)
+
+
+def proposers_with(
+    mlm: MaskedLanguageModel | None = None,
+    max_length: int = MAX_LENGTH,
+    **neighbours: ListedNeighbours,
+) -> Proposers:
+    """A model and lists beside the tiny tokenizer."""
+    return Proposers(tiny_tokenizer(), max_length, mlm, neighbours)
+
+
+def headed_bert(seed: int = 1, **changes: Any) -> BertForMaskedLM:
+    """The body of `tiny_bert` under a random masked-language-model head."""
+    body = tiny_bert(seed=seed, **changes).bert
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(body.config)
+    model.bert.load_state_dict(body.state_dict(), strict=False)  # this one has no pooler
+    return model.eval()
+
+
+def save_mlm(directory: Path, **changes: Any) -> Path:
+    """A folder with `headed_bert` and its tokenizer."""
+    return save_tiny(headed_bert(**changes), directory)

@@ -267,7 +267,7 @@ def test_evaluate_a_bundle_and_a_folder(line: Line) -> None:
     assert bundle.exit_code == 0
     assert bundle.stdout.startswith("dev: 90 rows\naccuracy")
     manifest = json.loads((line.bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
-    for place, name in ((line.bundle, "int8"), (model, "student")):
+    for place, name in ((line.bundle, "int8-static"), (model, "student")):
         facts = json.loads(call("evaluate", place, dev, "--max-length", 24, "--json").stdout)
         assert facts["rows"] == 90
         recorded = manifest["scores"][name]["dev"]["accuracy"]["value"]

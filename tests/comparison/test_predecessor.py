@@ -128,16 +128,16 @@ def test_a_real_run_against_its_own_predecessor(
         """The real measurements, with answers of some rows turned."""
         candidates = measure_candidates(*arguments)
         evaluations = {name: dict(splits) for name, splits in candidates.evaluations.items()}
-        found = evaluations["int8"]["dev"]
+        found = evaluations["int8-static"]["dev"]
         predicted = found.predicted.copy()
         predicted[: spoil[0]] = (predicted[: spoil[0]] + 1) % 3
-        evaluations["int8"]["dev"] = replace(found, predicted=predicted)
+        evaluations["int8-static"]["dev"] = replace(found, predicted=predicted)
         return replace(candidates, evaluations=evaluations)
 
     monkeypatch.setattr(shipping, "measure_candidates", spoilt)
     with pytest.raises(GateFailedError, match="not_worse_than_predecessor") as failed:
         pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
-    rules = failed.value.verdicts["gate 2 (int8)"]
+    rules = failed.value.verdicts["gate 2 (int8-static)"]
     assert [rule["rule"] for rule in rules if not rule["passed"]] == ["not_worse_than_predecessor"]
     assert published(store) == before
     spoil[0] = 0
@@ -148,4 +148,4 @@ def test_a_real_run_against_its_own_predecessor(
     assert manifest.gate[-1]["measured"] == 1.0
     told = manifest.measurements["predecessor"]
     assert told["version"] == read_manifest(line.bundle).version
-    assert told["candidates"]["int8"]["difference"] == 0.0
+    assert told["candidates"]["int8-static"]["difference"] == 0.0

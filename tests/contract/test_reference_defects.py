@@ -30,7 +30,7 @@ from tiny_models import (
     tiny_split,
 )
 
-from factory.data.corpus.rows import open_rows
+from factory.data.corpus.shards import open_rows
 from factory.data.corpus.tokenize import make_corpus
 from factory.data.dataset import Dataset
 from factory.distill import baseline, prediction, task
@@ -48,8 +48,8 @@ from factory.recipe.training import (
 from factory.teacher.load import make_teacher
 
 ROOT = Path(__file__).parents[2]
-CORRECTED = "tests/augment/test_augment_corrected.py"
-STAGE = "tests/augment/test_augment_stage.py"
+CORRECTED = "tests/augment/test_augment_contextual.py"
+STAGE = "tests/augment/test_augment_run.py"
 WORDS = "tests/augment/test_augment_words.py"
 MASKED = "tests/augment/test_augment_masked_lm.py"
 
@@ -70,7 +70,7 @@ class Defect:
 
 
 HERE = "tests/contract/test_reference_defects.py"
-CORPUS = "tests/corpus/test_corpus_shards.py"
+CORPUS = "tests/data/corpus/test_corpus_shards.py"
 GENERAL = "tests/distill/test_general.py"
 PHASE = "tests/distill/test_phase.py"
 TASK = "tests/distill/test_task.py"
@@ -83,8 +83,8 @@ DEFECTS = (
         1,
         "settings written under a misspelt name are never read",
         (
-            "tests/test_recipe_file.py::test_an_unknown_key_names_the_nearest_known_one",
-            "tests/test_recipe.py::test_a_misspelt_attribute_cannot_be_added",
+            "tests/recipe/test_recipe_file.py::test_an_unknown_key_names_the_nearest_known_one",
+            "tests/recipe/test_recipe.py::test_a_misspelt_attribute_cannot_be_added",
             "tests/distill/test_baseline.py::test_the_recipe_decides_both_phases",
         ),
     ),
@@ -140,7 +140,7 @@ DEFECTS = (
         "a pair's second text meets a wrong first one",
         (
             f"{CORRECTED}::test_sides_of_a_pair_stay_with_their_own_partner",
-            "tests/augment/test_augment_paper.py::test_pairs_keep_their_partner",
+            "tests/augment/test_augment_algorithm_1.py::test_pairs_keep_their_partner",
         ),
     ),
     Defect(
@@ -264,8 +264,8 @@ DEFECTS = (
         24,
         "word vectors with blanks or few rows break loading",
         (
-            "tests/augment/test_vectors_file.py::test_tokens_that_are_no_words_are_left_out",
-            "tests/augment/test_neighbours.py::test_fewer_words_than_asked_for_and_unknown_ones",
+            "tests/augment/test_augment_word_vectors.py::test_tokens_that_are_no_words_are_left_out",
+            "tests/augment/test_augment_neighbours.py::test_fewer_words_than_asked_for_and_unknown_ones",
         ),
     ),
     Defect(25, "augmentation knows English only", (f"{WORDS}::test_words_marks_and_scripts",)),

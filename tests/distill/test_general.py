@@ -15,7 +15,7 @@ from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert, tiny_classifier
 from tiny_runs import PowerCut, losses_of, same
 from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, ElectraModel
 
-from factory.data.corpus.rows import PackedRows, open_rows
+from factory.data.corpus.shards import PackedRows, open_rows
 from factory.data.corpus.tokenize import make_corpus
 from factory.distill import phase as phase_module
 from factory.distill.general import general_distill, load_base_teacher

@@ -14,7 +14,7 @@ from tiny_models import tiny_bert, tiny_classifier, tiny_split
 from factory.distill.layer_map import map_layers
 from factory.distill.student import start_student
 from factory.export.onnx import export_onnx
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 from factory.recipe.training import StudentSettings
 

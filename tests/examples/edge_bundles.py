@@ -18,7 +18,7 @@ from tiny_models import LABELS, VOCABULARY, tiny_bert, tiny_dataset, tiny_regres
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
 from factory.data.dataset import Dataset, Split
 from factory.evaluation.thresholds import Thresholds
-from factory.export.dynamic import quantize_int8
+from factory.export.forms import FormSource, write_forms
 from factory.export.onnx import export_onnx
 from factory.models.classifier import TorchClassifier
 from serving.bundle import write_manifest
@@ -89,7 +89,6 @@ class Edge:
             predictor = Predictor.open(self.bundle)
         finally:
             manifest.write_bytes(content)
-        # one at a time: a dynamically quantized model's answer depends on its neighbours
         predictions = [predictor.predict([item])[0] for item in self.inputs]
         return [_answer(predictor, prediction) for prediction in predictions]
 
@@ -107,14 +106,13 @@ def _answer(predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
 
 
 def write_edge_bundle(directory: Path, kind: str, exported: Path, student: Path) -> Edge:
-    """Assemble a bundle of the exported student: its fp32 file, and int8 as the served one."""
+    """Assemble a bundle of the exported student: its fp32 file, and int8-static as the served."""
     directory.mkdir()
-    int8 = directory.with_suffix(".int8.onnx")
-    quantize_int8(exported, int8, per_channel=True, reduced_range=True)
-    copy_files(directory, student, {"fp32": exported, "int8": int8})
-    file = ship_only(directory, "int8")
+    static = exported.with_name("int8-static.onnx")
+    copy_files(directory, student, {"fp32": exported, "int8-static": static})
+    file = ship_only(directory, "int8-static")
     parts = edge_parts(kind)
-    write_manifest(directory, make_manifest(directory, parts, "int8", file))
+    write_manifest(directory, make_manifest(directory, parts, "int8-static", file))
     paired = parts.dataset.train.text_pairs is not None
     return Edge(directory, PAIRS if paired else TEXTS)
 
@@ -154,7 +152,10 @@ def _lists(split: Split) -> Split:
 
 
 def export_edge_student(directory: Path, labels: Sequence[str]) -> tuple[Path, Path]:
-    """A student whose scores tell every token and text apart, as a folder and as ONNX."""
+    """A student whose scores tell every token and text apart, as a folder and as ONNX.
+
+    Its int8-static form lies beside the ONNX file.
+    """
     model = tiny_bert(labels, vocab_size=len(PIECES), max_position_embeddings=64)
     classifier = TorchClassifier(model, tiny_tokenizer(PIECES), MAX_LENGTH)
     with torch.no_grad():
@@ -163,8 +164,12 @@ def export_edge_student(directory: Path, labels: Sequence[str]) -> tuple[Path, P
     folder = directory / "student"
     model.save_pretrained(folder)
     tiny_tokenizer(PIECES).save_pretrained(folder)
-    export_onnx(folder, directory / "student.onnx", opset=17)
-    return folder, directory / "student.onnx"
+    exported = directory / "student.onnx"
+    export_onnx(folder, exported, opset=17)
+    texts = Split("train", list(TEXTS), None, [0] * len(TEXTS))
+    source = FormSource(exported, classifier, texts, len(TEXTS), 0.8, seven_bits=True)
+    write_forms(directory, ["int8-static"], source)
+    return folder, exported
 
 
 def check_answers(

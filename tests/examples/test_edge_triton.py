@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 
 from factory.bundle.triton import TritonMachine, repository_name, write_model_configuration
 from factory.errors import PackageError, TextModelError
-from factory.export.session import open_session
+from factory.export.parity import open_session
 from factory.export.text import write as text_input
 from serving.predictor import Predictor
 
@@ -80,19 +81,6 @@ def run(configuration: Any, directory: Path, given: dict[str, Any]) -> dict[str,
     return answers
 
 
-def independent(bundle: Path, directory: Path) -> Path:
-    """The same bundle, said to answer alike in any company."""
-    directory.mkdir()
-    for path in bundle.rglob("*"):
-        if path.is_file():
-            (directory / path.relative_to(bundle)).parent.mkdir(parents=True, exist_ok=True)
-            (directory / path.relative_to(bundle)).write_bytes(path.read_bytes())
-    manifest = json.loads((directory / "manifest.json").read_text("utf-8"))
-    manifest["model"]["neighbour_independent"] = True
-    (directory / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    return directory
-
-
 @pytest.mark.usefixtures("quick_check")
 @pytest.mark.parametrize("kind", ["pair", "multilabel", "regression"])
 def test_both_models_answer_as_the_bundle(
@@ -118,8 +106,7 @@ def test_both_models_answer_as_the_bundle(
     tokens = read(definition, output / name)
     strings = read(definition, output / f"{name}_text")
     assert (tokens.name, strings.name) == (name, f"{name}_text") == tuple(usage["models"])
-    # int8 answers that depend on the batch: one row at a time
-    assert (tokens.max_batch_size, tokens.HasField("dynamic_batching")) == (1, False)
+    assert (tokens.max_batch_size, tokens.HasField("dynamic_batching")) == (32, True)
     kinds = tokens.instance_group[0].DESCRIPTOR.enum_values_by_name
     assert [(group.count, group.kind) for group in tokens.instance_group] == [
         (1, kinds["KIND_CPU"].number)
@@ -154,10 +141,8 @@ def test_both_models_answer_as_the_bundle(
 def test_batching_and_machines(
     edge: Callable[[str], Edge], tmp_path: Path, definition: Any
 ) -> None:
-    given = edge("single")
-    bundle = independent(given.bundle, tmp_path / "bundle")
     arguments = ["--format", "triton", "--triton-device", "gpu", "--triton-instances", 3]
-    factory_here("package", bundle, *arguments, "--output", tmp_path / "two")
+    factory_here("package", edge("single").bundle, *arguments, "--output", tmp_path / "two")
     tokens = read(definition, tmp_path / "two" / "edge-single")
     strings = read(definition, tmp_path / "two" / "edge-single_text")
     assert tokens.HasField("dynamic_batching")
@@ -179,6 +164,19 @@ def test_batching_and_machines(
         {"text": np.array([["a shoe"], ["never late"]], dtype=object)},
     )
     assert answer["label"].shape == (2, 1)
+
+
+@pytest.mark.usefixtures("quick_check")
+def test_answers_that_depend_on_the_batch_run_one_row_at_a_time(
+    edge: Callable[[str], Edge], tmp_path: Path, definition: Any
+) -> None:
+    bundle = Path(shutil.copytree(edge("regression").bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest["model"]["neighbour_independent"] = False
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    factory_here("package", bundle, "--format", "triton", "--output", tmp_path / "models")
+    tokens = read(definition, tmp_path / "models" / "edge-regression")
+    assert (tokens.max_batch_size, tokens.HasField("dynamic_batching")) == (1, False)
 
 
 def test_a_tokenizer_without_text_form(

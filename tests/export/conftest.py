@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forms_of_student import StudentForms, write_student_forms
 
 from factory.models.classifier import TorchClassifier
 
@@ -29,3 +30,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, trained_folder: Path) -> 
     file = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(trained_folder, file, opset=17)
     return Exported(trained_folder, file, open_tiny(trained_folder))
+
+
+@pytest.fixture(scope="session")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> StudentForms:
+    """Every form of one student."""
+    return write_student_forms(tmp_path_factory.mktemp("forms"))

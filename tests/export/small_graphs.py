@@ -54,7 +54,7 @@ def one_table(file: Path, weight: Floats) -> Path:
 
 def run_graph(file: Path, **feed: NDArray[Any]) -> Floats:
     """The first output."""
-    from factory.export.session import open_session
+    from factory.export.parity import open_session
 
     result: Floats = open_session(file, threads=1).run(None, feed)[0]
     return result

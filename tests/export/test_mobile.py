@@ -13,9 +13,8 @@ from tiny_models import tiny_bert, tiny_split
 
 from factory.errors import ParityError
 from factory.export import mobile
-from factory.export.dynamic import quantize_int8
 from factory.export.mobile import count_operators, write_mobile
-from factory.export.session import open_session, session_logits
+from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
 
@@ -24,17 +23,16 @@ def dev_logits(file: Path, student: Any) -> Any:
     return session_logits(open_session(file), rows, 4)
 
 
-@pytest.mark.parametrize("form", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    ("form", "operator"), [("fp32", "MatMul"), ("int8-static", "MatMulIntegerToFloat")]
+)
 def test_the_same_logits_and_the_operators(
-    tmp_path: Path, exported: Any, form: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, forms: Any, form: Any, operator: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = exported.file
-    if form == "int8":
-        source = tmp_path / "student.onnx"
-        quantize_int8(exported.file, source, per_channel=True)
+    source, student = forms.file(form), forms.source.student
     (tmp_path / "mobile").mkdir()
     before = source.read_bytes()
-    facts = write_mobile(source, tmp_path / "mobile", exported.student.model.config)
+    facts = write_mobile(source, tmp_path / "mobile", student.model.config)
     assert sorted(path.name for path in (tmp_path / "mobile").iterdir()) == [
         "model.ort",
         "required_operators_and_types.config",
@@ -42,12 +40,11 @@ def test_the_same_logits_and_the_operators(
     assert source.read_bytes() == before
     file = tmp_path / "mobile" / "model.ort"
     assert file.read_bytes()[4:8] == b"ORTM"  # onnxruntime's own format, not ONNX renamed
-    found, expected = (dev_logits(path, exported.student) for path in (file, source))
+    found, expected = (dev_logits(path, student) for path in (file, source))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert facts.size_bytes == file.stat().st_size
     operators = (tmp_path / "mobile" / "required_operators_and_types.config").read_text()
-    wanted = {"fp32": "MatMul", "int8": "DynamicQuantizeLinear"}[form]
-    assert wanted in operators
+    assert operator in operators
     assert ";Conv" not in operators
     assert str(tmp_path) not in operators
     assert 10 < facts.operators < 40
@@ -58,7 +55,7 @@ def test_the_same_logits_and_the_operators(
 def test_loggers_are_left_as_they_were(tmp_path: Path, exported: Any) -> None:
     root = logging.getLogger()
     before = (list(root.handlers), root.level)
-    write_mobile(exported.file, tmp_path, exported.student.model.config, platform="arm")
+    write_mobile(exported.file, tmp_path, exported.student.model.config)
     assert (list(root.handlers), root.level) == before
 
 
@@ -79,14 +76,14 @@ def test_another_answer_is_refused(
 ) -> None:
     """What the converter wrote is compared with what it was given."""
 
-    def convert_other(source: Path, directory: Path, platform: str | None) -> None:
+    def convert_other(source: Path, directory: Path) -> None:
         model = onnx.load(exported.file)
         for tensor in model.graph.initializer:
             if tensor.name == "classifier.bias":
                 tensor.raw_data = np.full(3, 7, dtype=np.float32).tobytes()
         (tmp_path / "other").mkdir()
         onnx.save(model, tmp_path / "other" / source.name)
-        convert(tmp_path / "other" / source.name, directory, platform)
+        convert(tmp_path / "other" / source.name, directory)
 
     convert = mobile._convert
     monkeypatch.setattr(mobile, "_convert", convert_other)

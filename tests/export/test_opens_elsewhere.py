@@ -10,21 +10,19 @@ import pytest
 from tiny_models import LABELS, tiny_split
 
 from factory.bundle.assemble import copy_files, ship_only
-from factory.export.dynamic import quantize_int8
-from factory.export.session import open_session, session_logits
+from factory.export.forms import FormName
+from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory, exported: Any) -> Path:
-    """The folder a bundle ships, int8 chosen."""
+def layout(tmp_path_factory: pytest.TempPathFactory, forms: Any) -> Path:
+    """The folder a bundle ships, int8-static chosen."""
     directory = tmp_path_factory.mktemp("layout")
-    quantize_int8(exported.file, directory / "int8.onnx", per_channel=True)
-    files = {"fp32": exported.file, "int8": directory / "int8.onnx"}
-    (directory / "bundle").mkdir()
-    copy_files(directory / "bundle", exported.folder, files)
-    ship_only(directory / "bundle", "int8")
-    return directory / "bundle"
+    files: dict[FormName, Path] = {name: forms.file(name) for name in ("fp32", "int8-static")}
+    copy_files(directory, forms.folder / "model", files)
+    ship_only(directory, "int8-static")
+    return directory
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, exported: Any) -> Path:
     ],
 )
 def test_optimum_opens_the_folder(
-    layout: Path, exported: Any, where: dict[str, str], file: str
+    layout: Path, forms: Any, where: dict[str, str], file: str
 ) -> None:
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer
@@ -44,15 +42,14 @@ def test_optimum_opens_the_folder(
     texts = tiny_split("dev", 12, seed=6).texts
     model = ORTModelForSequenceClassification.from_pretrained(layout, **where)
     tokenizer = AutoTokenizer.from_pretrained(layout)
-    # one text a call: a dynamically quantized answer depends on the texts beside it
     found = np.concatenate([model(**tokenizer(text, return_tensors="np")).logits for text in texts])
-    rows = encode_inputs(exported.student.tokenizer, texts, 24)
+    rows = encode_inputs(forms.source.student.tokenizer, texts, 24)
     expected = session_logits(open_session(layout / file), rows)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert [model.config.id2label[number] for number in range(len(LABELS))] == list(LABELS)
 
 
-def test_optimums_pipeline_answers_with_the_labels(layout: Path, exported: Any) -> None:
+def test_optimums_pipeline_answers_with_the_labels(layout: Path, forms: Any) -> None:
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer, pipeline
 
@@ -62,7 +59,7 @@ def test_optimums_pipeline_answers_with_the_labels(layout: Path, exported: Any) 
         model=ORTModelForSequenceClassification.from_pretrained(layout),
         tokenizer=AutoTokenizer.from_pretrained(layout),
     )
-    logits = exported.student.logits(texts)
+    logits = forms.source.student.logits(texts)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     for answer, share in zip(classify(texts), shares, strict=True):
         assert answer["label"] == LABELS[int(share.argmax())]

@@ -59,7 +59,7 @@ epochs = 0.0
 epochs = 0.0
 
 [quantize]
-variants = ["int8-static"]
+forms = ["int8-static"]
 
 [gate]
 min_retention = 0.1

@@ -77,7 +77,7 @@ learning_rate = 5e-4
 general_pieces = 2
 
 [quantize]
-variants = ["int8-static", "int8-rows", "int8-embeddings", "int4", "fp32"]
+forms = ["int8-static", "int8-rows", "int8-embeddings", "int4", "fp32"]
 
 [gate]
 min_value = 0.85

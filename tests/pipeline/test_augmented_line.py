@@ -12,10 +12,10 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from tiny_line import run_here, stage_directory, write_files, write_recipe
-from tiny_mlms import save_mlm
 from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
+from transformers import BertForMaskedLM
 
-from factory.augment.stage import read_augmented
+from factory.augment.run import read_augmented
 from factory.cli.main import main
 from factory.data.dataset import Dataset
 from factory.store import Store, load_artifact
@@ -56,7 +56,7 @@ def test_variants_are_learned_on_in_both_phases(tmp_path: Path) -> None:
 
     artifact = load_artifact(stage_directory(store, "augment"))
     variants, source_rows = read_augmented(artifact.directory)
-    assert len(variants) == artifact.facts["variants"] > len(dataset.train)
+    assert len(variants) == artifact.facts["examples"] > len(dataset.train)
     assert set(source_rows) <= set(range(len(dataset.train)))
     assert not set(variants) & set(dataset.train.texts)
     distilled = load_artifact(stage_directory(store, "distill")).facts
@@ -71,7 +71,7 @@ def test_variants_are_learned_on_in_both_phases(tmp_path: Path) -> None:
 def test_augment_alone_and_its_preview(tmp_path: Path) -> None:
     write_files(tmp_path, small())
     save_tiny(tiny_bert(), tmp_path / "teacher")
-    save_mlm(tmp_path / "mlm")
+    save_tiny(BertForMaskedLM(tiny_bert().config), tmp_path / "mlm")
     recipe = write_recipe(tmp_path / "recipe.toml", {"augment": {"mlm": "mlm", "copies": 2}})
     store = tmp_path / "runs"
 
@@ -83,7 +83,7 @@ def test_augment_alone_and_its_preview(tmp_path: Path) -> None:
     folder = Path(factory("augment", recipe, "--store", store).strip())
     assert folder == stage_directory(store, "augment")
     rows = sum(pyarrow.parquet.read_table(file).num_rows for file in folder.glob("*.parquet"))
-    assert rows == load_artifact(folder).facts["variants"] > 0
+    assert rows == load_artifact(folder).facts["examples"] > 0
 
     planned = json.loads(factory("plan", recipe, "--store", store, "--json"))
     cached = [step["stage"] for step in planned if step["status"] == "cached"]

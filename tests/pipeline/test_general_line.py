@@ -29,7 +29,7 @@ CHANGES = {
     "student.hidden": 16,
     "student.start": "general",
     "data.test": ...,
-    "quantize.variants": ["fp32"],
+    "quantize.forms": ["fp32"],
     "gate.min_retention": 0.3,
 }
 STAGES = ("data", "teacher", "corpus", "general", "distill", "evaluate", "export", "bundle")
@@ -180,7 +180,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        (("general.batch_size=100000",), 1, ["less than one batch", "more.jsonl: "]),
+        (("general.batch_size=100000",), 1, ["fewer than general.batch_size", "more.jsonl has"]),
         (("general.text=body",), 1, ["more.jsonl, line 1: no key 'body'"]),
         (("general.corpus=none.txt",), 1, ["general.corpus: no such file none.txt"]),
         (("general.max_length=64",), 2, ["reads at most 32 tokens"]),

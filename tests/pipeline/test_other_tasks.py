@@ -65,7 +65,7 @@ def test_pairs(tmp_path: Path) -> None:
     found = predictor.logits(pairs).argmax(axis=1)
     accuracy = float((found == np.array(dataset.dev.targets)).mean())
     assert accuracy >= 0.7
-    assert manifest.scores["int8"]["dev"]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert manifest.scores["int8-static"]["dev"]["accuracy"]["value"] == pytest.approx(accuracy)
     student = open_tiny(stage_directory(tmp_path / "runs", "distill") / "model")
     ids = [item.token_type_ids for item in predictor.tokenize(pairs[:1])]
     assert set(ids[0]) == {0, 1}  # the second text is marked as such
@@ -99,7 +99,9 @@ def test_regression(tmp_path: Path) -> None:
     }
     assert by_target[-2.0] < by_target[0.0] < by_target[2.0]
     pearson = float(np.corrcoef(values, targets)[0, 1])
-    assert manifest.scores["int8"]["dev"]["pearson"]["value"] == pytest.approx(pearson, abs=1e-6)
+    assert manifest.scores["int8-static"]["dev"]["pearson"]["value"] == pytest.approx(
+        pearson, abs=1e-6
+    )
     config = json.loads((bundle / "config.json").read_text(encoding="utf-8"))
     assert config["problem_type"] == "regression"
 

@@ -64,7 +64,7 @@ def test_gate_2_leaves_a_page_with_what_it_measured(line: Line, tmp_path: Path) 
     store = line.copy_store(tmp_path, "bundle", "report")
     text = refused(line, store, {"gate.max_size_bytes": 1000})
     assert "Refused: nothing was published" in text
-    assert "Gate 2: int8</strong>: max_size_bytes: bytes of the file is" in text
+    assert "Gate 2: int8-static</strong>: max_size_bytes: bytes of the file is" in text
     assert "fails max_<wbr>size_<wbr>bytes" in text
     assert "against latency" in text
     (folder,) = store.glob("report-*")

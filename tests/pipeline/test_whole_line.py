@@ -27,7 +27,7 @@ WORK = {
     "baseline": "baseline.checkpoint",
     "evaluate": "*.npy",
     "export": "model.onnx",
-    "quantize": "int8.onnx",
+    "quantize": "int8-static.onnx",
     "bundle": MANIFEST_NAME,
 }
 
@@ -55,7 +55,7 @@ def test_stderr_tells_the_stages_and_draws_no_bars(line: Line) -> None:
     assert not {"\r", "\x1b", "\x08"} & set(line.result.stderr)
     assert "Traceback" not in line.result.stderr
     assert "gate 1  pass" in line.result.stderr
-    assert "gate 2  int8  pass" in line.result.stderr
+    assert "gate 2  int8-static  pass" in line.result.stderr
 
 
 def test_nothing_unfinished_is_left(line: Line) -> None:
@@ -82,7 +82,7 @@ def test_the_student_has_learned_and_distillation_helped(line: Line) -> None:
     for split in ("dev", "test"):
         assert scores["teacher"][split]["accuracy"]["value"] > 0.8
         assert scores["student"][split]["accuracy"]["value"] > 0.8
-        assert scores["int8"][split]["accuracy"]["value"] > 0.7
+        assert scores["int8-static"][split]["accuracy"]["value"] > 0.7
         assert scores["teacher"][split]["rows"] == {"dev": 90, "test": 60}[split]
 
 
@@ -186,7 +186,7 @@ def test_plan_tells_what_would_run_and_why(line: Line) -> None:
         "evaluate": ("run", "new baseline, student"),
         "export": ("run", "new student"),
         "quantize": ("run", "new onnx"),
-        "bundle": ("run", "new baseline, evaluation, onnx, student, variants"),
+        "bundle": ("run", "new baseline, evaluation, forms, onnx, student"),
     }
     lines = factory("plan", line.recipe, "--store", line.store).stdout.splitlines()
     assert [text.split()[1:] for text in lines] == [["cached", "nothing", "changed"]] * 8

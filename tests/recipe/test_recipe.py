@@ -14,7 +14,7 @@ from factory.recipe.data import DataSettings
 from factory.recipe.file import known_keys, parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.recipe.training import GeneralSettings
-from factory.store import Step
+from factory.store import ArtifactKey
 
 HUB = {"data.train": ..., "data.dev": ..., "data.hub": "org/set"}
 REGRESSION = {"data.task": "regression", "gate.metric": "pearson"}
@@ -34,7 +34,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert recipe.data.max_length == 128
     assert recipe.distill.layer_map == "uniform"
     assert recipe.distill.prediction.temperature == 1.0
-    assert recipe.quantize.variants == "auto"
+    assert recipe.quantize.forms == "auto"
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_an_unknown_shape_is_told_with_the_known_ones() -> None:
         ("gate.max_size_bytes", 1.5, "valid integer (given: 1.5)"),
         ("export.opset", 13, "greater than or equal to 14 (given: 13)"),
         ("export.opset", 21, "less than or equal to 20 (given: 21)"),
-        ("quantize.variants", [], "at least 1 item"),
-        ("quantize.variants", "int8", 'or "auto" (given: "int8")'),
-        ("quantize.variants", ["int8", "int9"], '(given: "int9")'),
+        ("quantize.forms", [], "at least 1 item"),
+        ("quantize.forms", "int8-static", 'or "auto" (given: "int8-static")'),
+        ("quantize.forms", ["int8-static", "int9"], '(given: "int9")'),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path(key: str, value: Any, message: str) -> None:
@@ -291,12 +291,12 @@ def test_a_misspelt_attribute_cannot_be_added() -> None:
 
 
 def test_recipes_of_one_tree_share_no_list() -> None:
-    tree = recipe_tree({"quantize.variants": ["int8"]})
+    tree = recipe_tree({"quantize.forms": ["int8-static"]})
     first, second = parse_recipe(tree), parse_recipe(tree)
-    assert isinstance(first.quantize.variants, list)
-    first.quantize.variants.append("fp32")
-    assert second.quantize.variants == ["int8"]
-    assert parse_recipe(tree).quantize.variants == ["int8"]
+    assert isinstance(first.quantize.forms, list)
+    first.quantize.forms.append("fp32")
+    assert second.quantize.forms == ["int8-static"]
+    assert parse_recipe(tree).quantize.forms == ["int8-static"]
 
 
 def test_use_leaves_the_dump_as_it_was() -> None:
@@ -307,7 +307,7 @@ def test_use_leaves_the_dump_as_it_was() -> None:
     assert recipe.metric == "accuracy"
     assert recipe.data.text_columns == ("q", "a")
     settings = recipe.model_dump(mode="json")
-    assert Step("distill", 1, settings, {}).fingerprint
+    assert ArtifactKey("distill", 1, settings, {}).fingerprint
     settings["distill"]["layer_map"].append(1)
     settings["data"]["train"] = "other.tsv"
     tree["distill"]["layer_map"].reverse()
@@ -409,8 +409,8 @@ def test_who_proposes_words(settings: dict[str, Any], order: tuple[str, ...]) ->
         ({"sources": ["vectors"]}, 'sources has "vectors", so set augment.vectors'),
         ({"mlm": "m", "sources": ["embeddings"]}, 'augment.mlm is set, so add "mlm" to sources'),
         ({"mlm": "m", "sources": ["mlm", "mlm"]}, "sources names one source twice"),
-        ({"mode": "paper"}, "takes words from an mlm; set augment.mlm"),
-        ({"mlm_revision": "x"}, "mlm_revision belongs to an mlm on the hub"),
+        ({"mode": "paper"}, "requires a masked language model; set augment.mlm"),
+        ({"mlm_revision": "x"}, "mlm_revision requires augment.mlm"),
         ({"copy": 3}, "did you mean augment.copies?"),
         ({"replace_probability": 0.0}, "augment.replace_probability"),
     ],

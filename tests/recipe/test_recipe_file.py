@@ -61,7 +61,7 @@ def test_a_file_becomes_a_recipe(recipe_file: Path) -> None:
         ("distill.prediction.temprature", "distill.prediction.temperature"),
         ("distill.intermediate.learningrate", "distill.intermediate.learning_rate"),
         ("gate.min_retension", "gate.min_retention"),
-        ("quantize.variant", "quantize.variants"),
+        ("quantize.form", "quantize.forms"),
         # the right name in the wrong section
         ("temperature", "distill.prediction.temperature"),
         ("distill.temperature", "distill.prediction.temperature"),
@@ -263,7 +263,7 @@ OVERRIDES: dict[str, st.SearchStrategy[Any]] = {
     "gate.min_value": st.floats(0.0, 1.0),
     "gate.max_size_bytes": st.integers(1, 10**12),
     "export.atol": _floats(0.0, 1.0),
-    "quantize.variants": st.lists(st.sampled_from(["fp32", "int8"]), min_size=1, max_size=3),
+    "quantize.forms": st.lists(st.sampled_from(["fp32", "int8-static"]), min_size=1, max_size=3),
 }
 
 

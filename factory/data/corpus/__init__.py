@@ -1,1 +1,1 @@
-"""A raw corpus: read document by document, tokenized into packed rows on disk, read back mapped."""
+"""The raw corpus of general distillation: read, tokenized and packed into rows on disk."""

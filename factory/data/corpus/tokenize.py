@@ -1,4 +1,4 @@
-"""The corpus stage: tokenize and pack raw text with the base teacher's tokenizer."""
+"""Tokenize the raw corpus of general distillation with the base teacher's tokenizer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.data.corpus.packing import RowLayout
 from factory.data.corpus.reading import HEADLINE, read_pieces
-from factory.data.corpus.shards import Tokenize, write_shards
+from factory.data.corpus.shards import RowLayout, Tokenize, write_shards
 from factory.data.messages import count
 from factory.errors import DataError, RecipeError, TeacherError, first_line
 from factory.models.source import ModelSource
@@ -21,16 +20,16 @@ def make_corpus(
     """Write the corpus of a recipe as packed rows below `directory`.
 
     Args:
-        directory: finished shards of an interrupted run are found there.
+        directory: may contain finished shards of an interrupted run.
         source: the base teacher, whose tokenizer is used.
 
     Returns:
-        Documents, tokens (separators between documents included), rows and shards.
+        Facts: documents, tokens (separators between documents included), rows, shards.
 
     Raises:
-        DataError: nothing to read, or something in the corpus cannot be read.
-        TeacherError: the teacher is no BERT or has no fast tokenizer.
-        RecipeError: it reads fewer tokens than `general.max_length`.
+        DataError: the corpus has no text or cannot be read.
+        TeacherError: the teacher is not a BERT or has no fast tokenizer.
+        RecipeError: the teacher reads fewer tokens than `general.max_length`.
     """
     load_config(source, settings.max_length)
     tokenizer = load_tokenizer(source)
@@ -38,7 +37,7 @@ def make_corpus(
     layout = row_layout(tokenizer, settings.max_length)
     index = write_shards(directory, pieces, _tokenize_with(tokenizer), layout, settings.max_tokens)
     if not index["tokens"]:
-        problem = f"{corpus_name(settings)}: holds no text, not one token"
+        problem = f"{corpus_name(settings)} contains no text"
         raise DataError(HEADLINE, [problem])
     return {
         "documents": index["documents"],
@@ -49,16 +48,16 @@ def make_corpus(
 
 
 def check_corpus(rows: int, settings: GeneralSettings) -> None:
-    """Refuse a corpus of less than one batch.
+    """Check that a corpus has at least one batch of rows.
 
     Raises:
         DataError: it has fewer rows than `general.batch_size`.
     """
     if rows < settings.batch_size:
         problem = (
-            f"{corpus_name(settings)}: {count(rows, 'row')} of {settings.max_length} tokens, less "
-            f"than one batch of general.batch_size = {settings.batch_size}; give more text, or "
-            "lower general.batch_size or general.max_length"
+            f"{corpus_name(settings)} has {count(rows, 'row')} of {settings.max_length} tokens, "
+            f"fewer than general.batch_size = {settings.batch_size}; add text, or lower "
+            "general.batch_size or general.max_length"
         )
         if settings.max_tokens is not None:
             problem += f" (general.max_tokens = {settings.max_tokens})"
@@ -66,15 +65,15 @@ def check_corpus(rows: int, settings: GeneralSettings) -> None:
 
 
 def corpus_name(settings: GeneralSettings) -> str:
-    """What the recipe calls the corpus, for messages."""
+    """The corpus as the recipe names it, for messages."""
     return settings.hub if settings.hub is not None else ", ".join(settings.corpus_names)
 
 
 def load_config(source: ModelSource, max_length: int) -> Any:
-    """The base teacher's configuration.
+    """Load the base teacher's configuration.
 
     Raises:
-        TeacherError: it cannot be loaded, or is no BERT.
+        TeacherError: it cannot be loaded, or is not a BERT.
         RecipeError: it reads fewer tokens than `general.max_length`.
     """
     from transformers import AutoConfig
@@ -87,7 +86,7 @@ def load_config(source: ModelSource, max_length: int) -> Any:
         ) from error
     if config.model_type != "bert":
         raise TeacherError(
-            f"{source.location} is a {config.model_type} model; BERT models can teach"
+            f"{source.location} is a {config.model_type} model; the base teacher must be a BERT"
         )
     longest = config.max_position_embeddings
     if max_length > longest:
@@ -97,7 +96,7 @@ def load_config(source: ModelSource, max_length: int) -> Any:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The base teacher's fast tokenizer.
+    """Load the base teacher's fast tokenizer.
 
     Raises:
         TeacherError: it cannot be loaded, is slow, or lacks [CLS] or [SEP].
@@ -118,7 +117,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def row_layout(tokenizer: Any, max_length: int) -> RowLayout:
-    """Packed rows in a tokenizer's ids."""
+    """The format of packed rows for a tokenizer."""
     small = len(tokenizer) <= 2**16
     return RowLayout(
         max_length,
@@ -135,7 +134,7 @@ def _tokenize_with(tokenizer: Any) -> Tokenize:
     backend.no_padding()
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
-        # the variant without offsets; on all cores
+        # without offsets, on all cores
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 

@@ -1,1 +1,1 @@
-"""Quantized ONNX files: calibration and the writer of integer graphs."""
+"""Post-training quantization of an exported student to 8-bit and 4-bit integers."""

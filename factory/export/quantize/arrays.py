@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 # 4-bit levels, -8..7, times -15..15 still fit in 8 bits, and times -7..7 in 7.
 MULTIPLIERS = 15
-REDUCED_MULTIPLIERS = 7
+SEVEN_BIT_MULTIPLIERS = 7
 
 
 def quantize_columns(
@@ -30,7 +30,7 @@ def quantize_columns(
 
 
 def quantize_nibbles(
-    weight: Floats, block_size: int, moments: Floats | None = None, reduced_range: bool = False
+    weight: Floats, block_size: int, moments: Floats, seven_bits: bool = False
 ) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """4-bit levels whose product with a small whole number per block is an 8-bit weight.
 
@@ -38,23 +38,21 @@ def quantize_nibbles(
     per block, yet the product runs with 8-bit integers and one scale per column.
 
     Args:
-        reduced_range: multipliers up to 7 instead of 15, so that the weight has 7 bits.
+        moments: as in `compensated_rounding`.
+        seven_bits: multipliers up to 7 instead of 15, so that the weight has 7 bits.
 
     Shapes:
         weight: (inputs, outputs)
         returns: levels -8..7 (inputs, outputs), multipliers without 0 (blocks, outputs),
             scales (outputs,)
     """
-    largest = REDUCED_MULTIPLIERS if reduced_range else MULTIPLIERS
-    _, wanted = quantize_blocks(np.ascontiguousarray(weight.T), block_size, 4)
+    largest = SEVEN_BIT_MULTIPLIERS if seven_bits else MULTIPLIERS
+    _, wanted = quantize_blocks(np.ascontiguousarray(weight.T), block_size)
     sizes = np.abs(wanted.T)
     scale = _positive(sizes.max(axis=0) / largest)
     multipliers = np.clip(np.rint(sizes / scale), 1, largest) * np.sign(wanted.T)
     steps = np.repeat(multipliers, block_size, axis=0)[: len(weight)] * scale
-    if moments is None:
-        levels = np.clip(np.rint(weight / steps), -8, 7)
-    else:
-        levels = compensated_rounding(weight, steps, moments, -8, 7)
+    levels = compensated_rounding(weight, steps, moments, -8, 7)
     return levels.astype(np.int8), multipliers.astype(np.int8), scale
 
 
@@ -88,8 +86,8 @@ def compensated_rounding(
     return result.astype(np.float32)
 
 
-def quantize_blocks(rows: Floats, block_size: int, bits: int) -> tuple[NDArray[np.uint8], Floats]:
-    """Unsigned integers around 2^(bits - 1), with one scale per block of each row.
+def quantize_blocks(rows: Floats, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
+    """Unsigned 4-bit integers around 8, with one scale per block of each row.
 
     The scale is the one of some shrunken candidates with the smallest squared error: with few
     levels it pays to cut the largest number of a block.
@@ -104,25 +102,24 @@ def quantize_blocks(rows: Floats, block_size: int, bits: int) -> tuple[NDArray[n
     padded = np.zeros((count, blocks * block_size), dtype=np.float32)
     padded[:, :width] = rows
     values = padded.reshape(count, blocks, block_size)
-    middle = 1 << (bits - 1)
     # the number farthest from zero takes the one level that the negative side has more
     farthest = np.take_along_axis(values, np.abs(values).argmax(axis=2)[..., None], axis=2)
-    full = (farthest / -middle).astype(np.float32)
+    full = (farthest / -8).astype(np.float32)
     full[full == 0] = 1.0
     best, least = full, np.full(full.shape, np.inf, dtype=np.float32)
     for share in np.linspace(1.0, 0.7, 13, dtype=np.float32):
         scale = full * share
-        levels = np.clip(np.rint(values / scale), -middle, middle - 1)
+        levels = np.clip(np.rint(values / scale), -8, 7)
         error = np.square(levels * scale - values).sum(axis=2, keepdims=True)
         best = np.where(error < least, scale, best)
         least = np.minimum(error, least)
-    unsigned = (np.clip(np.rint(values / best), -middle, middle - 1) + middle).astype(np.uint8)
+    unsigned = (np.clip(np.rint(values / best), -8, 7) + 8).astype(np.uint8)
     return unsigned, np.ascontiguousarray(best[..., 0], dtype=np.float32)
 
 
-def block_values(levels: NDArray[np.uint8], scales: Floats, bits: int, width: int) -> Floats:
-    """The numbers that `quantize_blocks` stands for: (rows, width)."""
-    values = (levels.astype(np.float32) - (1 << (bits - 1))) * scales[..., None]
+def block_values(levels: NDArray[np.uint8], scales: Floats, width: int) -> Floats:
+    """The numbers that the result of `quantize_blocks` stands for: (rows, width)."""
+    values = (levels.astype(np.float32) - 8) * scales[..., None]
     return np.ascontiguousarray(values.reshape(len(levels), -1)[:, :width], dtype=np.float32)
 
 

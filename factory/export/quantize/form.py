@@ -1,74 +1,46 @@
-"""What a quantized file is made of: the form, and the products and tables it applies to."""
+"""What an integer form is, and the products and tables of a graph that it applies to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import ParityError
+Activations = Literal["rows", "static"]
 
-Activations = Literal["dynamic", "rows", "static", "blocks"]
-Embeddings = Literal["float", "int8", "int4"]
-
-# Smaller weights stay in float: token types, a classifier of few labels. They weigh nothing, and
-# nothing dampens the error of the last product.
-SMALL_WEIGHT = 10_000
+# A matrix with fewer rows or columns stays in float: token types, a classifier of few labels. It
+# adds nothing to the file's size, and no later layer evens out the classifier's error.
+SMALL_SIDE = 24
 
 
 @dataclass(frozen=True, slots=True)
 class IntegerForm:
     """How weights, activations and embedding tables are quantized.
 
-    Weights are signed and symmetric, with one scale per output channel.
+    Weights are signed and symmetric, with one scale per output channel. Each input's weights are
+    rounded so that they make up for the error of those rounded before, on the calibration rows
+    (GPTQ, arXiv 2210.17323).
 
     Args:
-        activations: where the scale of a product's input comes from. "dynamic": the whole tensor
-            at run time, so that an answer depends on its neighbours in the batch; "rows": each
-            token at run time; "static": a constant from calibration; "blocks": each block of
-            `block_size` inputs of each token, inside one operator of ONNX Runtime.
-        embeddings: "int8" keeps one scale per row, "int4" one per `embedding_block` numbers.
-        rows: products whose input is scaled per token though the form is "static".
-        keep_float: products and tables left in float.
-        reduced_range: 7-bit weights, whose products cannot overflow the 16-bit sums of processors
-            without VNNI.
+        activations: where the scale of a product's input comes from. "rows": each token at run
+            time; "static": a constant from calibration; None: the products stay in float.
+        bits: of weights and tables. With 4, products still run with 8 bits, and tables have one
+            scale per 512 numbers instead of one per row.
+        seven_bits: 8-bit weights use 7, so that products cannot overflow the 16-bit sums of
+            processors without VNNI.
         smoothing: how much of the spread between input channels moves into the weights, 0 to 1
-            (SmoothQuant, arXiv 2211.10438, equation 4); None: none.
-        compensated: round each input's weights so that they make up for the error of those rounded
-            before, on the calibration rows (GPTQ, arXiv 2210.17323); needs ranges.
-        weight_bits: 4 stores half the bytes; the products are the same 8-bit ones.
-        block_size: inputs per scale of "blocks" and of 4-bit weights; a power of two from 16.
-        embedding_block: numbers of a row per scale of "int4"; a power of two from 16.
-        precise_rows: the first rows of a table, which hold the frequent pieces, get 4 more bits in
-            "int4".
-
-    `rows` and `keep_float` hold node names; `*` and `?` stand for any text and character.
+            (SmoothQuant, arXiv 2211.10438, equation 4); 0: none.
+        precise_rows: the first rows of a 4-bit table, which hold the frequent pieces of a
+            published vocabulary, get 4 more bits.
     """
 
-    activations: Activations
-    embeddings: Embeddings = "int8"
-    rows: tuple[str, ...] = ()
-    keep_float: tuple[str, ...] = ()
-    reduced_range: bool = False
-    smoothing: float | None = None
-    compensated: bool = False
-    weight_bits: Literal[4, 8] = 8
-    block_size: int = 32
-    embedding_block: int = 64
-    precise_rows: int = 0
-
-    @property
-    def neighbour_independent(self) -> bool:
-        """Whether a text's logits are the same whatever else is in its batch."""
-        return self.activations != "dynamic"
-
-    @property
-    def needs_calibration(self) -> bool:
-        """Whether `write_integer` has to be given the ranges of activations."""
-        return self.activations == "static" or self.compensated or self.smoothing is not None
+    activations: Activations | None
+    bits: Literal[4, 8] = 8
+    seven_bits: bool = False
+    smoothing: float = 0.0
+    precise_rows: int = 6144
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +65,7 @@ class Product:
 
     @property
     def name(self) -> str:
-        """The node's name, which `keep_float` and `rows` refer to."""
+        """The node's name."""
         return str(self.node.name or self.node.output[0])
 
     @property
@@ -122,7 +94,7 @@ class Table:
 
     @property
     def name(self) -> str:
-        """The node's name, which `keep_float` refers to."""
+        """The node's name."""
         return str(self.node.name or self.node.output[0])
 
     @property
@@ -136,11 +108,6 @@ def constants(graph: Any) -> dict[str, NDArray[Any]]:
     from onnx import numpy_helper
 
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-
-def find_items(graph: Any) -> list[Product | Table]:
-    """Every product and every table."""
-    return [*find_products(graph), *find_tables(graph)]
 
 
 def find_products(graph: Any) -> list[Product]:
@@ -177,30 +144,6 @@ def find_tables(graph: Any) -> list[Table]:
             if weight is not None and weight.ndim == 2 and weight.dtype == np.float32:
                 found.append(Table(node, node.input[1], weight))
     return found
-
-
-def chosen(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a node's name is among the given names and patterns."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def check_form(form: IntegerForm, names: list[str]) -> None:
-    """Check that a form makes sense, and that its names stand for products and tables of a graph.
-
-    Raises:
-        ParityError: with the first thing wrong.
-    """
-    for size in (form.block_size, form.embedding_block):
-        if size < 16 or size & (size - 1):
-            raise ParityError(f"a block of {size} numbers: use a power of two from 16")
-    if form.smoothing is not None and not 0 <= form.smoothing <= 1:
-        raise ParityError(f"smoothing is {form.smoothing:g}; it goes from 0 to 1")
-    for pattern in (*form.keep_float, *form.rows):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ParityError(
-                f"no product or embedding table of this graph is called {pattern!r}; "
-                f"it has {', '.join(names)}"
-            )
 
 
 def _added_bias(

@@ -1,13 +1,15 @@
-"""Writing the quantized forms of products and table lookups into a graph."""
+"""Write quantized products and table lookups into a graph."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.export.quantize.activation_ranges import ActivationStatistics
 from factory.export.quantize.arrays import (
     asymmetric_scale,
     block_values,
@@ -16,12 +18,12 @@ from factory.export.quantize.arrays import (
     quantize_columns,
     quantize_nibbles,
 )
-from factory.export.quantize.calibration import ActivationRanges
-from factory.export.quantize.form import Activations, IntegerForm, Product, Table
+from factory.export.quantize.form import IntegerForm, Product, Table
 
 MICROSOFT = "com.microsoft"
 MIDDLE = 128  # the zero point of symmetric unsigned activations
 SMALLEST_ROW = 1e-6  # a row of zeros is divided by this
+BLOCK, TABLE_BLOCK = 32, 512  # inputs, and numbers of a table's row, per scale of 4-bit weights
 FLOAT, INT8 = 1, 3  # onnx.TensorProto element types
 
 
@@ -30,20 +32,21 @@ class Rewriting:
     """What replaces a part of a graph.
 
     Args:
-        ranges: of the activations, before smoothing.
-        factors: what the channels of an activation are divided by, per activation.
+        statistics: of the activations, with channels divided by the factors.
+        factors: smoothing factors per activation; none where it is not smoothed.
         opset: of the graph; ReduceMax changed at 18.
         nodes: the new nodes, in the order they run.
         constants: their constant inputs.
         quantized: integers, scale and zero point of activations that are quantized already.
     """
 
-    ranges: ActivationRanges | None
-    factors: dict[str, NDArray[np.float32]]
+    form: IntegerForm
+    statistics: Mapping[str, ActivationStatistics]
+    factors: Mapping[str, NDArray[np.float32]]
     opset: int
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
-    quantized: dict[tuple[str, Activations], tuple[str, str, str]] = field(default_factory=dict)
+    quantized: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
     def node(
         self, operator: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any
@@ -63,29 +66,22 @@ class Rewriting:
         return name
 
 
-def add_product(
-    rewriting: Rewriting, product: Product, activations: Activations, form: IntegerForm
-) -> None:
+def add_product(rewriting: Rewriting, product: Product) -> None:
     """Write the integer form of one product, bias included.
 
-    Rows are divided by their own scale before, and the product is multiplied by it after: what is
-    between has one constant scale, so that ONNX Runtime's fused operator runs it.
+    Rows are divided by their own scale before the product, which is multiplied by it afterwards:
+    the product itself has one constant scale, so that ONNX Runtime's fused operator runs it.
     """
-    factors = rewriting.factors.get(product.source)
-    weight = product.weight if factors is None else product.weight * factors[:, None]
-    if activations == "blocks":
-        _add_block_product(rewriting, product, weight, form)
-        return
-    integers, scale = _weight(rewriting, product, weight, form)
-    source, source_scale, zero = _quantized(rewriting, product.source, activations)
-    fused = activations != "rows"
-    inputs = [source, integers, source_scale if fused else _row_step(rewriting), scale, zero]
-    if fused and product.bias is not None:
-        inputs += ["", product.bias]
-    if fused:
-        rewriting.node("MatMulIntegerToFloat", inputs, product.output, domain=MICROSOFT)
-        return
+    integers, scale = _weight(rewriting, product)
+    source, source_scale, zero = _quantized(rewriting, product.source)
     name = product.output
+    if rewriting.form.activations == "static":
+        inputs = [source, integers, source_scale, scale, zero]
+        if product.bias is not None:
+            inputs += ["", product.bias]
+        rewriting.node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)
+        return
+    inputs = [source, integers, _row_step(rewriting), scale, zero]
     rewriting.node("MatMulIntegerToFloat", inputs, f"{name}/scaled", domain=MICROSOFT)
     last = name if product.bias is None else f"{name}/product"
     rewriting.node("Mul", [f"{name}/scaled", source_scale], last)
@@ -93,34 +89,23 @@ def add_product(
         rewriting.node("Add", [last, product.bias], name)
 
 
-def _weight(
-    rewriting: Rewriting, product: Product, weight: NDArray[np.float32], form: IntegerForm
-) -> tuple[str, str]:
+def _weight(rewriting: Rewriting, product: Product) -> tuple[str, str]:
     """Names of the 8-bit weights and of their scale per column."""
-    moments = None
-    if form.compensated and rewriting.ranges is not None:
-        moments = rewriting.ranges.statistics[product.source].moments
-        factors = rewriting.factors.get(product.source)
-        if factors is not None:
-            moments = (moments / np.outer(factors, factors)).astype(np.float32)
-    name = product.name
-    if form.weight_bits == 4:
-        levels, multipliers, scale = quantize_nibbles(
-            weight, form.block_size, moments, form.reduced_range
-        )
-        integers = _add_nibbles(rewriting, name, levels, multipliers, form.block_size)
+    form, name = rewriting.form, product.name
+    factors = rewriting.factors.get(product.source)
+    weight = product.weight if factors is None else product.weight * factors[:, None]
+    moments = rewriting.statistics[product.source].moments
+    if form.bits == 4:
+        levels, multipliers, scale = quantize_nibbles(weight, BLOCK, moments, form.seven_bits)
+        integers = _add_nibbles(rewriting, name, levels, multipliers)
     else:
-        values, scale = quantize_columns(weight, 63 if form.reduced_range else 127, moments)
+        values, scale = quantize_columns(weight, 63 if form.seven_bits else 127, moments)
         integers = rewriting.constant(f"{name}/weight", values)
     return integers, rewriting.constant(f"{name}/scale", scale)
 
 
 def _add_nibbles(
-    rewriting: Rewriting,
-    name: str,
-    levels: NDArray[np.int8],
-    multipliers: NDArray[np.int8],
-    block_size: int,
+    rewriting: Rewriting, name: str, levels: NDArray[np.int8], multipliers: NDArray[np.int8]
 ) -> str:
     """Nodes that unpack 4-bit weights to 8 bits.
 
@@ -130,8 +115,7 @@ def _add_nibbles(
         levels: (inputs, outputs), multipliers: (blocks, outputs)
     """
     inputs, outputs = levels.shape
-    blocks = len(multipliers)
-    padded = np.full((blocks * block_size, outputs), 8, dtype=np.uint8)
+    padded = np.full((len(multipliers) * BLOCK, outputs), 8, dtype=np.uint8)
     padded[:inputs] = levels + 8
     half = len(padded) // 2
     # the first half of the rows in the low nibbles, the second in the high ones
@@ -144,9 +128,7 @@ def _add_nibbles(
     floats = rewriting.node("Cast", [both], f"{name}/levels", to=FLOAT)
     middle = rewriting.constant("nibbles/middle", np.float32(8))
     signed = rewriting.node("Sub", [floats, middle], f"{name}/signed")
-    shape = rewriting.constant(
-        f"nibbles/blocks_{block_size}_{outputs}", np.array([-1, block_size, outputs])
-    )
+    shape = rewriting.constant(f"nibbles/blocks_{outputs}", np.array([-1, BLOCK, outputs]))
     grouped = rewriting.node("Reshape", [signed, shape], f"{name}/grouped")
     small = rewriting.constant(f"{name}/multipliers", multipliers[:, None, :])
     factor = rewriting.node("Cast", [small], f"{name}/factors", to=FLOAT)
@@ -160,45 +142,22 @@ def _add_nibbles(
     return rewriting.node("Cast", [whole], f"{name}/weight", to=INT8)
 
 
-def _quantized(rewriting: Rewriting, source: str, activations: Activations) -> tuple[str, str, str]:
-    """Integers, scale and zero point of an activation; made once for all who read it."""
-    key = (source, activations)
-    if key not in rewriting.quantized:
-        smooth = _smoothed(rewriting, source)
-        if activations == "dynamic":
-            rewriting.quantized[key] = _add_dynamic(rewriting, source, smooth)
-        elif activations == "static":
-            rewriting.quantized[key] = _add_static(rewriting, source, smooth)
-        else:
-            rewriting.quantized[key] = _add_rows(rewriting, source, smooth)
-    return rewriting.quantized[key]
-
-
-def _smoothed(rewriting: Rewriting, source: str) -> str:
-    """The activation with its channels divided by the smoothing factors, where there are any."""
-    factors = rewriting.factors.get(source)
-    if factors is None:
-        return source
-    name = f"{source}/smoothed"
-    if f"{source}/smoothing" not in rewriting.constants:
-        inverse = rewriting.constant(f"{source}/smoothing", (1 / factors).astype(np.float32))
-        rewriting.node("Mul", [source, inverse], name)
-    return name
-
-
-def _add_dynamic(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
-    names = (f"{source}/dynamic", f"{source}/dynamic_scale", f"{source}/dynamic_zero")
-    rewriting.node("DynamicQuantizeLinear", [smooth], *names)
-    return names
+def _quantized(rewriting: Rewriting, source: str) -> tuple[str, str, str]:
+    """Integers, scale and zero point of an activation; added once for all its readers."""
+    if source not in rewriting.quantized:
+        smooth = source
+        if source in rewriting.factors:
+            inverse = (1 / rewriting.factors[source]).astype(np.float32)
+            smoothing = rewriting.constant(f"{source}/smoothing", inverse)
+            smooth = rewriting.node("Mul", [source, smoothing], f"{source}/smoothed")
+        add = _add_static if rewriting.form.activations == "static" else _add_rows
+        rewriting.quantized[source] = add(rewriting, source, smooth)
+    return rewriting.quantized[source]
 
 
 def _add_static(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
-    assert rewriting.ranges is not None  # `write_integer` refuses static forms without ranges
-    low, high = rewriting.ranges.ranges[source]
-    factors = rewriting.factors.get(source)
-    if factors is not None:
-        low, high = rewriting.ranges.divided(source, factors)
-    scale, zero = asymmetric_scale(low, high)
+    seen = rewriting.statistics[source]
+    scale, zero = asymmetric_scale(float(seen.low.min()), float(seen.high.max()))
     names = (
         rewriting.constant(f"{source}/static_scale", scale),
         rewriting.constant(f"{source}/static_zero", zero),
@@ -229,36 +188,10 @@ def _row_step(rewriting: Rewriting) -> str:
     return rewriting.constant("rows/step", np.float32(1 / 127))
 
 
-def _add_block_product(
-    rewriting: Rewriting, product: Product, weight: NDArray[np.float32], form: IntegerForm
-) -> None:
-    """The operator that scales activations per block of each token by itself."""
-    levels, scales = quantize_blocks(weight.T, form.block_size, form.weight_bits)
-    packed = pack_nibbles(levels) if form.weight_bits == 4 else levels
-    inputs = [
-        _smoothed(rewriting, product.source),
-        rewriting.constant(f"{product.name}/weight", packed),
-        rewriting.constant(f"{product.name}/scale", scales),
-    ]
-    if product.bias is not None:
-        inputs += ["", "", product.bias]
-    rewriting.node(
-        "MatMulNBits",
-        inputs,
-        product.output,
-        domain=MICROSOFT,
-        K=weight.shape[0],
-        N=weight.shape[1],
-        bits=form.weight_bits,
-        block_size=form.block_size,
-        accuracy_level=4,  # 8-bit activations
-    )
-
-
-def add_table(rewriting: Rewriting, table: Table, form: IntegerForm) -> None:
+def add_table(rewriting: Rewriting, table: Table) -> None:
     """Write the integer form of one table's lookup."""
-    output = table.node.output[0]
-    if form.embeddings == "int8":
+    output, form = table.node.output[0], rewriting.form
+    if form.bits == 8:
         integers, scales = quantize_columns(np.ascontiguousarray(table.weight.T), 127)
         rows = rewriting.constant(f"{table.name}/rows", np.ascontiguousarray(integers.T))
         scale = rewriting.constant(f"{table.name}/scale", scales[:, None])
@@ -268,31 +201,24 @@ def add_table(rewriting: Rewriting, table: Table, form: IntegerForm) -> None:
         rewriting.node("Mul", [floats, scaling], output)
         return
     precise = min(form.precise_rows, len(table.weight))
-    if not precise:
-        _add_nibble_rows(rewriting, table.weight, table.indices, table.name, output, form)
-        return
-    values = _add_nibble_rows(
-        rewriting, table.weight, table.indices, table.name, f"{output}/coarse", form
-    )
-    rest = np.zeros((precise + 1, table.weight.shape[1]), dtype=np.float32)
-    rest[:precise] = (table.weight - values)[:precise]
-    last = rewriting.constant(f"{table.name}/last", np.int64(precise))
-    indices = rewriting.node("Min", [table.indices, last], f"{output}/precise_indices")
-    fine = f"{output}/fine"
-    _add_nibble_rows(rewriting, rest, indices, f"{table.name}/precise", fine, form)
-    rewriting.node("Add", [f"{output}/coarse", fine], output)
+    coarse = f"{output}/coarse" if precise else output
+    values = _add_nibble_rows(rewriting, table.weight, table.indices, table.name, coarse)
+    if precise:
+        # what the first rows lack, behind them a row of zeros that all others look up
+        rest = np.zeros((precise + 1, table.weight.shape[1]), dtype=np.float32)
+        rest[:precise] = (table.weight - values)[:precise]
+        last = rewriting.constant(f"{table.name}/last", np.int64(precise))
+        indices = rewriting.node("Min", [table.indices, last], f"{output}/precise_indices")
+        fine = f"{output}/fine"
+        _add_nibble_rows(rewriting, rest, indices, f"{table.name}/precise", fine)
+        rewriting.node("Add", [coarse, fine], output)
 
 
 def _add_nibble_rows(
-    rewriting: Rewriting,
-    weight: NDArray[np.float32],
-    indices: str,
-    name: str,
-    output: str,
-    form: IntegerForm,
+    rewriting: Rewriting, weight: NDArray[np.float32], indices: str, name: str, output: str
 ) -> NDArray[np.float32]:
     """A lookup in a 4-bit table; returns the numbers it holds."""
-    levels, scales = quantize_blocks(weight, form.embedding_block, 4)
+    levels, scales = quantize_blocks(weight, TABLE_BLOCK)
     width = weight.shape[1]
     packed = pack_nibbles(levels.reshape(len(levels), -1)[:, : width + width % 2])
     rows = rewriting.constant(f"{name}/rows", packed)
@@ -304,7 +230,7 @@ def _add_nibble_rows(
         even,
         domain=MICROSOFT,
         bits=4,
-        block_size=form.embedding_block,
+        block_size=TABLE_BLOCK,
         gather_axis=0,
         quantize_axis=1,
     )
@@ -312,4 +238,4 @@ def _add_nibble_rows(
         bounds = [("start", 0), ("end", width), ("axis", -1)]
         limits = [rewriting.constant(f"{name}/{key}", np.array([value])) for key, value in bounds]
         rewriting.node("Slice", [even, *limits], output)
-    return block_values(levels, scales, 4, width)
+    return block_values(levels, scales, width)

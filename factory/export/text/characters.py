@@ -30,7 +30,7 @@ Expansion = tuple[tuple[str, Kind], ...]
 BLANK: Expansion = ((" ", Kind.BLANK),)
 
 
-class Fate(IntEnum):
+class CharacterMapping(IntEnum):
     """What becomes of a raw character."""
 
     LETTER = 0  # itself, a letter
@@ -44,27 +44,27 @@ class Characters:
     """What becomes of every code point.
 
     Args:
-        others: of each character whose fate is OTHER, what it becomes.
+        others: of each character whose mapping is OTHER, what it becomes.
         sorts_marks: whether combining marks that stand together are put into an order. BERT's
             normalizer works character by character but for that: to strip accents it applies
             Unicode's NFD, then removes marks of category Mn, but a few others have an order too.
 
     Shapes:
-        fates: (0x110000,) a Fate per code point
+        mappings: (0x110000,) a CharacterMapping per code point
     """
 
-    fates: NDArray[np.uint8]
+    mappings: NDArray[np.uint8]
     others: dict[str, Expansion]
     sorts_marks: bool
 
     def expansion(self, character: str) -> Expansion:
         """What a character becomes."""
-        fate = self.fates[ord(character)]
-        if fate == Fate.OTHER:
+        mapping = self.mappings[ord(character)]
+        if mapping == CharacterMapping.OTHER:
             return self.others[character]
-        if fate == Fate.REMOVED:
+        if mapping == CharacterMapping.REMOVED:
             return ()
-        return ((character, Kind.ALONE if fate == Fate.ALONE else Kind.LETTER),)
+        return ((character, Kind.ALONE if mapping == CharacterMapping.ALONE else Kind.LETTER),)
 
 
 def read_characters(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Characters:
@@ -113,25 +113,25 @@ def _read_block(
     """Ask about many characters at once, and about fewer where they are not all alike."""
     whole = normalize(block)
     if whole == "":
-        _set(characters, block, Fate.REMOVED)
+        _set(characters, block, CharacterMapping.REMOVED)
     elif whole == block and kinds.all_letters(block):
         return
     elif whole == "".join(f" {character} " for character in block) and kinds.all_letters(block):
-        _set(characters, block, Fate.ALONE)
+        _set(characters, block, CharacterMapping.ALONE)
     elif len(block) > 1:
         for part in _blocks(block):
             _read_block(characters, part, normalize, kinds)
     else:
         expansion = _simplified(tuple(kinds.of(part) for part in whole))
         if expansion == ((block, Kind.ALONE),):
-            _set(characters, block, Fate.ALONE)
+            _set(characters, block, CharacterMapping.ALONE)
         elif expansion != ((block, Kind.LETTER),):
-            _set(characters, block, Fate.OTHER)
+            _set(characters, block, CharacterMapping.OTHER)
             characters.others[block] = expansion
 
 
-def _set(characters: Characters, block: str, fate: Fate) -> None:
-    characters.fates[[ord(character) for character in block]] = fate
+def _set(characters: Characters, block: str, mapping: CharacterMapping) -> None:
+    characters.mappings[[ord(character) for character in block]] = mapping
 
 
 def _blocks(text: str) -> list[str]:

@@ -6,27 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from factory.export.text.classes import EMPTY, ROW, UNKNOWN, CharacterClasses
 from factory.export.text.nodes import BOOL, INT32, INT64, MACHINE_LEARNING, MICROSOFT, Nodes
-from factory.export.text.pieces import BLANK, ROW_START, PieceArrays, Symbols
-
-
-@dataclass(frozen=True, slots=True)
-class TextTables:
-    """A tokenizer as tables.
-
-    Args:
-        unknown_id: of `[UNK]`.
-        longest_word: more characters than this make a word unknown.
-        words: pieces that are a whole word of letters, for texts to check with.
-    """
-
-    symbols: Symbols
-    classes: CharacterClasses
-    pieces: PieceArrays
-    unknown_id: int
-    longest_word: int
-    words: tuple[str, ...]
+from factory.export.text.pieces import BLANK, ROW_START, PieceArrays
+from factory.export.text.tokenizer import EMPTY, ROW, UNKNOWN, CharacterClasses, TextTables
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.export.text.characters import Characters, Fate, Kind
+from factory.export.text.characters import CharacterMapping, Characters, Kind
 
 NOTHING, ROW_START, BLANK, UNKNOWN_ALONE = range(4)
 FIRST_SYMBOL = 4
@@ -108,9 +108,12 @@ def find_symbols(
 
 def _possible(characters: Characters, alphabet: set[str]) -> set[tuple[str, Kind]]:
     """Which characters of the pieces text can turn into, and as what."""
-    own = {Fate.LETTER: Kind.LETTER, Fate.ALONE: Kind.ALONE}
-    fates = ((character, Fate(characters.fates[ord(character)])) for character in alphabet)
-    possible = {(character, own[fate]) for character, fate in fates if fate in own}
+    own = {CharacterMapping.LETTER: Kind.LETTER, CharacterMapping.ALONE: Kind.ALONE}
+    possible = {
+        (character, own[mapping])
+        for character in alphabet
+        if (mapping := CharacterMapping(characters.mappings[ord(character)])) in own
+    }
     for expansion in characters.others.values():
         possible.update(part for part in expansion if part[0] in alphabet)
     return possible

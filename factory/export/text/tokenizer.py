@@ -1,28 +1,95 @@
-"""A tokenizer.json read for the graph; whatever the graph could not do exactly is refused."""
+"""A tokenizer.json as tables for the graph; what the graph could not do exactly is refused."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from factory.errors import TextModelError
-from factory.export.text.characters import read_characters
-from factory.export.text.classes import find_classes
-from factory.export.text.graph import TextTables
-from factory.export.text.pieces import build_arrays, find_symbols
+from factory.export.text.characters import CharacterMapping, Characters, Expansion, read_characters
+from factory.export.text.pieces import (
+    NOTHING,
+    ROW_START,
+    UNKNOWN_ALONE,
+    PieceArrays,
+    Symbols,
+    build_arrays,
+    find_symbols,
+)
 
 TOKENIZER_FILE = "tokenizer.json"
+UNKNOWN, EMPTY, ROW, ALONE = range(4)  # the classes every tokenizer has
+FIRST_CLASS = 4
+LARGEST_NUMBER = 2**62  # a literal's characters are compared as one number
+LONG_RANGE = 64  # so many characters of one class in a row are written as a range
 
 
 @dataclass(frozen=True, slots=True)
-class Specials:
-    """Ids of what stands around the texts of a row."""
+class RowFormat:
+    """How pieces become rows: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
+
+    Args:
+        max_length: pieces of a row, special ones included.
+    """
 
     cls_id: int
     sep_id: int
     pad_id: int
+    max_length: int
+    text_pair: bool
+
+    @property
+    def specials(self) -> int:
+        """How many special pieces a row has."""
+        return 3 if self.text_pair else 2
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterClasses:
+    """How characters are put into classes, and what each class becomes.
+
+    Classes 4 and up are the literal tokens, then the characters these are written with, so that
+    the literals can be found by classes alone.
+
+    Args:
+        keys: classes of characters; those missing here and in `ranges` are unknown letters.
+        ranges: code points of a class, first and last; a key within a range goes first.
+        literals: classes of the literal tokens.
+        spellings: the classes of each literal's characters.
+
+    Shapes:
+        symbols: (classes, most symbols of a character), filled up with 0
+    """
+
+    keys: dict[str, int]
+    ranges: dict[int, list[tuple[int, int]]]
+    literals: dict[str, int]
+    spellings: dict[str, list[int]]
+    symbols: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TextTables:
+    """A tokenizer as tables.
+
+    Args:
+        unknown_id: of `[UNK]`.
+        longest_word: more characters than this make a word unknown.
+        words: pieces that are a whole word of letters, for texts to check with.
+    """
+
+    symbols: Symbols
+    classes: CharacterClasses
+    pieces: PieceArrays
+    unknown_id: int
+    longest_word: int
+    words: tuple[str, ...]
 
 
 def read_tables(directory: Path) -> TextTables:
@@ -56,8 +123,8 @@ def read_tables(directory: Path) -> TextTables:
     )
 
 
-def read_specials(directory: Path) -> Specials:
-    """What the tokenizer sets around texts, found by encoding nothing.
+def read_row_format(directory: Path, max_length: int, text_pair: bool) -> RowFormat:
+    """How the tokenizer makes rows of texts, found by encoding nothing.
 
     Raises:
         TextModelError: not `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, the second text of type 1.
@@ -75,7 +142,7 @@ def read_specials(directory: Path) -> Specials:
     if len(single.ids) == 2 and single.type_ids == [0, 0] and filled.type_ids == [0, 0, 1, 1]:
         cls_id, sep_id = single.ids
         if pair.ids == [cls_id, sep_id, sep_id] and pair.type_ids == [0, 0, 1]:
-            return Specials(cls_id, sep_id, pad_id)
+            return RowFormat(cls_id, sep_id, pad_id, max_length, text_pair)
     raise TextModelError(
         f"{file}: an empty text becomes {single.tokens}, an empty pair {pair.tokens}; the graph "
         "writes [CLS] a [SEP] and [CLS] a [SEP] b [SEP] only, serve this tokenizer with its bundle"
@@ -102,3 +169,115 @@ def _literals(file: Path, added_tokens: list[dict[str, Any]]) -> dict[str, int]:
                     "the graph has no form for; serve this tokenizer with its bundle"
                 )
     return {token["content"]: token["id"] for token in added_tokens}
+
+
+def find_classes(
+    characters: Characters, symbols: Symbols, literals: Iterable[str]
+) -> CharacterClasses:
+    """Sort every code point into a class.
+
+    Raises:
+        TextModelError: literal tokens that are very long or can overlap in a text, or marks that
+            the vocabulary knows and that change places with each other.
+    """
+    literals = list(literals)
+    _check_literals(literals)
+    _check_order(characters, symbols)
+    rows: list[tuple[int, ...]] = [(symbols.unknown_letter,), (), (ROW_START,), (UNKNOWN_ALONE,)]
+    literal_classes = {}
+    for literal in literals:
+        literal_classes[literal] = len(rows)
+        rows.append((symbols.literals[literal],))
+    written: dict[str, int] = {}
+    for character in _spelling_order(literals):
+        written[character] = len(rows)
+        rows.append(_symbols_of(characters.expansion(character), symbols))
+    numbers = {row: number for number, row in enumerate(rows[:FIRST_CLASS])}
+    classes = np.full(len(characters.mappings), UNKNOWN)
+    classes[characters.mappings == CharacterMapping.REMOVED] = EMPTY
+    classes[characters.mappings == CharacterMapping.ALONE] = ALONE
+    for character in {**symbols.letters, **symbols.alone, **characters.others}:
+        row = _symbols_of(characters.expansion(character), symbols)
+        if row not in numbers:
+            numbers[row] = len(rows)
+            rows.append(row)
+        classes[ord(character)] = numbers[row]
+    for character, number in written.items():
+        classes[ord(character)] = number
+    keys, ranges = _split_ranges(classes)
+    matrix = np.full((len(rows), max(map(len, rows))), NOTHING, dtype=np.int64)
+    for number, row in enumerate(rows):
+        matrix[number, : len(row)] = row
+    spellings = {literal: [written[character] for character in literal] for literal in literals}
+    return CharacterClasses({"": EMPTY, **keys}, ranges, literal_classes, spellings, matrix)
+
+
+def _symbols_of(expansion: Expansion, symbols: Symbols) -> tuple[int, ...]:
+    return tuple(symbols.of(character, kind) for character, kind in expansion)
+
+
+def _spelling_order(literals: Sequence[str]) -> list[str]:
+    """The characters of the literals, those that begin one first."""
+    firsts = dict.fromkeys(literal[0] for literal in literals)
+    return list(firsts | dict.fromkeys("".join(literals)))
+
+
+def _check_literals(literals: Sequence[str]) -> None:
+    radix = len(set("".join(literals))) + 1
+    for literal in literals:
+        if radix ** len(literal) >= LARGEST_NUMBER:
+            raise TextModelError(
+                f"tokenizer.json: the added token {literal!r} is too long to be found in a graph; "
+                "serve this tokenizer with its bundle"
+            )
+    for first in literals:
+        for second in literals:
+            parts = [first[-length:] for length in range(1, len(first))]
+            overlap = any(second.startswith(part) for part in parts if len(part) < len(second))
+            if overlap or (first != second and second in first):
+                raise TextModelError(
+                    f"tokenizer.json: the added tokens {first!r} and {second!r} can overlap in a "
+                    "text, which a graph cannot read; serve this tokenizer with its bundle"
+                )
+
+
+def _check_order(characters: Characters, symbols: Symbols) -> None:
+    """Marks that a vocabulary does not know make their word unknown in any order."""
+    from tokenizers import normalizers
+
+    decompose = normalizers.NFD().normalize_str
+    # U+302A is of combining class 218 and U+0334 of class 1: of three in a row a mark of any class
+    # changes places with at least one of them
+    surrounded = (f"\u302a{letter}\u0334" for letter in symbols.letters)
+    marks = [text[1] for text in surrounded if decompose(text) != text]
+    for first in marks if characters.sorts_marks else ():
+        for second in marks:
+            if decompose(first + second) == second + first != first + second:
+                raise TextModelError(
+                    f"tokenizer.json: the vocabulary has the marks U+{ord(first):04X} and "
+                    f"U+{ord(second):04X}, which normalization puts into another order when they "
+                    "stand together; a graph cannot do that, serve this tokenizer with its bundle"
+                )
+
+
+def _split_ranges(
+    classes: NDArray[np.int64],
+) -> tuple[dict[str, int], dict[int, list[tuple[int, int]]]]:
+    """Long ranges of removed and of unknown CJK characters, and all other characters by name.
+
+    Shapes:
+        classes: (0x110000,)
+    """
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    named = classes != UNKNOWN
+    for number in (EMPTY, ALONE):
+        own = classes == number
+        # a character with a class of its own may stand within a range, it is found by its name
+        within = np.isin(classes, [UNKNOWN, *{EMPTY, ALONE} - {number}], invert=True)
+        edges = np.flatnonzero(np.diff(within.astype(np.int8), prepend=0, append=0))
+        for first, end in edges.reshape(-1, 2).tolist():
+            points = first + np.flatnonzero(own[first:end])
+            if len(points) >= LONG_RANGE:
+                ranges.setdefault(number, []).append((int(points[0]), int(points[-1])))
+                named[points] = False
+    return {chr(point): int(classes[point]) for point in np.flatnonzero(named)}, ranges

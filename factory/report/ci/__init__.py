@@ -1,1 +1,1 @@
-"""What a run tells a continuous integration system: JUnit XML, a Markdown summary."""
+"""Reports of a run for continuous integration: JUnit XML and a Markdown summary."""

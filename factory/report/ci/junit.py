@@ -8,25 +8,24 @@ from xml.etree import ElementTree
 
 from factory.report.ci.outcome import Outcome, Rule
 
-# XML 1.0, production [2]: everything a document may not hold, not even escaped.
+# XML 1.0, production [2]: characters that a document must not contain, not even escaped.
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 UNFINISHED = "the run did not finish: its process was killed, or is still running"
 
 
 def junit_xml(outcome: Outcome) -> bytes:
-    """The document: one test suite, one case per rule and thing judged.
+    """The document: one test suite with one case per gate and rule.
 
-    A rule that failed is a `failure`, one that nothing was held against `skipped`. An error that is
-    no verdict (a recipe, data, training) is an `error` of the case `run`, as a run without it
-    would look green.
+    A failed rule is a `failure`, a rule that was not evaluated is `skipped`. Any other error (in
+    the recipe, data or training) is an `error` of the case `run`, so that the report is red.
     """
     suite = ElementTree.Element("testsuite", {"name": _clean(outcome.name)})
-    for judged, rules in outcome.verdicts.items():
+    for gate, rules in outcome.verdicts.items():
         for rule in rules:
-            _add_rule(suite, judged, rule)
-    for name in outcome.unreached():
+            _add_rule(suite, gate, rule)
+    for name in outcome.not_evaluated():
         case = _add_case(suite, "gate", name)
-        ElementTree.SubElement(case, "skipped", {"message": "the run ended before this rule"})
+        ElementTree.SubElement(case, "skipped", {"message": "not evaluated: the run ended before"})
     run = _add_case(suite, "factory", "run")
     run.set("time", f"{outcome.seconds:.3f}")
     if outcome.error is not None and not outcome.gate_failed:
@@ -37,21 +36,21 @@ def junit_xml(outcome: Outcome) -> bytes:
 
 
 def unfinished_xml(name: str) -> bytes:
-    """What stands in the file until the run ends, so that a killed one is not taken for good."""
+    """The document until the run ends, so that a killed run does not look successful."""
     suite = ElementTree.Element("testsuite", {"name": _clean(name)})
     _add_problem(_add_case(suite, "factory", "run"), "error", "Unfinished", UNFINISHED)
     return _document(suite, 0.0)
 
 
 def write_junit(file: Path, document: bytes) -> None:
-    """Write the document so that a reader sees the old one or the whole new one."""
+    """Write the document atomically."""
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_bytes(document)
     temporary.replace(file)
 
 
-def _add_rule(suite: ElementTree.Element, judged: str, rule: Rule) -> None:
-    case = _add_case(suite, judged, str(rule["rule"]))
+def _add_rule(suite: ElementTree.Element, gate: str, rule: Rule) -> None:
+    case = _add_case(suite, gate, str(rule["rule"]))
     if rule["passed"]:
         _add_text(case, "system-out", str(rule["text"]))
         return
@@ -76,7 +75,7 @@ def _add_text(case: ElementTree.Element, tag: str, text: str) -> None:
 
 
 def _document(suite: ElementTree.Element, seconds: float) -> bytes:
-    """The suite with its counts, under the root that GitLab, Jenkins and GitHub's actions read."""
+    """The suite with its counts, under the root element that GitLab, Jenkins and GitHub read."""
     counts = {
         "tests": len(suite),
         "failures": len(suite.findall("testcase/failure")),

@@ -1,4 +1,4 @@
-"""How a run ended, as every report for continuous integration sees it."""
+"""The outcome of a run, from which all reports for continuous integration are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from factory.errors import GateFailedError
 from factory.recipe.recipe import Recipe
 from serving.bundle import Manifest, read_manifest
 
-# A rule's facts, as `RuleResult.facts` and the bundle's manifest hold them.
+# The facts of a rule, as in `RuleResult.facts` and in the bundle's manifest.
 Rule = Mapping[str, Any]
 
 NOT_RULES = ("metric", "positive_label", "split", "predecessor")
@@ -22,11 +22,11 @@ class Outcome:
     """The end of a run.
 
     Args:
-        recipe_file: as it was given on the command line.
-        recipe: None when it could not be read.
-        verdicts: by gate and what it judged, the facts of each rule.
-        bundle: the directory, when there is one.
-        error: what stopped the run.
+        recipe_file: as given on the command line.
+        recipe: None if it could not be read.
+        verdicts: the facts of each rule, by gate and evaluated model.
+        bundle: the published directory, if any.
+        error: the error that stopped the run.
     """
 
     recipe_file: Path
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """The recipe's name, or its file's where it has none that can be read."""
+        """The recipe's name, or the file's name if the recipe could not be read."""
         return self.recipe_file.stem if self.recipe is None else self.recipe.name
 
     @property
@@ -47,17 +47,17 @@ class Outcome:
         """Whether the gate stopped the run."""
         return isinstance(self.error, GateFailedError)
 
-    def unreached(self) -> list[str]:
-        """Rules of the recipe that nothing was held against, because the run ended before."""
+    def not_evaluated(self) -> list[str]:
+        """Rules of the recipe that were not evaluated because the run ended before."""
         if self.recipe is None or self.bundle is not None:
             return []
-        judged = {str(rule["rule"]) for rules in self.verdicts.values() for rule in rules}
+        evaluated = {str(rule["rule"]) for rules in self.verdicts.values() for rule in rules}
         wanted = self.recipe.gate.model_dump(exclude_none=True)
-        return [name for name in wanted if name not in NOT_RULES and name not in judged]
+        return [name for name in wanted if name not in NOT_RULES and name not in evaluated]
 
 
 def published(recipe_file: Path, recipe: Recipe, bundle: Path, seconds: float) -> Outcome:
-    """The outcome of a run that made, or found, its bundle.
+    """The outcome of a run that published its bundle or found it in the store.
 
     Raises:
         BundleError: its manifest cannot be read.
@@ -68,6 +68,6 @@ def published(recipe_file: Path, recipe: Recipe, bundle: Path, seconds: float) -
 
 
 def stopped(recipe_file: Path, recipe: Recipe | None, error: Exception, seconds: float) -> Outcome:
-    """The outcome of a run that an error ended; a failed gate brings its rules."""
+    """The outcome of a run that ended with an error; a failed gate includes its rules."""
     verdicts = error.verdicts if isinstance(error, GateFailedError) else {}
     return Outcome(recipe_file, seconds, recipe, verdicts, error=error)

@@ -1,10 +1,11 @@
-"""A run under the eyes of continuous integration: its reports are written however it ends."""
+"""Write the reports of a run for continuous integration, however the run ends."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from factory.recipe.recipe import Recipe
@@ -15,26 +16,26 @@ from factory.runtime import distributed as processes
 from factory.runtime.progress import say
 
 
+@dataclass(slots=True)
 class RunReport:
-    """What a run tells as it goes; the reports are made of it."""
+    """What is known of a run so far; the reports are written from it."""
 
-    def __init__(self) -> None:
-        self.recipe: Recipe | None = None
-        self.bundle: Path | None = None
+    recipe: Recipe | None = None
+    bundle: Path | None = None
 
 
 @contextlib.contextmanager
 def reporting(
     recipe_file: Path, junit: Path | None = None, summary_file: Path | None = None
 ) -> Iterator[RunReport]:
-    """Write the reports of what happens inside, whether it ends well or with an error.
+    """Write the reports of a run inside this context, whether it succeeds or fails.
 
-    A file that cannot be written is told before any work is done. Until the end the JUnit file
-    says that the run did not finish. Of several processes started together the first writes.
+    A file that cannot be written raises before any work is done. Until the end, the JUnit file
+    reports an unfinished run. Of several processes started together, only the first writes.
 
     Args:
-        junit: JUnit XML goes here; None: nowhere.
-        summary_file: Markdown goes here, and in a GitHub job to its page in any case.
+        junit: file for the JUnit XML; None: not written.
+        summary_file: file for the Markdown; a GitHub job's summary page gets it in any case.
 
     Raises:
         OSError: a file cannot be written.
@@ -57,8 +58,8 @@ def reporting(
         seconds = time.monotonic() - started
         try:
             _write(stopped(recipe_file, report.recipe, error, seconds), junit, summary_file)
-        except OSError as unwritten:  # must not hide why the run ended, nor its exit code
-            say(f"the reports could not be written: {unwritten}")
+        except OSError as unwritten:  # must not hide the run's error and exit code
+            say(f"cannot write the reports: {unwritten}")
         raise
     if report.recipe is not None and report.bundle is not None:
         seconds = time.monotonic() - started

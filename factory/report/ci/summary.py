@@ -1,4 +1,4 @@
-"""The Markdown summary of a run, for a file and for the page of a GitHub job."""
+"""The Markdown summary of a run, for a file and for the summary page of a GitHub job."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def summary(outcome: Outcome) -> str:
-    """Verdict, gate rules, result table and bundle as Markdown."""
+    """Gate result, gate rules, result table and bundle as Markdown."""
     parts = [f"## {outcome.name}: {_verdict(outcome)}"]
-    for judged, rules in outcome.verdicts.items():
-        parts.append(f"### {judged.capitalize()}\n\n{_rule_table(rules)}")
-    unreached = outcome.unreached()
-    if unreached:
-        parts.append(f"Not reached: {', '.join(f'`{name}`' for name in unreached)}.")
+    for gate, rules in outcome.verdicts.items():
+        parts.append(f"### {gate.capitalize()}\n\n{_rule_table(rules)}")
+    missing = outcome.not_evaluated()
+    if missing:
+        parts.append(f"Not evaluated: {', '.join(f'`{name}`' for name in missing)}.")
     if outcome.error is not None and not outcome.gate_failed:
         parts.append(_as_code(str(outcome.error)))
     if outcome.manifest is not None:
@@ -32,9 +32,9 @@ def summary(outcome: Outcome) -> str:
 
 
 def append_step_summary(text: str) -> None:
-    """Show a text on the page of the GitHub job that this runs in; elsewhere do nothing.
+    """Append a text to the summary page of the current GitHub job; elsewhere do nothing.
 
-    GitHub names the file in `GITHUB_STEP_SUMMARY`; several steps may write to it.
+    GitHub names the file in `GITHUB_STEP_SUMMARY`; several steps may append to it.
     """
     file = os.environ.get(STEP_SUMMARY)
     if file:
@@ -49,7 +49,7 @@ def _verdict(outcome: Outcome) -> str:
 
 
 def _rule_table(rules: Sequence[Rule]) -> str:
-    """One row per rule; the failed ones first, as they are what a reader looks for."""
+    """One row per rule, failed rules first."""
     rows = ["| | rule | measured | limit | |", "|---|---|---|---|---|"]
     for rule in sorted(rules, key=lambda rule: bool(rule["passed"])):
         text = str(rule["text"]).partition(": ")[2].replace("|", "\\|")
@@ -66,7 +66,7 @@ def _number(value: float) -> str:
 
 
 def _as_code(text: str) -> str:
-    """A code block whose fence the text cannot close."""
+    """A code block with a fence longer than any in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

@@ -1,0 +1,67 @@
+"""Augmentation of tiny rows in processes of their own, which may be killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from tiny_masked import listed, proposers_with, settings_with, tiny_mlm
+from tiny_models import tiny_split
+
+from factory.augment import masked_lm, shards
+from factory.augment.run import augment
+from factory.data.dataset import Split
+from factory.recipe.augment import AugmentSettings
+from factory.runtime import distributed as processes
+
+ROWS = 100
+PARTS = 7
+# Few rows, so that there are several parts and shards.
+PART_ROWS, SHARD_ROWS = 16, 100
+
+
+def rows() -> Split:
+    """Texts, some of them twice."""
+    train = tiny_split("train", ROWS, seed=5)
+    return Split("train", [*train.texts[:80], *train.texts[:20]], None, train.targets)
+
+
+def recipe(mode: str) -> AugmentSettings:
+    """Two sources, and everything that the merge does."""
+    return settings_with(mode=mode, sources=["mlm", "embeddings"], copies=4, max_rows_per_class=120)
+
+
+def augment_rows(directory: Path, mode: str) -> dict[str, Any]:
+    """The whole stage."""
+    proposers = proposers_with(tiny_mlm(), embeddings=listed(lamp=["light"]))
+    return augment(directory, rows(), recipe(mode), proposers)
+
+
+def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
+    """Augment; SIGKILL in the middle of writing file number `kill_at`, counted from 1."""
+    shards.PART_ROWS, shards.SHARD_ROWS = PART_ROWS, SHARD_ROWS
+    masked_lm.CPU_BATCH_TOKENS = int(batch_tokens)
+    _kill_while_writing(int(kill_at))
+    output = Path(directory)
+    output.mkdir(exist_ok=True)
+    with processes.process_group("cpu"):
+        print(augment_rows(output, mode))  # noqa: T201
+
+
+def _kill_while_writing(kill_at: int) -> None:
+    import pyarrow.parquet
+
+    original = pyarrow.parquet.write_table
+    written = 0
+
+    def write_table(table: Any, where: Path, **options: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == kill_at:
+            where.write_bytes(b"PAR1 half a file")
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(table, where, **options)
+
+    pyarrow.parquet.write_table = write_table

@@ -1,0 +1,341 @@
+"""The corrected mode: candidates of the original text, rule by rule, and against a plain loop."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_masked import (
+    ListedNeighbours,
+    fixed_mlm,
+    listed,
+    proposers_with,
+    settings_with,
+    source_of_rows,
+    split_of,
+    tiny_mlm,
+)
+from tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
+
+from factory.augment import keyed_rng
+from factory.augment.contextual import ContextualMode, hidden_together
+from factory.augment.masked_lm import MaskedLanguageModel, WordGuesser
+from factory.augment.rows import AugmentedExample, Drawn
+from factory.data.dataset import Split
+from factory.recipe.augment import AugmentSettings
+
+
+def draw(
+    train: Split,
+    recipe: AugmentSettings,
+    mlm: MaskedLanguageModel | None = None,
+    **neighbours: ListedNeighbours,
+) -> Drawn:
+    """Examples of all rows."""
+    mode = ContextualMode(recipe, proposers_with(mlm, **neighbours))
+    return mode.draw(source_of_rows(train), recipe.copies or 1)
+
+
+def texts_of(drawn: Drawn) -> list[str]:
+    return [example.texts[0] for example in drawn.examples]
+
+
+def test_candidates_case_spacing_and_marks() -> None:
+    """Of the likely pieces only words count, and never the word itself, whatever its case."""
+    mlm = fixed_mlm("##e", "[PAD]", ".", "7", "shop", "lamp", "shoe", "parcel")
+    recipe = settings_with(copies=60, candidates=2, replace_probability=1.0)
+    drawn = draw(split_of("The Shop is BROKEN,  my\tlamps: lamp!"), recipe, mlm)
+    found = [
+        re.fullmatch(r"The (\w+) is (\w+),  my\t(\w+): (\w+)!", text) for text in texts_of(drawn)
+    ]
+    assert all(found)
+    by_place = [{match.group(place) for match in found if match} for place in range(1, 5)]
+    assert by_place == [
+        {"Lamp", "Shoe"},
+        {"SHOP", "LAMP"},
+        {"shop", "lamp"},
+        {"shop", "shoe"},
+    ]
+    assert drawn.replaced == {"mlm": 240}
+    assert drawn.words == 240
+
+
+def test_the_word_without_its_accents_is_the_word_itself() -> None:
+    recipe = settings_with(copies=20, candidates=1, replace_probability=1.0)
+    drawn = draw(split_of("Shóp"), recipe, fixed_mlm("shop", "lamp"))
+    assert set(texts_of(drawn)) == {"Lamp"}
+
+
+def plain_choice(recipe: AugmentSettings, row: int, copy: int, place: int, words: list[str]) -> str:
+    bits = keyed_rng.random_bits(recipe.seed, keyed_rng.CHOICE, [row], copy, 0, place)
+    known = np.array([[keyed_rng.text_key(word) for word in words]], dtype=np.uint64)
+    return words[int(keyed_rng.choose(bits, known, np.ones_like(known, bool))[0])]
+
+
+def plain_examples(train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel) -> list[str]:
+    """One word hidden at a time in the original text, one forward pass each, no batch."""
+    found = []
+    for row, text in enumerate(train.texts):
+        split = source_of_rows(split_of(text)).sides[0][0]
+        places = [place for place, word in enumerate(split.words) if word.replaceable]
+        for copy in range(recipe.copies or 0):
+            values = {
+                place: float(
+                    keyed_rng.uniform(
+                        keyed_rng.random_bits(recipe.seed, keyed_rng.REPLACE, [row], copy, 0, place)
+                    )[0]
+                )
+                for place in places
+            }
+            chosen = [p for p in places if values[p] <= recipe.replace_probability]
+            if places and not chosen:
+                chosen = [min(places, key=values.__getitem__)]
+            words = text.split()
+            for place in chosen:
+                masked = [*text.split()[:place], "[MASK]", *text.split()[place + 1 :]]
+                encoded = mlm.tokenizer(" ".join(masked), return_tensors="pt")
+                at = encoded["input_ids"][0].tolist().index(mlm.tokenizer.mask_token_id)
+                logits = mlm.model(**encoded).logits[0, at].detach().numpy()
+                ranked = [VOCABULARY[number] for number in np.argsort(-logits)]
+                others = [w for w in ranked if w.isalpha() and w != words[place]]
+                words[place] = plain_choice(recipe, row, copy, place, others[: recipe.candidates])
+            if chosen:
+                found.append(" ".join(words))
+    return found
+
+
+def test_the_examples_are_those_of_a_plain_loop() -> None:
+    train = tiny_split("train", 25, seed=3)
+    recipe = settings_with(copies=3, candidates=4, masked_share=1e-6, replace_probability=0.4)
+    mlm = tiny_mlm()
+    drawn = draw(train, recipe, mlm)
+    expected = plain_examples(train, recipe, mlm)
+    assert texts_of(drawn) == expected
+    assert len(set(expected)) > 60
+    again = draw(train, recipe.model_copy(update={"seed": 43}), mlm)
+    assert texts_of(again) != expected
+
+
+def test_the_answer_is_nowhere_in_what_the_model_reads() -> None:
+    mlm = tiny_mlm()
+    seen: list[list[str]] = []
+
+    def remember(_: Any, __: Any, options: dict[str, Any]) -> None:
+        for ids, mask in zip(options["input_ids"], options["attention_mask"], strict=True):
+            seen.append([VOCABULARY[number] for number in ids[: int(mask.sum())]])
+
+    mlm.model.bert.register_forward_pre_hook(remember, with_kwargs=True)
+    train = split_of("shop lamp shoe", pairs=["late shop"])
+    draw(train, settings_with(copies=1, replace_probability=1.0, sides="first"), mlm)
+    assert sorted(seen) == sorted(
+        [
+            ["[CLS]", "[MASK]", "lamp", "shoe", "[SEP]"],
+            ["[CLS]", "shop", "[MASK]", "shoe", "[SEP]"],
+            ["[CLS]", "shop", "lamp", "[MASK]", "[SEP]"],
+        ]
+    )
+
+
+def test_only_words_that_a_copy_replaces_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    guess = WordGuesser.guess
+
+    def counted(self: WordGuesser, texts: Any, count: int) -> Any:
+        nonlocal asked
+        asked += sum(len(text.positions) for text in texts)
+        return guess(self, texts, count)
+
+    monkeypatch.setattr(WordGuesser, "guess", counted)
+    train = tiny_split("train", 60, seed=3)
+    drawn = draw(train, settings_with(copies=1, replace_probability=0.2), tiny_mlm())
+    assert asked == sum(drawn.replaced.values()) < 0.5 * drawn.words
+
+
+@settings(deadline=None, max_examples=50)
+@given(count=st.integers(1, 60), share=st.floats(0.01, 1.0), seed=st.integers(0, 9))
+def test_words_hidden_together(count: int, share: float, seed: int) -> None:
+    source = source_of_rows(split_of("lamp", " ".join(["shop"] * count)), 100)
+    words = np.arange(len(source))
+    recipe = settings_with(masked_share=share, seed=seed)
+    groups = hidden_together(source, words, recipe)
+    assert groups[0] == [0]
+    assert sorted(word for group in groups for word in group) == words.tolist()
+    most = max(1, round(share * count))
+    passes = -(-count // most)
+    assert len(groups) == 1 + passes
+    assert max(map(len, groups)) <= most
+    for group in groups[1:]:
+        assert group == sorted(group)
+        # one of each stretch: in reading order `passes` words a stretch
+        assert len({(word - 1) // passes for word in group}) == len(group)
+
+
+def test_the_seed_deals_the_words_out() -> None:
+    source = source_of_rows(split_of(" ".join(["shop"] * 40)), 100)
+    words = np.arange(len(source))
+    first, second, same = (
+        hidden_together(source, words, settings_with(seed=seed)) for seed in (1, 2, 1)
+    )
+    assert first == same != second
+    neighbours = sum(b - a == 1 for group in first for a, b in pairwise(group))
+    assert neighbours <= 3
+
+
+def test_a_share_of_the_words_is_hidden_in_one_pass() -> None:
+    mlm = tiny_mlm()
+    masks: list[int] = []
+
+    def remember(_: Any, __: Any, options: dict[str, Any]) -> None:
+        masks.extend((options["input_ids"] == mlm.tokenizer.mask_token_id).sum(dim=1).tolist())
+
+    mlm.model.bert.register_forward_pre_hook(remember, with_kwargs=True)
+    recipe = settings_with(replace_probability=1.0, masked_share=0.25)
+    draw(split_of("shop lamp shoe parcel late lamp shop shoe"), recipe, mlm)
+    assert masks == [2, 2, 2, 2]
+
+
+def test_the_share_is_of_all_words_and_marks() -> None:
+    """Ten of them, four of which may be replaced: two at once."""
+    source = source_of_rows(split_of("the shop , the lamp , a shoe , parcel"))
+    groups = hidden_together(source, np.arange(len(source)), settings_with(masked_share=0.2))
+    assert len(source) == 4
+    assert sorted(map(len, groups)) == [2, 2]
+
+
+def test_a_copy_without_a_change_gets_one() -> None:
+    train = split_of("shop lamp shoe parcel late", "the a my", "lamp")
+    recipe = settings_with(copies=30, replace_probability=1e-9)
+    drawn = draw(train, recipe, tiny_mlm())
+    assert Counter(example.source_row for example in drawn.examples) == {0: 30, 2: 30}
+    assert all(len(example.changed[0]) == 1 for example in drawn.examples)
+    places = Counter(
+        example.changed[0][0][0] for example in drawn.examples if not example.source_row
+    )
+    assert len(places) == 5  # any of the words, not always the same
+
+
+def test_it_gets_a_word_that_somebody_knows() -> None:
+    recipe = AugmentSettings(vectors="any", sources=["vectors"], copies=30, replace_probability=0.1)
+    drawn = draw(split_of("shop lamp shoe"), recipe, vectors=listed(lamp=["light"]))
+    assert texts_of(drawn) == ["shop light shoe"] * 30
+    assert draw(split_of("shop shoe"), recipe, vectors=listed(lamp=["light"])).examples == []
+
+
+def test_the_first_source_that_knows_a_word_decides() -> None:
+    vectors = listed(shop=["boutique"], late=["late", "##er", "42", "LATE"], lamp=[])
+    embeddings = listed(lamp=["light"], shop=["store"], late=["tardy"])
+    recipe = AugmentSettings(
+        mlm="any",
+        vectors="any",
+        sources=["vectors", "embeddings", "mlm"],
+        copies=4,
+        replace_probability=1.0,
+        candidates=1,
+    )
+    drawn = draw(
+        split_of("Shop lamp late shoe"),
+        recipe,
+        fixed_mlm("parcel"),
+        vectors=vectors,
+        embeddings=embeddings,
+    )
+    assert set(texts_of(drawn)) == {"Boutique light tardy parcel"}
+    assert drawn.replaced == {"vectors": 4, "embeddings": 8, "mlm": 4}
+    # as it is written, then in lower case; and only what the first did not know
+    assert vectors.asked == ["Shop", "lamp", "late", "shoe", "shop"]
+    assert embeddings.asked == ["lamp", "late", "shoe"]
+    first = recipe.model_copy(update={"sources": ["mlm", "vectors", "embeddings"]})
+    drawn = draw(
+        split_of("Shop lamp"), first, fixed_mlm("parcel"), vectors=vectors, embeddings=embeddings
+    )
+    assert set(texts_of(drawn)) == {"Parcel parcel"}
+
+
+def test_a_word_beyond_what_the_model_reads_goes_to_the_next_source() -> None:
+    recipe = AugmentSettings(
+        mlm="any", vectors="any", copies=1, replace_probability=1.0, candidates=1
+    )
+    # the model reads 32 tokens, the student 100
+    vectors = listed(lamp=["light"], shoe=["boot"])
+    known = proposers_with(fixed_mlm("parcel"), 100, vectors=vectors, embeddings=listed())
+    source = source_of_rows(split_of("4 " * 29 + "lamp shoe"), 100)
+    drawn = ContextualMode(recipe, known).draw(source, 1)
+    assert texts_of(drawn) == ["4 " * 29 + "parcel boot"]
+
+
+def test_repeated_words_are_looked_up_once() -> None:
+    vectors = listed(lamp=["light"])
+    recipe = AugmentSettings(vectors="any", sources=["vectors"], copies=1, replace_probability=1.0)
+    mode = ContextualMode(recipe, proposers_with(vectors=vectors))
+    for _ in range(2):
+        mode.draw(source_of_rows(split_of("lamp lamp", "lamp")), 1)
+    assert vectors.asked == ["lamp"]
+
+
+PAIRS = split_of(
+    "shop lamp", "late shoe", "42", pairs=["parcel parcel", "broken lamp", "glad shop"]
+)
+
+
+def sides_of(example: AugmentedExample) -> tuple[bool, bool]:
+    first, second = example.changed
+    return bool(first), bool(second)
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ("first", {(True, False)}),
+        ("second", {(False, True)}),
+        ("both", {(True, True)}),
+        ("any", {(True, False), (False, True), (True, True)}),
+    ],
+)
+def test_sides_of_a_pair_stay_with_their_own_partner(
+    sides: str, expected: set[tuple[bool, bool]]
+) -> None:
+    assert PAIRS.text_pairs is not None
+    recipe = settings_with(copies=30, sides=sides, replace_probability=1e-9)
+    drawn = draw(PAIRS, recipe, tiny_mlm())
+    two_sided = [example for example in drawn.examples if example.source_row < 2]
+    assert Counter(example.source_row for example in two_sided) == {0: 30, 1: 30}
+    assert {sides_of(example) for example in two_sided} == expected
+    for example in drawn.examples:
+        originals = PAIRS.texts[example.source_row], PAIRS.text_pairs[example.source_row]
+        for text, original, changed in zip(example.texts, originals, example.changed, strict=True):
+            assert (text == original) == (not changed)
+            assert len(changed) <= 1
+            if not changed:
+                continue
+            assert sum(a == b for a, b in zip(text.split(), original.split(), strict=True)) == 1
+    # the third row has words on its second side only
+    alone = [example for example in drawn.examples if example.source_row == 2]
+    assert len(alone) == (0 if sides == "first" else 30)
+    assert {sides_of(example) for example in alone} <= {(False, True)}
+
+
+def test_any_side_is_as_likely_as_the_others() -> None:
+    recipe = settings_with(copies=600, sides="any", replace_probability=1.0)
+    drawn = draw(split_of("shop", pairs=["lamp"]), recipe, fixed_mlm("late"))
+    found = Counter(sides_of(example) for example in drawn.examples)
+    assert all(abs(count - 200) < 50 for count in found.values())
+
+
+def test_words_that_the_student_does_not_see_are_left_alone() -> None:
+    tokenizer = tiny_tokenizer()
+    text = "shop lamp shoe parcel"
+    source = source_of_rows(split_of(text), 4)
+    assert [source.surface(word) for word in range(len(source))] == ["shop", "lamp"]
+    assert len(tokenizer(text)["input_ids"]) == 6
+
+
+def test_no_word_to_replace() -> None:
+    recipe = settings_with(copies=3)
+    drawn = draw(split_of("", "42 !", "the a"), recipe, fixed_mlm())
+    assert drawn == Drawn([], 0, Counter())
