@@ -360,8 +360,10 @@ def _has_header(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> bool:
     if set(columns) & set(first) or not all(map(NUMBERED_COLUMN.fullmatch, columns)):
         return True
     filled = [cell for cell in first if cell.strip()]
-    if not rest or len(set(filled)) < 2 or not all(map(_is_name, filled)):
+    if len(set(filled)) < 2 or not all(map(_is_name, filled)):
         return False
+    if not rest:
+        return not columns
     columns_below = list(zip(*(row for row in rest if len(row) == len(first)), strict=True))
     return not any(
         below.count(name) > 1

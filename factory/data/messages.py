@@ -79,6 +79,8 @@ def missing_file(key: str, name: str, path: Path) -> str:
     Args:
         key: the recipe key or the command's option that names the file.
     """
+    if "://" in name or name.startswith(("http:/", "https:/")):  # a path has lost a slash
+        return f"{key}: {name} is a URL; download the file first"
     if path.is_dir():
         return f"{key}: {name} is a folder; name a file in it"
     if not path.parent.is_dir():

@@ -50,7 +50,7 @@ def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = (
         elif label is None:
             left_out.setdefault("without a usable label", []).append(number)
         elif text in elsewhere:
-            left_out.setdefault("that is also in dev or test", []).append(number)
+            left_out.setdefault("also in dev or test", []).append(number)
         else:
             texts.append(text)
             labels.append(label)

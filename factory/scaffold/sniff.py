@@ -64,6 +64,8 @@ def read_sheet(path: Path, wanted: Sequence[str] = ()) -> Sheet:
             bad.setdefault(row.reason, []).append(row.number)
         else:
             rows.append(row)
+    if not rows and not bad:
+        raise DataError(FILES_HEADLINE, [f"{path}: has a header but no rows"])
     names = list(file.columns) or list(dict.fromkeys(key for row in rows for key in row.values))
     columns = {name: [row.values.get(name) for row in rows] for name in names}
     return Sheet(file, columns, [row.number for row in rows], (*_notes(file, bad),))

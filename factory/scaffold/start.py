@@ -145,7 +145,7 @@ def _describe(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, sta
 
 
 def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
-    problems = []
+    problems: list[str] = []
     if len(rows.texts) < FEWEST_ROWS:
         problems.append(
             f"{train}: {count(len(rows.texts), 'row')} with text and label; at least "
@@ -158,7 +158,7 @@ def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
             "at least 2 are required: add rows of another class, or give another --label"
         )
     if problems:
-        raise DataError("the data cannot be used for training", problems)
+        raise DataError("the data cannot be used for training", [*problems, *rows.notes])
 
 
 def _data_settings(

@@ -251,6 +251,7 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
         ([["text", "u"], *([body(i), f"x{i}"] for i in range(60))], {},
          "no column looks like a label (few distinct values): 'u'; give --label"),
         ([["text"], *([body(i)] for i in range(60))], {}, "one column only"),
+        ([["text", "label"]], {}, "t.csv: has a header but no rows"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_said(
@@ -261,6 +262,16 @@ def test_what_cannot_be_told_is_said(
     assert message in str(caught.value)
     assert not (tmp_path / "recipe.toml").exists()
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_a_url_and_a_dev_file_that_is_train(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    with pytest.raises(DataError, match=r"is a URL; download the file first"):
+        start_recipe(recipe, Path("https://example.com/t.csv"), offline=True)
+    file = tmp_path / "t.csv"
+    file.write_text(csv_text(tickets()), encoding="utf-8")
+    with pytest.raises(DataError, match=r"lines 2, 3, .*: 120 rows also in dev or test"):
+        start_recipe(recipe, file, dev=file, teacher=teacher_in(tmp_path))
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
