@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from factory.errors import DataError
 from factory.store import write_json
@@ -74,7 +74,6 @@ class Dataset:
 def write_dataset(dataset: Dataset, directory: Path) -> None:
     """Write one parquet file per split and a description; every text survives exactly."""
     import pyarrow
-    import pyarrow.parquet
 
     directory.mkdir(parents=True, exist_ok=True)
     kinds = {
@@ -83,17 +82,37 @@ def write_dataset(dataset: Dataset, directory: Path) -> None:
         "multilabel": pyarrow.list_(pyarrow.int64()),
     }
     for split in dataset.splits():
-        columns = {"text": pyarrow.array(split.texts, pyarrow.string())}
-        if split.text_pairs is not None:
-            columns["text_pair"] = pyarrow.array(split.text_pairs, pyarrow.string())
-        columns["target"] = pyarrow.array(split.targets, kinds[dataset.task])
-        pyarrow.parquet.write_table(pyarrow.table(columns), _split_file(directory, split.name))
+        targets = pyarrow.array(split.targets, kinds[dataset.task])
+        path = directory / f"{split.name}.parquet"
+        write_texts(path, split.texts, split.text_pairs, {"target": targets})
     description = {
         "task": dataset.task,
         "labels": list(dataset.labels),
         "splits": [split.name for split in dataset.splits()],
     }
     write_json(directory / DESCRIPTION_FILE, description)
+
+
+def write_texts(
+    path: Path, texts: list[str], pairs: list[str] | None, others: Mapping[str, Any]
+) -> None:
+    """Write texts, second texts and other Arrow columns as one Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"text": texts} if pairs is None else {"text": texts, "text_pair": pairs}
+    arrays = {name: pyarrow.array(column, pyarrow.string()) for name, column in columns.items()}
+    pyarrow.parquet.write_table(pyarrow.table(arrays | dict(others)), path)
+
+
+def read_columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of a Parquet file that a stage wrote."""
+    import pyarrow.parquet
+
+    # ParquetFile, because read_table would take folder names of the path as columns
+    with pyarrow.parquet.ParquetFile(path) as file:
+        columns: dict[str, list[Any]] = file.read().to_pydict()
+    return columns
 
 
 def read_dataset(directory: Path) -> Dataset:
@@ -202,16 +221,8 @@ def _range(split: Split) -> dict[str, float]:
 
 
 def _read_split(directory: Path, name: str, task: Task) -> Split:
-    import pyarrow.parquet
-
-    # ParquetFile, because read_table would take folder names of the path as columns
-    with pyarrow.parquet.ParquetFile(_split_file(directory, name)) as file:
-        columns = file.read().to_pydict()
+    columns = read_columns(directory / f"{name}.parquet")
     targets = columns["target"]
     if task == "multilabel":
         targets = [tuple(indices) for indices in targets]
     return Split(name, columns["text"], columns.get("text_pair"), targets)
-
-
-def _split_file(directory: Path, name: str) -> Path:
-    return directory / f"{name}.parquet"

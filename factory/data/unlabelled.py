@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from factory.data.dataset import Dataset
+from factory.data.dataset import Dataset, read_columns, write_texts
 from factory.data.hub import read_unlabelled_splits
 from factory.data.messages import Findings, count
 from factory.data.source import unlabelled_files
@@ -111,14 +111,9 @@ def load_unlabelled(
 
 def write_unlabelled(inputs: Inputs, directory: Path) -> None:
     """Write the rows as one parquet file; every text survives exactly."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = {"text": [row if isinstance(row, str) else row[0] for row in inputs]}
-    if not isinstance(inputs[0], str):
-        columns["text_pair"] = [row[1] for row in inputs]
-    arrays = {name: pyarrow.array(texts, pyarrow.string()) for name, texts in columns.items()}
-    pyarrow.parquet.write_table(pyarrow.table(arrays), directory / ROWS_FILE)
+    texts = [row if isinstance(row, str) else row[0] for row in inputs]
+    pairs = None if isinstance(inputs[0], str) else [row[1] for row in inputs]
+    write_texts(directory / ROWS_FILE, texts, pairs, {})
 
 
 def read_unlabelled(directory: Path) -> Inputs:
@@ -127,12 +122,8 @@ def read_unlabelled(directory: Path) -> Inputs:
     Raises:
         DataError: the directory holds no such rows, or broken ones.
     """
-    import pyarrow.parquet
-
     try:
-        # ParquetFile, because read_table would take folder names of the path as columns
-        with pyarrow.parquet.ParquetFile(directory / ROWS_FILE) as file:
-            columns = file.read().to_pydict()
+        columns = read_columns(directory / ROWS_FILE)
         texts: list[str] = columns["text"]
     except (OSError, ValueError, KeyError) as error:
         problem = f"{error}; delete the directory and run the unlabelled stage again"
