@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 QUESTION ?= my parcel was due on tuesday and tracking says nothing, where is it??
 
-.PHONY: help install quickstart test lint types docs clean
+.PHONY: help install quickstart format check unit test lint types docs clean
 
 help:
 	@echo "make quickstart   install, build the bundle of recipes/quickstart.toml, serve one answer"
-	@echo "make test         install, run the tests"
-	@echo "make lint types   check style and types"
+	@echo "make format       format the code and fix what ruff can fix"
+	@echo "make check        install, check style and types, run the unit tests: under a minute"
+	@echo "make test         install, run all tests"
 	@echo "make docs         build the documentation into site/, links checked"
 	@echo "make clean        remove $(VENV) and runs/"
 
@@ -27,6 +28,15 @@ $(INSTALLED): pyproject.toml
 quickstart: $(INSTALLED)
 	@bundle=$$($(BIN)/factory run recipes/quickstart.toml) && \
 	$(BIN)/python examples/ask_server.py "$$bundle" "$(QUESTION)"
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types unit
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest -m unit --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal

@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-EXIT_DONE = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_GATE = 3
@@ -141,6 +139,8 @@ def write_failure(error: BaseException, directory: Path) -> str | None:
     Several libraries write in native code and raise errors that are not OSErrors; some fail only
     when they read back what they could not write.
     """
+    import shutil  # loads every compression module, which --help need not wait for
+
     for link in _chain(error):
         if isinstance(link, OSError) and link.errno in OUT_OF_SPACE:
             return os.strerror(link.errno)

@@ -1,4 +1,4 @@
-"""What every test works under: no network, caches of its own; and the fixtures many share."""
+"""What applies to every test: no network, own caches, the marker `unit`; and shared fixtures."""
 
 from __future__ import annotations
 
@@ -35,6 +35,58 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Packed bytes hold the time they were packed; a test's name must be the same every time."""
     packed = isinstance(val, bytes) and val.startswith(b"\x1f\x8b")
     return f"{argname}-packed" if packed else None
+
+
+# Tests that train, export, build images or start servers; all others are marked `unit`.
+SLOW_PLACES = (
+    "augment",
+    "cli/test_bundle_commands.py",
+    "deploy",
+    "distill",
+    "examples",
+    "export",
+    "golden",
+    "pipeline",
+    "predict",
+    "publishing",
+    "serving",
+    "teacher",
+    "test_bundle.py",
+    "test_class_weights.py",
+    "test_classifier.py",
+    "test_fitness.py",
+    "test_foreign_teacher.py",
+    "test_glue_benchmark.py",
+    "test_latency.py",
+    "test_many_classes.py",
+    "test_pipeline.py",
+    "test_processes.py",
+    "test_shipping.py",
+    "test_store_processes.py",
+    "test_teacher.py",
+    "test_teacher_training.py",
+    "training",
+)
+SLOW_FIXTURES = {"line", "trained_folder"}
+TESTS = Path(__file__).parent
+
+
+def _in_slow_place(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / place) for place in SLOW_PLACES)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`pytest -m unit` does not import slow test modules, which would load the build stack."""
+    return True if config.option.markexpr == "unit" and _in_slow_place(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the fast tests."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        excluded = {marker.name for marker in item.iter_markers()} & {"slow", "gpu", "network"}
+        if not (_in_slow_place(item.path) or fixtures & SLOW_FIXTURES or excluded):
+            item.add_marker("unit")
 
 
 if TYPE_CHECKING:  # torch is imported only by tests that use a model

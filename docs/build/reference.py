@@ -96,7 +96,7 @@ def _cell(text: str) -> str:
 
 
 def _commands() -> str:
-    parts = ["# Commands\n\nBefore a command: `factory --quiet COMMAND` says nothing but errors.\n"]
+    parts = ["# Commands\n"]
     for name, command in sorted(main.commands.items()):
         command = copy.copy(command)
         command._help_option = None  # kept from whoever asked first, with that one's names

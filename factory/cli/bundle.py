@@ -1,61 +1,66 @@
-"""The commands on finished bundles: parse, call, print, exit."""
+"""Commands on finished bundles: parse, call, print, exit."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from factory.cli.options import bundle_argument, json_option
+from factory.cli.options import (
+    bundle_argument,
+    json_option,
+    print_json,
+    quiet_option,
+    text_pair_option,
+)
 
 if TYPE_CHECKING:
     from factory.bundle.package import PackageFormat
     from factory.bundle.triton import TritonDevice
     from factory.predict.job import OnError
 
+directory = click.Path(path_type=Path, exists=True, file_okay=False)
+
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("model", type=directory)
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--text", "text_columns", multiple=True, default=("text",), show_default=True)
+@click.option("--text", default="text", show_default=True, help="Text column.")
+@text_pair_option
 @click.option("--label", default="label", show_default=True, help="Label column.")
 @click.option(
     "--label-separator",
     default=",",
     show_default=True,
-    help="Between the labels of a csv or tsv cell; for multilabel models.",
+    help="Separator between labels in a csv or tsv cell; for multilabel models.",
 )
 @click.option(
     "--max-length",
-    default=None,
     type=click.IntRange(8, 512),
-    help="Tokens; a bundle knows its own.",
+    help="Maximum number of tokens; default: the bundle's, or 128.",
 )
 @json_option
+@quiet_option
 def evaluate(
     model: Path,
     data: Path,
-    text_columns: tuple[str, ...],
+    text: str,
+    text_pair: str | None,
     label: str,
     label_separator: str,
     max_length: int | None,
     as_json: bool,
 ) -> None:
-    """Score MODEL (a bundle, or a folder in Hugging Face format) on the labelled file DATA.
-
-    Give --text twice for sentence pairs.
-    """
+    """Evaluate MODEL (a bundle, or a model folder in Hugging Face format) on a labelled file."""
     from factory.evaluation.scoring import evaluation_lines, score_file
     from factory.runtime.environment import prepare_libraries
 
-    if len(text_columns) > 2:
-        raise click.UsageError("give --text once, or twice for pairs")
     prepare_libraries()
-    evaluation = score_file(model, data, list(text_columns), label, max_length, label_separator)
+    columns = [text] if text_pair is None else [text, text_pair]
+    evaluation = score_file(model, data, columns, label, max_length, label_separator)
     if as_json:
-        click.echo(json.dumps(evaluation.facts(), indent=2))
+        print_json(evaluation.facts())
         return
     for line in evaluation_lines(evaluation):
         click.echo(line)
@@ -68,28 +73,28 @@ def evaluate(
     "source",
     type=click.Path(path_type=Path),
     required=True,
-    help="Delimited text, JSON Lines or Parquet (gzip, too), or - for JSON Lines.",
+    help="Delimited text, JSON Lines or Parquet (gzip, too), or - for JSON Lines on stdin.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help=".csv, .tsv, .jsonl (.gz, too), .parquet, or -.",
+    help=".csv, .tsv or .jsonl (.gz, too), .parquet, or - for stdout; must not exist.",
 )
-@click.option("--text", default=None, help="Text column; the one trained on if not given.")
-@click.option("--text-pair", default=None, help="Second text column, of a bundle for pairs.")
+@click.option("--text", help="Text column; default: the one used in training.")
+@text_pair_option
 @click.option("--all-scores", is_flag=True, help="Add a column score_LABEL for every label.")
-@click.option("--prefix", default="", help="Before the name of every added column.")
+@click.option("--prefix", default="", help="Prefix of the names of the added columns.")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="Rows that cannot be scored: do nothing and list them, or leave them out.",
+    help="If rows cannot be scored: list them and stop, or skip them.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="Default: every core.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--restart", is_flag=True, help="Discard partial output of an interrupted run.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@quiet_option
 def predict(
     bundle: Path,
     source: Path,
@@ -101,11 +106,10 @@ def predict(
     on_error: OnError,
     threads: int | None,
     restart: bool,
-    quiet: bool,
 ) -> None:
-    """Score every row of a file with BUNDLE; writes the rows with label and score behind them.
+    """Score every row of a file with BUNDLE; adds columns with label and score.
 
-    Files of any size; run the same command again to go on with work that was ended.
+    Files can have any size. Run the same command again to resume interrupted work.
     """
     from factory.predict.job import PredictOptions, predict_file
     from serving.processors import allowed_processors
@@ -118,7 +122,6 @@ def predict(
         on_error=on_error,
         threads=threads or allowed_processors(),
         restart=restart,
-        quiet=quiet,
     )
     predict_file(bundle, source, output, options)
     if str(output) != "-":
@@ -129,7 +132,7 @@ def predict(
 @bundle_argument
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Print what BUNDLE is, how good it is, and why the gate let it pass."""
+    """Print the name, scores and gate results of BUNDLE."""
     from factory.report.tables import gate_lines, label_list, result_table
     from serving.bundle import MANIFEST_NAME, read_manifest
 
@@ -148,11 +151,11 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.command()
 @bundle_argument
 def verify(bundle: Path) -> None:
-    """Check every file of BUNDLE against its manifest, and that the model loads and answers."""
+    """Check the files of BUNDLE against its manifest, and that the model runs."""
     from serving.predictor import Predictor
 
     predictor = Predictor.open(bundle)
-    click.echo(f"{bundle}: {len(predictor.manifest.files)} files match, the model answers")
+    click.echo(f"{bundle}: {len(predictor.manifest.files)} files match, the model runs")
 
 
 @click.command()
@@ -162,14 +165,14 @@ def verify(bundle: Path) -> None:
     "form",
     type=click.Choice(["ort", "text", "triton"]),
     required=True,
-    help="ort: onnxruntime's own format, for phones; text: one file that reads strings; "
+    help="ort: onnxruntime's own format, for phones; text: one ONNX file that takes strings; "
     "triton: a model repository.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Directory to make; must not exist.",
+    help="Directory to create; must not exist.",
 )
 @click.option(
     "--triton-device",
@@ -177,7 +180,7 @@ def verify(bundle: Path) -> None:
     type=click.Choice(["cpu", "gpu", "auto"]),
     default="cpu",
     show_default=True,
-    help="What Triton runs the model on.",
+    help="Device that Triton runs the model on.",
 )
 @click.option(
     "--triton-instances",
@@ -185,14 +188,14 @@ def verify(bundle: Path) -> None:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Copies that run at a time; on a processor, one per core.",
+    help="Model instances that run concurrently; on a CPU, one per core.",
 )
 def package(
     bundle: Path, form: PackageFormat, output: Path, device: TritonDevice, instances: int
 ) -> None:
-    """Write the model of BUNDLE in another form; prints the directory.
+    """Write BUNDLE in another format; prints the directory.
 
-    The form's answers are compared with the bundle's before the directory appears.
+    Outputs are compared with those of the bundle before the directory is created.
     """
     from factory.bundle.package import package_bundle
     from factory.bundle.triton import TritonMachine
@@ -201,6 +204,90 @@ def package(
     prepare_libraries()
     package_bundle(bundle, output, form, TritonMachine(device, instances))
     click.echo(output)
+
+
+@click.command()
+@click.argument("old", type=directory)
+@click.argument("new", type=directory)
+@click.option("--data", type=click.Path(path_type=Path), help="Labelled file to compare on.")
+@click.option("--text", help="Text column of --data; default: the one used in training.")
+@text_pair_option
+@click.option("--label", help="Label column of --data; default: the one used in training.")
+@click.option("--label-separator", help="Separator between labels in a cell of --data.")
+@click.option(
+    "--split",
+    type=click.Choice(["dev", "test"]),
+    help="Split to compare on without --data; default: that of NEW's gate.",
+)
+@json_option
+@quiet_option
+def compare(
+    old: Path,
+    new: Path,
+    data: Path | None,
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    label_separator: str | None,
+    split: str | None,
+    as_json: bool,
+) -> None:
+    """Compare two bundles on the same rows; prints Markdown.
+
+    OLD and NEW can also be stores; their newest bundle is used. Without --data, the rows are those
+    that both runs were evaluated on, read from the stores that contain the bundles.
+    """
+    from factory.comparison.compare import compare as compare_bundles
+    from factory.comparison.rows import DataFile
+    from factory.comparison.tables import comparison_text
+    from factory.runtime.environment import prepare_libraries
+
+    if data is None and (text or text_pair or label or label_separator):
+        raise click.UsageError("--text, --text-pair, --label and --label-separator need --data")
+    if text_pair is not None and text is None:
+        raise click.UsageError("--text-pair needs --text")
+    if data is not None and split is not None:
+        raise click.UsageError("give --data or --split, not both")
+    prepare_libraries()
+    columns = tuple(name for name in (text, text_pair) if name is not None)
+    file = None if data is None else DataFile(data, columns, label, label_separator)
+    comparison = compare_bundles(old, new, file, split)
+    print_json(comparison.facts()) if as_json else click.echo(comparison_text(comparison))
+
+
+@click.command()
+@bundle_argument
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="FOLDER|OWNER/NAME",
+    help="A folder, or a model repository on the Hugging Face Hub.",
+)
+@click.option("--private", is_flag=True, help="Create the repository as private.")
+@click.option("--update", is_flag=True, help="Replace existing files.")
+@quiet_option
+def publish(bundle: Path, target: str, private: bool, update: bool) -> None:
+    """Verify BUNDLE, then copy or upload it; prints where it is.
+
+    The hub's token is read from HF_TOKEN or from `hf auth login`, the hub's address from
+    HF_ENDPOINT. Either all files are published or none.
+    """
+    from factory.bundle.publish_target import repository_name
+    from factory.runtime.environment import prepare_libraries
+
+    repository = repository_name(target)
+    if repository is None and private:
+        raise click.UsageError("--private needs a repository on the hub")
+    prepare_libraries()
+    if repository is None:
+        from factory.bundle.publish_folder import publish_to_folder
+
+        click.echo(publish_to_folder(bundle, Path(target), update=update))
+        return
+    from factory.bundle.publish import publish_to_hub
+
+    click.echo(publish_to_hub(bundle, repository, private=private, update=update))
 
 
 @click.command()
@@ -217,4 +304,13 @@ def serve(bundle: Path, host: str | None, port: int | None) -> None:
     raise SystemExit(serve_main(arguments))
 
 
-COMMANDS: tuple[click.Command, ...] = (evaluate, predict, inspect, verify, package, serve)
+COMMANDS: tuple[click.Command, ...] = (
+    evaluate,
+    predict,
+    inspect,
+    verify,
+    compare,
+    package,
+    publish,
+    serve,
+)

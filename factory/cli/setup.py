@@ -1,15 +1,20 @@
-"""The commands of the first minutes: init, doctor, completion."""
+"""Commands that prepare work: init, validate, doctor, completion."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from factory.cli.options import json_option
+from factory.cli.options import (
+    json_option,
+    print_json,
+    quiet_option,
+    set_option,
+    text_pair_option,
+)
 from factory.errors import EXIT_ERROR
 
 if TYPE_CHECKING:
@@ -28,20 +33,20 @@ SHELLS = ("bash", "zsh", "fish")
     type=click.Path(path_type=Path),
     help="Labelled file: delimited text, JSON Lines or Parquet (gzip, too), in any encoding.",
 )
-@click.option("--dev", type=click.Path(path_type=Path), help="Unset: part of train is held out.")
+@click.option("--dev", type=click.Path(path_type=Path), help="Default: rows held out from train.")
 @click.option("--test", type=click.Path(path_type=Path), help="File that is only reported.")
-@click.option("--text", default=None, help="Text column; unset: found out.")
-@click.option("--text-pair", default=None, help="Second text column, for pairs.")
-@click.option("--label", default=None, help="Label column; unset: found out.")
+@click.option("--text", help="Text column; default: detected.")
+@text_pair_option
+@click.option("--label", help="Label column; default: detected.")
 @click.option(
     "--task",
     type=click.Choice(["classification", "regression", "multilabel"]),
-    default=None,
-    help="One label per text, a number, or any number of labels; unset: found out.",
+    help="One label per text, a number, or any number of labels; default: detected.",
 )
-@click.option("--teacher", default=None, help="Hub id, folder or package:NAME.")
-@click.option("--offline", is_flag=True, help="Take the packaged teacher, ask no hub.")
+@click.option("--teacher", help="Hub id, folder or package:NAME.")
+@click.option("--offline", is_flag=True, help="Use the packaged teacher, do not contact the hub.")
 @json_option
+@quiet_option
 def init(
     path: Path,
     train: Path | None,
@@ -55,9 +60,9 @@ def init(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Look at a data file and write a commented recipe that runs to PATH.
+    """Inspect a data file and write a commented recipe for it to PATH.
 
-    What was found and decided goes to stderr. Without a file a recipe to fill in is written.
+    Findings and decisions are printed on stderr. Without a data file, writes a recipe to fill in.
     """
     from factory.runtime.progress import say
     from factory.scaffold.defaults import HUB_TEACHER, OFFLINE_TEACHER
@@ -78,8 +83,8 @@ def init(
             task=task or "classification",
             teacher=teacher or (OFFLINE_TEACHER if offline else HUB_TEACHER),
         )
-        say("no data file given: put data/train.csv beside it, or start again with --from-csv FILE")
-        click.echo(json.dumps({"recipe": str(path)}) if as_json else path)
+        say("no data file given: add data/train.csv beside it, or run again with --from-csv FILE")
+        print_json({"recipe": str(path)}) if as_json else click.echo(path)
         return
     start = start_recipe(
         path,
@@ -97,7 +102,25 @@ def init(
     for line in start.decided:
         say(f"decided  {line}")
     say(f"next     factory run {path}")
-    click.echo(json.dumps(start.facts(), indent=2, ensure_ascii=False) if as_json else path)
+    print_json(start.facts()) if as_json else click.echo(path)
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@set_option
+@click.option("--schema", is_flag=True, help="Print the recipe's JSON Schema instead.")
+def validate(recipe: Path | None, overrides: tuple[str, ...], schema: bool) -> None:
+    """Check RECIPE, its files and its models without running anything."""
+    from factory.planning import make_plan
+    from factory.recipe.file import load_recipe, recipe_schema
+
+    if schema:
+        print_json(recipe_schema())
+        return
+    if recipe is None:
+        raise click.UsageError("give a recipe, or --schema")
+    make_plan(load_recipe(recipe, overrides), recipe.parent)
+    click.echo(f"{recipe}: valid")
 
 
 @click.command()
@@ -108,7 +131,7 @@ def doctor(as_json: bool) -> None:
 
     examination = examine()
     if as_json:
-        click.echo(json.dumps(examination.facts(), indent=2))
+        print_json(examination.facts())
     else:
         for line in examination.lines():
             click.echo(line)
@@ -120,7 +143,7 @@ def doctor(as_json: bool) -> None:
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.pass_context
 def completion(context: click.Context, shell: str | None) -> None:
-    """Print the script that completes commands and options in SHELL (unset: the one in use).
+    """Print the completion script for SHELL (default: the current one).
 
     bash: eval "$(factory completion bash)" in ~/.bashrc; zsh the same in ~/.zshrc; fish:
     factory completion fish > ~/.config/fish/completions/factory.fish
@@ -131,9 +154,9 @@ def completion(context: click.Context, shell: str | None) -> None:
     kind = get_completion_class(name) if name in SHELLS else None
     if kind is None:
         raise click.UsageError(f"name a shell: {', '.join(SHELLS)}")
-    # click's own bash class runs bash to learn its version; the script is the same for all
+    # click's own bash class runs bash to find its version; the script does not depend on it
     template = kind(context.find_root().command, {}, "factory", "_FACTORY_COMPLETE")
     click.echo(kind.source_template % template.source_vars())
 
 
-COMMANDS: tuple[click.Command, ...] = (init, doctor, completion)
+COMMANDS: tuple[click.Command, ...] = (init, validate, doctor, completion)

@@ -90,7 +90,7 @@ def shorten_last_layer(model: Any) -> None:
     if kind != "absolute":
         raise ParityError(
             f"export.first_token: the student has {kind} positions, and only absolute ones are "
-            "known here; set export.first_token = false"
+            "supported; set export.first_token = false"
         )
     layers = model.bert.encoder.layer
     layers[-1] = FirstTokenLayer(layers[-1])

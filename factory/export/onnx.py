@@ -27,7 +27,7 @@ def export_onnx(
         first_token: compute the last layer for the first token only, all the classifier reads.
 
     Raises:
-        ParityError: the file does not have the inputs, output and axes a bundle promises.
+        ParityError: the file does not have the inputs, output and axes of a bundle.
     """
     from optimum.exporters.onnx import onnx_export_from_model
     from transformers import BertForSequenceClassification
@@ -64,7 +64,7 @@ def check_interface(file: Path) -> None:
 
     graph = onnx.load(file, load_external_data=False).graph
     problems = [
-        f"weight {tensor.name} lies in another file"
+        f"weight {tensor.name} is stored in another file"
         for tensor in graph.initializer
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
@@ -86,7 +86,9 @@ def check_interface(file: Path) -> None:
         if names is None and found_names[0] != "batch_size":
             problems.append(f"{name} has axes {found_names}, the first must be batch_size")
     if problems:
-        raise ParityError(f"{file}: not the graph a bundle promises: " + "; ".join(problems))
+        raise ParityError(
+            f"{file}: the graph does not have the interface of a bundle: " + "; ".join(problems)
+        )
 
 
 def _axes(value: object) -> tuple[int, list[str]]:

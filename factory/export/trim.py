@@ -24,7 +24,7 @@ BATCH_TEXTS = 4096
 
 
 def needed_pieces(model_directory: Path, texts: Iterable[str]) -> Counter[str]:
-    """Count the pieces that reading the texts takes, those on the way to an `[UNK]` included.
+    """Count the pieces that tokenizing the texts takes, including those before an `[UNK]`.
 
     Args:
         texts: what the student must read as before: training rows, unlabelled and augmented text.
@@ -75,7 +75,7 @@ def choose_pieces(model_directory: Path, counts: Mapping[str, int], general: int
 
 
 def trim_student(source: Path, target: Path, kept: Collection[str]) -> dict[str, Any]:
-    """Write a copy of a student's folder that knows only the pieces kept.
+    """Write a copy of a student's folder that has only the pieces kept.
 
     Every file of a Hugging Face folder that holds token ids is rewritten: tokenizer.json,
     vocab.txt, tokenizer_config.json, config.json and the rows of the embedding table.
@@ -99,7 +99,7 @@ def trim_student(source: Path, target: Path, kept: Collection[str]) -> dict[str,
     if not weights.is_file():
         raise VocabularyError(
             f"{source}: no {WEIGHTS_FILE}; save the student with save_pretrained before its "
-            "vocabulary is cut"
+            "vocabulary is trimmed"
         )
     shutil.copytree(source, target)
     _write_json(target / "tokenizer.json", _renumbered_tokenizer(data, new_ids))
@@ -116,7 +116,7 @@ def measure_trim(
     inputs: Sequence[str] | Sequence[tuple[str, str]],
     max_length: int,
 ) -> dict[str, Any]:
-    """How a split is read before and after, cut to `max_length` tokens.
+    """How a split is tokenized before and after, truncated to `max_length` tokens.
 
     Returns:
         rows; changed_rows, the share whose pieces differ; tokens and tokens_before per row;
@@ -164,13 +164,13 @@ def _wordpiece(folder: Path) -> dict[str, Any]:
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise VocabularyError(f"{file}: there is none, and a vocabulary is cut by rewriting it")
+        raise VocabularyError(f"{file}: not found; trimming the vocabulary rewrites it")
     data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     kind = data["model"].get("type")
     if kind != "WordPiece":
         raise VocabularyError(
-            f"{file}: a {kind} tokenizer; only a BERT's WordPiece can lose pieces and still read "
-            "covered text alike, so leave this student's vocabulary whole"
+            f"{file}: a {kind} tokenizer; only BERT's WordPiece can be trimmed and still tokenize "
+            "covered text alike, unset export.general_pieces"
         )
     return data
 
@@ -181,12 +181,12 @@ def _order(data: Mapping[str, Any]) -> dict[str, int]:
     pieces.update((entry["content"], entry["id"]) for entry in data["added_tokens"])
     order = sorted(pieces.items(), key=lambda item: item[1])
     if len({number for _, number in order}) != len(order):
-        raise VocabularyError("tokenizer.json: two pieces share an id, the file is damaged")
+        raise VocabularyError("tokenizer.json: two pieces share an id; the file is damaged")
     return dict(order)
 
 
 def _is_unused(piece: str) -> bool:
-    """Published vocabularies have places without a piece."""
+    """Whether a piece is a placeholder of a published vocabulary."""
     return piece.startswith("[unused") and piece.endswith("]")
 
 
@@ -204,7 +204,7 @@ def _words(tokenizer: Any, text: str) -> Iterator[str]:
 def _taken_before_failing(
     word: str, vocabulary: Mapping[str, int], settings: Mapping[str, Any]
 ) -> list[str]:
-    """The pieces a word took before no piece fitted; none when it was read to its end."""
+    """WordPiece tokens matched before the word became [UNK]; empty if it tokenized fully."""
     taken: list[str] = []
     start = 0
     if len(word) > settings["max_input_chars_per_word"]:
@@ -226,11 +226,11 @@ def _check_kept(
 ) -> None:
     foreign = sorted(set(kept) - set(order))
     if foreign:
-        raise VocabularyError(f"{source}: the student does not know the piece {foreign[0]!r}")
+        raise VocabularyError(f"{source}: the piece {foreign[0]!r} is not in the vocabulary")
     required = {entry["content"] for entry in data["added_tokens"]} | {data["model"]["unk_token"]}
     missing = sorted(required - set(kept))
     if missing:
-        raise VocabularyError(f"{source}: {missing[0]} must be kept, the model needs it")
+        raise VocabularyError(f"{source}: {missing[0]} must be kept: the model needs it")
 
 
 def _renumbered_tokenizer(data: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, Any]:

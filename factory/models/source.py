@@ -73,11 +73,11 @@ def _student_of(directory: Path, key: str) -> Path:
     if not (directory / "manifest.json").is_file() or _has_weights(directory):
         return directory
     if (directory / ARTIFACT_FILE).is_file():
-        student = read_json(directory / ARTIFACT_FILE)["inputs"].get("student", "")
-        for stage in ("distill", "prune"):
-            found = directory.parent / directory_name(stage, student) / "model"
-            if found.is_dir():
-                return found
+        inputs = read_json(directory / ARTIFACT_FILE)["inputs"]
+        stage = "prune" if "prune" in inputs else "distill"
+        found = directory.parent / directory_name(stage, inputs.get(stage, "")) / "model"
+        if found.is_dir():
+            return found
     problem = (
         f"{directory} is a bundle, which holds ONNX files and no torch weights, and its student "
         "is not beside it; name the folder distill-.../model or prune-.../model in the store that "

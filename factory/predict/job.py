@@ -45,7 +45,6 @@ class PredictOptions:
         text_pair: the second one, of a bundle for pairs; None: likewise, or "text_pair".
         on_error: rows that cannot be scored stop the command, or are left out.
         restart: discard partial output.
-        quiet: no progress, no closing line.
     """
 
     text: str | None
@@ -55,7 +54,6 @@ class PredictOptions:
     on_error: OnError
     threads: int
     restart: bool
-    quiet: bool
 
 
 def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptions) -> None:
@@ -78,7 +76,7 @@ def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptio
     texts = text_columns(predictor.manifest, options.text, options.text_pair)
     given = open_input(source, texts, predictor.manifest.recipe.get("data", {}).get("quoting"))
     wanted = Wanted(texts, new=columns.names, same_fields=wanted_output.format != "jsonl")
-    if given.format.encoding == "cp1252" and not options.quiet:
+    if given.format.encoding == "cp1252":
         say(f"{given.name}: is not UTF-8; read as Windows-1252")
     job = _Job(predictor, given, wanted_output, wanted, columns, options)
     if source == STANDARD_STREAM or wanted_output.standard:
@@ -121,17 +119,17 @@ class _Job:
         with partial_output(path, about, labels, restart=self.options.restart) as work:
             done = min(work.rows(CHUNK_ROWS), count)
             texts = (row.texts for row in itertools.islice(self._good_rows(), done, None))
-            with self._bar(count, done) as progress:
+            with bar("scoring", count, "row", done) as progress:
                 for logits in self._scored(_chunks(texts)):
                     work.append(logits)
                     progress.advance(len(logits))
             whole = work.directory / "output"
-            with self._bar(count, 0, "writing") as progress:
+            with bar("writing", count, "row") as progress:
                 rows = zip(_chunks(self._good_rows()), work.chunks(CHUNK_ROWS), strict=True)
                 self._write(whole, rows, progress.advance)
             _settle(whole)
             whole.replace(path)
-        self._say(f"{path}: {count} rows")
+        say(f"{path}: {count} rows")
 
     def stream(self) -> None:
         """Read, score and write in one pass, as standard streams must be."""
@@ -140,7 +138,7 @@ class _Job:
         whole = path.with_name(f".{path.name}.partial-{os.getpid()}") if to_file else path
         kept, given = itertools.tee(_chunks(self._good_rows()))
         texts = ([row.texts for row in chunk] for chunk in given)
-        with self._bar(None, 0) as progress:
+        with bar("scoring", None, "row") as progress:
             try:
                 # the two copies of the rows are a bounded number of chunks apart
                 self._write(whole, zip(kept, self._scored(texts), strict=True), progress.advance)
@@ -184,9 +182,9 @@ class _Job:
         if bad and self.options.on_error == "stop":
             raise self._refusal(first, bad)
         for row in first:
-            self._say(f"{self._place(row)} {row.reason}; left out")
+            say(f"{self._place(row)} {row.reason}; left out")
         if bad > LISTED:
-            self._say(f"{self.source.name}: {bad} rows are left out")
+            say(f"{self.source.name}: {bad} rows are left out")
         if not count:
             raise PredictError(f"{self.source.name}: has no row that can be scored")
         return count
@@ -216,17 +214,10 @@ class _Job:
                     failed = BadRow(rows[place].row.number, "the model fails on it")
                     if self.options.on_error == "stop":
                         raise self._refusal([failed], 1)
-                    self._say(f"{self._place(failed)} {failed.reason}; left out")
+                    say(f"{self._place(failed)} {failed.reason}; left out")
                 kept = [row.row for row, good in zip(rows, answered.tolist(), strict=True) if good]
                 writer.write(kept, self.columns.values(logits[answered]))
                 advance(len(rows))
-
-    def _bar(self, total: int | None, initial: int, description: str = "scoring") -> Any:
-        return bar(description, total, "row", initial, quiet=self.options.quiet)
-
-    def _say(self, line: str) -> None:
-        if not self.options.quiet:
-            say(line)
 
 
 def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:

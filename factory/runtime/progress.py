@@ -62,9 +62,7 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(
-    description: str, total: int | None, unit: str, initial: int = 0, *, quiet: bool = False
-) -> Iterator[Bar]:
+def bar(description: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Bar]:
     """Progress on stderr with rate and time left, closed at the end."""
     terminal = sys.stderr.isatty()
     with tqdm(
@@ -73,7 +71,7 @@ def bar(
         unit=unit,
         initial=initial,
         file=sys.stderr if terminal else _Lines(),
-        disable=quiet or _quiet or not distributed.from_environment().first,
+        disable=_quiet or not distributed.from_environment().first,
         smoothing=0.1,
         leave=terminal,
         dynamic_ncols=terminal,

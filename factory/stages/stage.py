@@ -49,9 +49,14 @@ class Run:
         return {model: self.artifacts[stage] for model, stage in model_stages(self.recipe).items()}
 
     @property
+    def student(self) -> Artifact:
+        """The distilled student, pruned if the recipe asks for it."""
+        return self.artifacts[model_stages(self.recipe)["student"]]
+
+    @property
     def shipped(self) -> Artifact:
         """The student that is exported."""
-        return self.artifacts.get("trim") or self.models["student"]
+        return self.artifacts.get("trim") or self.student
 
     def unlabelled(self) -> Inputs | None:
         """The texts without labels, if the recipe names any."""

@@ -31,7 +31,7 @@ def _make(output: Path, run: Run) -> Facts:
     from factory.export.trim import choose_pieces, measure_trim, needed_pieces, trim_student
 
     recipe, dataset, augmented = run.recipe, run.dataset, run.augmented()
-    source, target = run.models["student"].directory / "model", output / "model"
+    source, target = run.student.directory / "model", output / "model"
     shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
     rows = [*dataset.train.inputs(), *(run.unlabelled() or ())]
     rows += [] if augmented is None else augmented.inputs

@@ -1,4 +1,4 @@
-"""The CI files in examples/ci: valid by the services' own schemas, and their commands work."""
+"""CI files and issue forms, ours and in examples/ci: valid by the services' own schemas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from factory.cli.main import main
 
 FOLDER = ROOT / "examples" / "ci"
 GITHUB, GITLAB = FOLDER / "github-workflow.yml", FOLDER / "gitlab-ci.yml"
+OURS = ROOT / ".github" / "workflows" / "ci.yml"
+BUG = ROOT / ".github" / "ISSUE_TEMPLATE" / "bug_report.yml"
+FEATURE = ROOT / ".github" / "ISSUE_TEMPLATE" / "feature_request.yml"
 SCHEMAS = {
+    OURS: ["--builtin-schema", "vendor.github-workflows"],
+    BUG: ["--builtin-schema", "vendor.github-issue-forms"],
+    FEATURE: ["--builtin-schema", "vendor.github-issue-forms"],
     GITHUB: ["--builtin-schema", "vendor.github-workflows"],
     GITLAB: ["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"],
 }
@@ -39,6 +45,9 @@ def check_schema(file: Path, arguments: list[str]) -> int:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
+        (OURS, "timeout-minutes: 20", "timeout-minute: 20"),
+        (BUG, "type: textarea", "type: textbox"),
+        (FEATURE, "description: Some", "descriptions: Some"),
         (GITHUB, "runs-on:", "run-on:"),
         (GITHUB, "workflow_dispatch:", "workflow_despatch:"),
         (GITLAB, "when: always\n    # A", "when: ever\n    # A"),
@@ -186,3 +195,21 @@ def stand_in(folder: Path) -> Path:
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return log
+
+
+def test_our_workflow_runs_targets_of_the_makefile_on_every_supported_python() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    jobs = load(OURS)["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert commands == ["make check", "make test"]
+    assert {command.removeprefix("make ") for command in commands} <= set(targets)
+    for job in jobs.values():
+        assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+
+
+def test_the_hooks_are_the_tools_of_the_makefile() -> None:
+    (local,) = load(ROOT / ".pre-commit-config.yaml")["repos"]
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for hook in local["hooks"]:
+        tool = hook["entry"].removeprefix(".venv/bin/").split()[0]
+        assert f"$(BIN)/{tool}" in makefile

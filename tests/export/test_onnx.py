@@ -79,7 +79,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, exported: Any) -> N
         location="weights",
         size_threshold=0,
     )
-    with pytest.raises(ParityError, match=r"weight \S+ lies in another file"):
+    with pytest.raises(ParityError, match=r"weight \S+ is stored in another file"):
         check_interface(tmp_path / "model.onnx")
 
 

@@ -142,7 +142,7 @@ def test_the_folder_is_a_start_for_another_recipe(
 def _student_of(bundle: Path) -> str:
     """First digits of the fingerprint of the student a bundle was made from."""
     record = json.loads((bundle / "artifact.json").read_text(encoding="utf-8"))
-    return str(record["inputs"]["student"])[:12]
+    return str(record["inputs"]["distill"])[:12]
 
 
 def test_killed_anywhere_it_ends_with_the_same_bytes(

@@ -157,5 +157,5 @@ def smoothing_factors(maxima: Floats, weights: list[Floats], strength: float) ->
 
 
 def _positive(scale: Floats) -> Floats:
-    """A column of zeros has no scale of its own; any will do."""
+    """The scale of a column, 1 for a column of zeros."""
     return np.where(scale > 0, scale, 1).astype(np.float32)

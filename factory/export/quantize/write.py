@@ -123,7 +123,7 @@ def _opset(model: Any) -> int:
 
 
 def _replace(model: Any, replacements: dict[str, list[Any]], values: Values) -> None:
-    """Put the new nodes where the old ones were, and drop the weights nobody reads any more."""
+    """Replace the old nodes by the new ones, and drop the weights that no node reads any more."""
     from onnx import helper, numpy_helper
 
     graph = model.graph

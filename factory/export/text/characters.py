@@ -1,4 +1,4 @@
-"""What BERT's normalizer and pre-tokenizer make of every character, asked of the library itself."""
+"""Mapping of every Unicode character by BERT's normalizer and pre-tokenizer, from the library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK, SMALLER = 4096, 16  # characters asked about at once, and how much fewer 
 
 
 class Kind(IntEnum):
-    """What a character is to the pre-tokenizer."""
+    """How the pre-tokenizer treats a character."""
 
     BLANK = 0
     ALONE = 1  # a word of its own: punctuation, CJK
@@ -31,7 +31,7 @@ BLANK: Expansion = ((" ", Kind.BLANK),)
 
 
 class CharacterMapping(IntEnum):
-    """What becomes of a raw character."""
+    """What a raw character is mapped to."""
 
     LETTER = 0  # itself, a letter
     REMOVED = 1
@@ -41,10 +41,10 @@ class CharacterMapping(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Characters:
-    """What becomes of every code point.
+    """The mapping of every code point.
 
     Args:
-        others: of each character whose mapping is OTHER, what it becomes.
+        others: expansions of the characters whose mapping is OTHER.
         sorts_marks: whether combining marks that stand together are put into an order. BERT's
             normalizer works character by character but for that: to strip accents it applies
             Unicode's NFD, then removes marks of category Mn, but a few others have an order too.
@@ -58,7 +58,7 @@ class Characters:
     sorts_marks: bool
 
     def expansion(self, character: str) -> Expansion:
-        """What a character becomes."""
+        """The characters that a raw character is mapped to, with their kinds."""
         mapping = self.mappings[ord(character)]
         if mapping == CharacterMapping.OTHER:
             return self.others[character]
@@ -68,20 +68,20 @@ class Characters:
 
 
 def read_characters(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Characters:
-    """Ask the `tokenizers` library about every code point, once per process and settings.
+    """Map every code point with the `tokenizers` library, once per process and settings.
 
     Args:
         normalizer, pre_tokenizer: those sections of a tokenizer.json.
 
     Raises:
-        TextModelError: they are not BERT's, whose work is known to be character by character.
+        TextModelError: they are not BERT's, which map character by character.
     """
     for section, wanted in ((normalizer, "BertNormalizer"), (pre_tokenizer, "BertPreTokenizer")):
         found = (section or {}).get("type")
         if found != wanted:
             raise TextModelError(
-                f"tokenizer.json: {found or 'nothing'} stands where a BERT has {wanted}; only a "
-                "BERT's tokenizer can be put into the graph, serve this one with its bundle"
+                f"tokenizer.json: found {found or 'nothing'} instead of {wanted}; only BERT's "
+                "tokenizer can be written into the graph, serve this one with its bundle"
             )
     settings = {name: value for name, value in normalizer.items() if name != "type"}
     return _read(tuple(sorted(settings.items())))
@@ -110,7 +110,7 @@ def every_point() -> str:
 def _read_block(
     characters: Characters, block: str, normalize: Callable[[str], str], kinds: _Kinds
 ) -> None:
-    """Ask about many characters at once, and about fewer where they are not all alike."""
+    """Map many characters at once, and fewer where they are not all mapped alike."""
     whole = normalize(block)
     if whole == "":
         _set(characters, block, CharacterMapping.REMOVED)
@@ -135,7 +135,7 @@ def _set(characters: Characters, block: str, mapping: CharacterMapping) -> None:
 
 
 def _blocks(text: str) -> list[str]:
-    """The text in parts of 4096, 256, 16 or 1 characters, whichever is the first to part it."""
+    """The text in parts of the largest of 4096, 256, 16 and 1 characters that splits it."""
     size = BLOCK
     while size >= len(text):
         size //= SMALLER
@@ -143,14 +143,14 @@ def _blocks(text: str) -> list[str]:
 
 
 def _simplified(parts: Expansion) -> Expansion:
-    """The normalizer sets blanks around a CJK character; it then is a word of its own."""
+    """Drop the blanks that the normalizer adds around a CJK character, a word of its own."""
     if len(parts) == 3 and parts[0] == parts[2] == BLANK[0] and parts[1][1] is not Kind.BLANK:
         return ((parts[1][0], Kind.ALONE),)
     return parts
 
 
 class _Kinds:
-    """The kinds of characters, as the pre-tokenizer tells them."""
+    """The kinds of characters, by the pre-tokenizer."""
 
     def __init__(self) -> None:
         from tokenizers import pre_tokenizers

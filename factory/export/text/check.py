@@ -1,4 +1,4 @@
-"""Proof that a graph reads text as the tokenizer does and answers as the network behind it."""
+"""Compare a text model with the tokenizer and the network it was written from."""
 
 # ruff: noqa: RUF001 letters that look like others are meant here
 
@@ -35,7 +35,7 @@ def feed_of(inputs: Inputs) -> Arrays:
 
 
 def expected_rows(tokenizer: TextTokenizer, inputs: Inputs) -> Arrays:
-    """What the server's tokenizer gives a network for these inputs, padded to the longest."""
+    """The network's inputs by the server's tokenizer, padded to the longest row."""
     encoded = tokenizer.encode(inputs)
     shape = (len(encoded), max(map(len, encoded)))
     rows: Arrays = {name: np.zeros(shape, dtype=np.int64) for name in ROW_NAMES}
@@ -50,7 +50,7 @@ def expected_rows(tokenizer: TextTokenizer, inputs: Inputs) -> Arrays:
 
 
 def different_rows(session: Any, tokenizer: TextTokenizer, inputs: Inputs) -> list[int]:
-    """Positions of the inputs that a graph of `build_row_model` reads otherwise.
+    """Positions of the inputs that a graph of `build_row_model` tokenizes differently.
 
     Raises:
         ParityError: onnxruntime fails on them.
@@ -60,7 +60,7 @@ def different_rows(session: Any, tokenizer: TextTokenizer, inputs: Inputs) -> li
     for first in range(0, len(order), BATCH_TEXTS):
         positions = order[first : first + BATCH_TEXTS]
         if not _reads_alike(session, tokenizer, inputs, positions):
-            # rows of a batch share their width: one by one tells whose fault it is
+            # rows of a batch share their width: find the row that differs one by one
             found = [p for p in positions if not _reads_alike(session, tokenizer, inputs, [p])]
             different += found or positions
     return sorted(different)
@@ -76,7 +76,7 @@ def _reads_alike(
 
 
 def different_points(session: Any, tokenizer: TextTokenizer, points: Sequence[int]) -> list[int]:
-    """Code points that a graph for single texts reads otherwise, alone or within a word."""
+    """Code points that a graph for single texts tokenizes differently, alone or within a word."""
     points = [point for point in points if point not in SURROGATES]
     chunks = [points[n : n + CONTEXT_POINTS] for n in range(0, len(points), CONTEXT_POINTS)]
     texts = ["".join(map(_contexts, chunk)) for chunk in chunks]
@@ -126,7 +126,7 @@ def _scores(logits: NDArray[np.float32], form: TextForm) -> NDArray[np.float64]:
 
 
 def _check_labels(found: Arrays, expected: NDArray[np.float64], form: TextForm) -> None:
-    """Labels must follow from the scores; one on its threshold may fall to either side."""
+    """Check that labels follow from the scores; on a threshold either side is right."""
     labels = np.array(form.labels, dtype=object)
     if form.task == "classification":
         best = expected[np.arange(len(expected)), [form.labels.index(x) for x in found["label"]]]
@@ -137,7 +137,7 @@ def _check_labels(found: Arrays, expected: NDArray[np.float64], form: TextForm) 
         right = found["label"] == np.where(expected >= limits, labels, "")
         wrong = not bool((right | unclear).all())
     if wrong:
-        raise ParityError("the text model gives labels that its scores do not stand for")
+        raise ParityError("the labels of the text model do not follow from its scores")
 
 
 def _contexts(point: int) -> str:
@@ -251,7 +251,7 @@ def _word(source: random.Random, script: str, longest: int = 12) -> str:
 
 
 def _joined(source: random.Random, words: list[str]) -> str:
-    """Words with blanks or punctuation between, around, or nothing."""
+    """Words joined by blanks, punctuation or nothing."""
     parts = []
     for word in words:
         parts += [word, source.choice((*BLANKS, "", " "))]
@@ -272,7 +272,7 @@ def _mixed(source: random.Random, script: str, names: Sequence[str]) -> str:
 
 
 def _glued(source: random.Random, script: str, pieces: Sequence[str]) -> str:
-    """Words of pieces the vocabulary has, a few broken by a character it may not have."""
+    """Words of the vocabulary's pieces, a few with a character it may not have."""
     words = []
     for _ in range(source.choice((3, 8, 40, 300))):
         word = "".join(source.choices(pieces, k=source.randint(1, 4)))

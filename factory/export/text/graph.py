@@ -1,4 +1,4 @@
-"""Strings to the ids of their pieces as nodes of standard ONNX, for a whole batch at once."""
+"""Nodes of standard ONNX that turn a batch of strings into the ids of their pieces."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _symbols(nodes: Nodes, classes: str, tables: TextTables) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Names of what is known of each symbol: (symbols,) or (symbols + 1,).
+    """Names of the facts about each symbol: (symbols,) or (symbols + 1,).
 
     Args:
         symbols: int32.
@@ -231,7 +231,7 @@ def _words(nodes: Nodes, symbols: str, tables: TextTables) -> Words:
 
 
 def _longest_match(nodes: Nodes, marked: str, positions: str, pieces: PieceArrays) -> str:
-    """The slot in the trie that each position gets to; slots of children are larger: (symbols,)."""
+    """The slot in the trie that each position reaches: (symbols,). Children have larger slots."""
     longest = pieces.longest
     symbol, base = nodes.table("symbol", pieces.symbol), nodes.table("base", pieces.base)
     # free slots remember symbol 0, so what stands behind the end must be a symbol no piece has

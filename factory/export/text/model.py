@@ -1,4 +1,4 @@
-"""The whole graph from strings to labels: tokenizer, network and answer put together."""
+"""The whole graph from strings to labels: tokenizer, rows, network and answers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _add_tokenizer(nodes: Nodes, tables: TextTables, rows: RowFormat, prefix: st
 
 
 def _add_rows(nodes: Nodes, pieces: Pieces, form: RowFormat, prefix: str) -> None:
-    """Nodes that cut each text as the server does, set the special pieces and pad.
+    """Nodes that truncate each text as the server does, add the special pieces and pad.
 
     Outputs are `input_ids`, `attention_mask` and `token_type_ids`, int64 (batch, longest row),
     their names behind `prefix`; `token_count`, int64 (batch,) with special pieces; `truncated`,
@@ -147,7 +147,7 @@ def _add_rows(nodes: Nodes, pieces: Pieces, form: RowFormat, prefix: str) -> Non
 
 
 def _sides(nodes: Nodes, value: str) -> list[str]:
-    """A value of all first and then all second texts, parted."""
+    """A value of all first and then all second texts, split in two."""
     parted = nodes.add("Reshape", value, nodes.int64([2, -1]))
     return [nodes.add("Gather", parted, nodes.int32(side), axis=0) for side in (0, 1)]
 
@@ -176,7 +176,7 @@ def _longest_first(nodes: Nodes, first: str, second: str, room: int) -> list[str
 def _place(
     nodes: Nodes, columns: str, begin_of: Sequence[str], kept: Sequence[str]
 ) -> tuple[str, str]:
-    """Where cells find their ids behind those of CLS, SEP and PAD, and which are the second text's.
+    """Indices of the cells' ids behind those of CLS, SEP and PAD, and the second text's cells.
 
     Shapes:
         columns: (longest row,)

@@ -1,4 +1,4 @@
-"""Writing ONNX nodes that work on text: names are made up, small constants are shared."""
+"""A builder of ONNX nodes: it generates names and shares small constants."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Nodes:
         return self._constant(np.array(value, dtype=np.float64))
 
     def bool(self, value: bool | list[Any]) -> str:
-        """A constant truth."""
+        """A boolean constant."""
         return self._constant(np.array(value, dtype=np.bool_))
 
     def strings(self, values: list[str]) -> str:

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """Numbers for what text becomes.
+    """Numbers of the symbols that text is mapped to.
 
     In order: nothing, the start of a row, a blank, an unknown word of its own, the literal tokens,
     the other words of their own, an unknown letter, the letters. A symbol that begins a word has
@@ -107,7 +107,7 @@ def find_symbols(
 
 
 def _possible(characters: Characters, alphabet: set[str]) -> set[tuple[str, Kind]]:
-    """Which characters of the pieces text can turn into, and as what."""
+    """The characters of the pieces that text can be mapped to, with their kinds."""
     own = {CharacterMapping.LETTER: Kind.LETTER, CharacterMapping.ALONE: Kind.ALONE}
     possible = {
         (character, own[mapping])
@@ -144,7 +144,7 @@ def build_arrays(
 
 
 def _spellings(piece: str, prefix: str, symbols: Symbols) -> Iterator[tuple[int, list[int]]]:
-    """The sequences of symbols that are this piece."""
+    """The sequences of symbols that spell this piece."""
     if piece in symbols.alone:
         yield symbols.alone[piece] + symbols.count, []
     for text, added in ((piece, symbols.count), (piece.removeprefix(prefix), 0)):
@@ -170,7 +170,7 @@ class _Trie:
         self.pieces[node] = number
 
     def arrays(self, reach: int) -> PieceArrays:
-        """Lay the nodes out, each behind its parent, the busiest of a level first.
+        """Place the nodes, each behind its parent, those with most children of a level first.
 
         Args:
             reach: more than the largest symbol that a lookup may add to a base.
@@ -203,7 +203,7 @@ class _Trie:
 
 
 class _Layout:
-    """Slots given away so far."""
+    """The slots that are taken."""
 
     def __init__(self) -> None:
         self.taken = bytearray(b"\1")

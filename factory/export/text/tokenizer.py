@@ -1,4 +1,4 @@
-"""A tokenizer.json as tables for the graph; what the graph could not do exactly is refused."""
+"""Read a tokenizer.json into tables for the graph; refuse what the graph cannot do exactly."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RowFormat:
 
 @dataclass(frozen=True, slots=True)
 class CharacterClasses:
-    """How characters are put into classes, and what each class becomes.
+    """The classes of characters, and the symbols of each class.
 
     Classes 4 and up are the literal tokens, then the characters these are written with, so that
     the literals can be found by classes alone.
@@ -96,15 +96,15 @@ def read_tables(directory: Path) -> TextTables:
     """The tables of the tokenizer in a folder.
 
     Raises:
-        TextModelError: no tokenizer.json, not a BERT's, or settings the graph has no form for.
+        TextModelError: no tokenizer.json, not a BERT's, or settings the graph does not support.
     """
     file = directory / TOKENIZER_FILE
     data = _read(file)
     model = data["model"]
     if model.get("type") != "WordPiece":
         raise TextModelError(
-            f"{file}: a {model.get('type')} tokenizer; only a BERT's WordPiece can be put into the "
-            "graph, serve this one with its bundle"
+            f"{file}: a {model.get('type')} tokenizer; only BERT's WordPiece can be written into "
+            "the graph, serve this one with its bundle"
         )
     vocabulary: dict[str, int] = model["vocab"]
     if model["unk_token"] not in vocabulary:
@@ -124,7 +124,7 @@ def read_tables(directory: Path) -> TextTables:
 
 
 def read_row_format(directory: Path, max_length: int, text_pair: bool) -> RowFormat:
-    """How the tokenizer makes rows of texts, found by encoding nothing.
+    """How the tokenizer makes rows of texts, found by encoding empty texts.
 
     Raises:
         TextModelError: not `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, the second text of type 1.
@@ -166,7 +166,7 @@ def _literals(file: Path, added_tokens: list[dict[str, Any]]) -> dict[str, int]:
             if token.get(setting):
                 raise TextModelError(
                     f"{file}: the added token {token['content']!r} has {setting} = true, which "
-                    "the graph has no form for; serve this tokenizer with its bundle"
+                    "the graph does not support; serve this tokenizer with its bundle"
                 )
     return {token["content"]: token["id"] for token in added_tokens}
 
@@ -242,7 +242,7 @@ def _check_literals(literals: Sequence[str]) -> None:
 
 
 def _check_order(characters: Characters, symbols: Symbols) -> None:
-    """Marks that a vocabulary does not know make their word unknown in any order."""
+    """Refuse marks of the vocabulary that normalization sorts; unknown marks do not matter."""
     from tokenizers import normalizers
 
     decompose = normalizers.NFD().normalize_str

@@ -99,8 +99,8 @@ def write_text_model(
         code_points: to compare one by one.
 
     Raises:
-        TextModelError: a tokenizer the graph has no form for; other inputs or an old opset.
-        ParityError: a text is read otherwise, or a score differs by more than 1e-5.
+        TextModelError: a tokenizer the graph does not support; other inputs or an old opset.
+        ParityError: a text is tokenized differently, or a score differs by more than 1e-5.
     """
     import onnx
 
@@ -121,7 +121,7 @@ def write_text_model(
 def _check_reading(
     file: Path, tables: TextTables, rows: RowFormat, strings: int, code_points: Sequence[int]
 ) -> Inputs:
-    """Compare what the graph and the tokenizer read; returns the inputs compared.
+    """Compare the tokens of graph and tokenizer; returns the inputs compared.
 
     Raises:
         ParityError: with the first script, string or code point that differs.
@@ -132,7 +132,7 @@ def _check_reading(
     different = different_points(session, tokenizer, code_points)
     if different:
         raise ParityError(
-            f"{len(different)} characters are read otherwise than by {file}, the first is "
+            f"{len(different)} characters are tokenized differently from {file}, the first is "
             f"U+{different[0]:04X}; the tables of the graph are wrong"
         )
     named = difficult_strings(strings, SEED, list(tables.symbols.literals), tables.words)
@@ -153,8 +153,8 @@ def _check_rows(different: list[int], named: Sequence[tuple[str, str]], file: Pa
     scripts = Counter(named[position][0] for position in different)
     listed = ", ".join(f"{script} {count}" for script, count in scripts.most_common())
     raise ParityError(
-        f"{len(different)} of {len(named)} strings are read otherwise than by {file} ({listed}), "
-        f"the first is {named[different[0]][1][:60]!r}"
+        f"{len(different)} of {len(named)} strings are tokenized differently from {file} "
+        f"({listed}), the first is {named[different[0]][1][:60]!r}"
     )
 
 

@@ -180,9 +180,9 @@ def change(folder: Path, **sections: Any) -> Path:
 @pytest.mark.parametrize(
     ("section", "value", "message"),
     [
-        ("normalizer", {"type": "NFC"}, "NFC stands where a BERT has BertNormalizer"),
-        ("normalizer", None, "nothing stands where a BERT has BertNormalizer"),
-        ("pre_tokenizer", {"type": "Whitespace"}, "Whitespace stands where"),
+        ("normalizer", {"type": "NFC"}, "found NFC instead of BertNormalizer"),
+        ("normalizer", None, "found nothing instead of BertNormalizer"),
+        ("pre_tokenizer", {"type": "Whitespace"}, "found Whitespace instead of"),
         (
             "model",
             {"type": "WordLevel", "vocab": {"[UNK]": 1}, "unk_token": "[UNK]"},

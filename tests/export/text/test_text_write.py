@@ -135,7 +135,7 @@ def test_a_broken_trie_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return replace(arrays, piece=wrong)
 
     monkeypatch.setattr(text_tokenizer, "build_arrays", broken)
-    with pytest.raises(ParityError, match="strings are read otherwise") as caught:
+    with pytest.raises(ParityError, match="strings are tokenized differently") as caught:
         write(tmp_path, SINGLE)
     assert "tokenizer.json" in str(caught.value)
     assert not (tmp_path / "text.onnx").exists()
