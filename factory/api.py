@@ -18,7 +18,7 @@ from serving.bundle import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from factory.comparison.compare import Comparison
-    from factory.evaluation.evaluate import Evaluation
+    from factory.evaluation.evaluate import EvaluatedSplit
     from serving.predictor import Predictor
 
 
@@ -137,7 +137,7 @@ def score(
     label: str = "label",
     label_separator: str = ",",
     max_length: int | None = None,
-) -> Evaluation:
+) -> EvaluatedSplit:
     """Score a bundle, or a folder in Hugging Face format, on a labelled file.
 
     Args:
@@ -147,7 +147,7 @@ def score(
     Raises:
         FactoryError: no model, or data it cannot be scored on.
     """
-    from factory.evaluation.scoring import score_file
+    from factory.evaluation.evaluate import score_file
     from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()

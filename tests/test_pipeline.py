@@ -21,6 +21,7 @@ from factory.errors import (
     TrainingError,
 )
 from factory.evaluation import gate
+from factory.evaluation.evaluate import evaluations_from_facts
 from factory.planning import make_plan
 from factory.stages import STAGES
 from factory.stages.stage import Run, Stage
@@ -29,7 +30,9 @@ from factory.store import Store
 
 def score(value: float) -> dict[str, Any]:
     """What the evaluate stage records of one model on dev."""
-    return {"dev": {"scores": {"accuracy": {"value": value}}, "per_class": {}}}
+    accuracy = {"value": value, "low": 0.0, "high": 1.0}
+    evaluation = {"split": "dev", "rows": 40, "scores": {"accuracy": accuracy}, "per_class": {}}
+    return {"dev": {**evaluation, "confusion": []}}
 
 
 class StandIns:
@@ -62,9 +65,9 @@ class StandIns:
             if f"check {stage.name}" in self.failing:
                 raise self.failing[f"check {stage.name}"]
             if stage.name == "evaluate":
-                facts = run.artifacts["evaluate"].facts
-                measured = gate.measured_student(run.recipe, facts)
-                results = gate.check_rules(run.recipe.gate, run.recipe.metric, measured)
+                evaluations = evaluations_from_facts(run.artifacts["evaluate"].facts)
+                measurements = gate.measure_student(run.recipe, evaluations)
+                results = gate.check_rules(run.recipe.gate, run.recipe.metric, measurements)
                 gate.require("gate 1", results)
             elif stage.name == "data":
                 stage.check(run)
@@ -163,7 +166,7 @@ def test_a_changed_threshold_remakes_only_the_bundle(stages: StandIns, tmp_path:
     assert stages.ran == ["bundle"]
     assert second != first
     stages.ran.clear()
-    with pytest.raises(GateFailedError, match=r"accuracy is 0\.9000 < 0\.91"):
+    with pytest.raises(GateFailedError, match=r"accuracy 0\.9000, required >= 0\.91"):
         run(stages, tmp_path, {"gate.min_value": 0.91})
     assert stages.ran == []
 

@@ -208,7 +208,7 @@ def test_labels_that_differ_from_fp32_are_refused(line: Line, unquantized: Path)
     """Where the rule on the metric is too generous to see it."""
     limits = {"gate.min_retention": 0.01, "gate.max_quantization_drop": 1.0}
     with pytest.raises(
-        GateFailedError, match=r"int8-static  FAIL  min_agreement: rows labelled as by"
+        GateFailedError, match=r"int8-static  FAIL  min_agreement: agreement with fp32"
     ):
         run(line, unquantized, {**limits, "gate.min_agreement": 0.98})
 
@@ -317,12 +317,12 @@ def test_the_order_of_the_variants_decides(line: Line, store: Path) -> None:
         (
             "max_size_bytes",
             1000,
-            r"int8-static  FAIL  max_size_bytes: bytes of the file is \d+ > 1000",
+            r"int8-static  FAIL  max_size_bytes: file size \d+ bytes, required <= 1000 bytes",
         ),
         (
             "max_latency_ms",
             1e-6,
-            r"int8-static  FAIL  max_latency_ms: milliseconds at the target's shape, p50 is",
+            r"int8-static  FAIL  max_latency_ms: p50 latency at the target shape ",
         ),
     ],
 )

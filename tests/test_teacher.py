@@ -23,6 +23,8 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
+from factory.evaluation.evaluate import Evaluation
+from factory.evaluation.metrics import Score
 from factory.teacher.load import check_teacher, load_pretrained, match_labels
 
 
@@ -217,7 +219,8 @@ def test_an_adopted_model_without_its_classifier_is_refused(tmp_path: Path) -> N
 def facts_of(hits: list[int], fine_tuned_here: bool = False) -> dict[str, Any]:
     """Ten rows of each class, so many of them right, the others taken for the next class."""
     counts = np.diag(hits) + np.roll(np.diag([10 - number for number in hits]), 1, axis=1)
-    return {"fine_tuned_here": fine_tuned_here, "dev": {"confusion": counts.tolist()}}
+    evaluation = Evaluation("dev", 30, {}, {}, counts.tolist())
+    return {"fine_tuned_here": fine_tuned_here, "dev": evaluation.to_facts()}
 
 
 def test_the_check_asks_for_the_margin_above_the_majority() -> None:
@@ -228,7 +231,7 @@ def test_the_check_asks_for_the_margin_above_the_majority() -> None:
     message = str(caught.value)
     assert "accuracy is 0.367" in message
     assert "gives 0.333" in message
-    assert "must be at least 0.05 (teacher.min_margin)" in message
+    assert "required >= 0.05 (teacher.min_margin)" in message
     assert "teacher.labels" in message
     with pytest.raises(TeacherError, match=r"teacher\.learning_rate"):
         check_teacher(facts_of([2, 2, 2], fine_tuned_here=True), SMALL, 0.05)
@@ -238,8 +241,9 @@ def test_the_check_of_numbers() -> None:
     data = tiny_regression(12, 6)
 
     def facts(spearman: float) -> dict[str, Any]:
-        score = {"value": spearman, "low": spearman - 0.1, "high": spearman + 0.1}
-        return {"fine_tuned_here": True, "dev": {"scores": {"spearman": score}}}
+        score = Score(spearman, spearman - 0.1, spearman + 0.1)
+        evaluation = Evaluation("dev", 6, {"spearman": score}, {}, [])
+        return {"fine_tuned_here": True, "dev": evaluation.to_facts()}
 
     check_teacher(facts(0.06), data, 0.05)
     for spearman in (0.05, -0.9, 0.0):
@@ -256,7 +260,7 @@ def test_a_good_teacher_passes_a_random_and_a_permuted_one_do_not(
     with torch.no_grad():
         random.classifier.weight.zero_()
     folder = save_tiny(random, tmp_path / "random")
-    with pytest.raises(TeacherError, match=r"the teacher answers '\w+' for every row of dev"):
+    with pytest.raises(TeacherError, match=r"the teacher predicts '\w+' for every row of dev"):
         check_teacher(make(tmp_path / "made random", folder, adopted(), dataset), dataset, 0.05)
     # permuted: right about the classes, wrong about their names
     lying = renamed(permuted(open_tiny(trained_folder).model, [1, 2, 0]), LABELS)

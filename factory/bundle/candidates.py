@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from factory.bundle.assemble import BundleParts, candidate_file, open_candidate
-from factory.evaluation.evaluate import Evaluation, evaluate
+from factory.evaluation.evaluate import EvaluatedSplit, evaluate
 from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
 from factory.export.forms import FormName
 from factory.models.classifier import load_torch_classifier
@@ -20,7 +20,7 @@ from serving.predictor import Predictor
 class Candidates:
     """What each variant reached; `latencies` has the teacher and the student in torch besides."""
 
-    evaluations: Mapping[FormName, Mapping[str, Evaluation]]
+    evaluations: Mapping[FormName, Mapping[str, EvaluatedSplit]]
     size_bytes: Mapping[FormName, int]
     latencies: Mapping[str, Latency]
 
@@ -52,9 +52,9 @@ def _evaluations(
     parts: BundleParts,
     predictors: Mapping[FormName, Predictor],
     positive_label: str | None,
-) -> dict[FormName, dict[str, Evaluation]]:
+) -> dict[FormName, dict[str, EvaluatedSplit]]:
     """By variant and split."""
-    evaluations: dict[FormName, dict[str, Evaluation]] = {}
+    evaluations: dict[FormName, dict[str, EvaluatedSplit]] = {}
     thresholds = parts.thresholds
     for variant, predictor in predictors.items():
         if thresholds is not None and predictor.thresholds is not None:  # as they will be served

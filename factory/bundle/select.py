@@ -19,9 +19,9 @@ from factory.bundle.model_card import card_metadata, card_sources
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
 from factory.evaluation import gate
-from factory.evaluation.evaluate import Evaluation, share_alike, thresholds_of
+from factory.evaluation.evaluate import EvaluatedSplit, agreement, evaluations_from_facts
 from factory.evaluation.latency import Latency
-from factory.evaluation.predecessor import Opponent, Predecessor, open_opponent
+from factory.evaluation.predecessor import Predecessor, PredecessorScores, score_predecessor
 from factory.evaluation.significance import Difference
 from factory.export.forms import FORMS, FormName, Hardware
 from factory.recipe.export import QuantizeSettings, TargetSettings
@@ -61,25 +61,29 @@ def ship(
     parts = _parts(fingerprint, recipe, dataset, artifacts)
     candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
     order = choose_order(recipe.quantize, recipe.target.hardware, candidates.latencies)
-    opponent = open_opponent(predecessor, recipe, dataset)
-    leads = _leads(opponent, order, recipe, candidates)
+    predecessor_scores = score_predecessor(predecessor, recipe, dataset)
+    differences = _differences(predecessor_scores, order, recipe, candidates)
     verdicts = {
         variant: gate.check_rules(
             recipe.gate,
             recipe.metric,
-            _measured(variant, recipe, artifacts, candidates, leads.get(variant)),
+            _measure(variant, recipe, artifacts, candidates, differences.get(variant)),
         )
         for variant in order
     }
     scores = _scores(artifacts["evaluation"].facts, candidates.evaluations)
     measurements = {
         **_measurements(recipe, artifacts, candidates),
-        **({} if opponent is None else {"predecessor": opponent.facts(leads)}),
+        **(
+            {}
+            if predecessor_scores is None
+            else {"predecessor": predecessor_scores.to_facts(differences)}
+        ),
         "forms": _verdict_facts(verdicts),
     }
     note_refusal(directory, scores, measurements, verdicts)
     chosen = _choose(verdicts)
-    rules = [result.facts() for result in verdicts[chosen]]
+    rules = [result.to_facts() for result in verdicts[chosen]]
     measurements["choice"] = _reason(recipe, verdicts, chosen)
     file = ship_only(directory, chosen)
     manifest = make_manifest(
@@ -119,7 +123,9 @@ def _parts(
         name=recipe.name,
         version=fingerprint[:VERSION_DIGITS],
         dataset=dataset,
-        thresholds=thresholds_of(artifacts["evaluation"].facts, "student", dataset.labels),
+        thresholds=evaluations_from_facts(artifacts["evaluation"].facts)["student"][
+            "dev"
+        ].thresholds,
         max_length=recipe.data.max_length,
         opset=recipe.export.opset,
         recipe=recipe.model_dump(mode="json"),
@@ -128,15 +134,16 @@ def _parts(
     )
 
 
-def _measured(
+def _measure(
     variant: FormName,
     recipe: Recipe,
     artifacts: Mapping[str, Artifact],
     candidates: Candidates,
-    lead: Difference | None,
-) -> gate.Measured:
+    difference: Difference | None,
+) -> gate.Measurements:
     """What gate 2 looks at: gate 1's teacher and baseline, this variant's everything else."""
-    of_student = gate.measured_student(recipe, artifacts["evaluation"].facts)
+    evaluations = evaluations_from_facts(artifacts["evaluation"].facts)
+    of_student = gate.measure_student(recipe, evaluations)
     split = recipe.gate.split
     result = candidates.evaluations[variant][split]
     fp32 = candidates.evaluations["fp32"][split]
@@ -144,28 +151,28 @@ def _measured(
         of_student,
         value=result.scores[recipe.metric].value,
         student=of_student.value,
-        class_recalls=gate.class_recalls(result.per_class),
-        agreement=share_alike(result.predicted, fp32.predicted),
+        class_recalls=gate.class_recalls(result),
+        agreement=agreement(result.predicted, fp32.predicted),
         unknown=_unknown(artifacts, split),
         size_bytes=candidates.size_bytes[variant],
         latency_ms=candidates.latencies[variant].p50_ms,
-        predecessor=None if lead is None else lead.old,
-        p_not_worse=None if lead is None else lead.p_not_worse,
+        predecessor=None if difference is None else difference.old,
+        p_not_worse=None if difference is None else difference.p_not_worse,
     )
 
 
-def _leads(
-    opponent: Opponent | None,
+def _differences(
+    predecessor: PredecessorScores | None,
     order: Sequence[FormName],
     recipe: Recipe,
     candidates: Candidates,
 ) -> dict[FormName, Difference]:
-    """How every variant does against the predecessor; nothing without one."""
-    if opponent is None:
+    """Each variant's difference from the predecessor; empty without one."""
+    if predecessor is None:
         return {}
     split = recipe.gate.split
     return {
-        variant: opponent.against(candidates.evaluations[variant][split].predicted)
+        variant: predecessor.difference(candidates.evaluations[variant][split].predicted)
         for variant in order
     }
 
@@ -196,14 +203,14 @@ def _choose(verdicts: Mapping[FormName, list[gate.RuleResult]]) -> FormName:
         "gate 2 (bundle through the server's code) failed, nothing was published",
         lines,
         {
-            f"gate 2 ({variant})": [result.facts() for result in results]
+            f"gate 2 ({variant})": [result.to_facts() for result in results]
             for variant, results in verdicts.items()
         },
     )
 
 
 def _scores(
-    evaluation: Mapping[str, Any], evaluations: Mapping[FormName, Mapping[str, Evaluation]]
+    evaluation: Mapping[str, Any], evaluations: Mapping[FormName, Mapping[str, EvaluatedSplit]]
 ) -> dict[str, Any]:
     """Every model's scores by split, torch models first."""
     torch_scores = {
@@ -235,19 +242,19 @@ def _measurements(
     }
     sizes.update(candidates.size_bytes.items())
     evaluations = candidates.evaluations
-    agreement = {
+    agreements = {
         variant: {
-            split: share_alike(result.predicted, evaluations["fp32"][split].predicted)
+            split: agreement(result.predicted, evaluations["fp32"][split].predicted)
             for split, result in splits.items()
         }
         for variant, splits in evaluations.items()
     }
     return {
         "size_bytes": sizes,
-        "latency": {name: latency.facts() for name, latency in candidates.latencies.items()},
+        "latency": {name: latency.to_facts() for name, latency in candidates.latencies.items()},
         "latency_conditions": _conditions(recipe.target),
         "machine": machine_facts(),
-        "label_agreement_with_fp32": agreement,
+        "label_agreement_with_fp32": agreements,
         **({"vocabulary": artifacts["trimmed"].facts} if "trimmed" in artifacts else {}),
         "parameters": {
             "teacher": artifacts["teacher"].facts["parameters"],

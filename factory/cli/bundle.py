@@ -53,14 +53,14 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Evaluate MODEL (a bundle, or a model folder in Hugging Face format) on a labelled file."""
-    from factory.evaluation.scoring import evaluation_lines, score_file
+    from factory.evaluation.evaluate import evaluation_lines, score_file
     from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
     columns = [text] if text_pair is None else [text, text_pair]
     evaluation = score_file(model, data, columns, label, max_length, label_separator)
     if as_json:
-        print_json(evaluation.facts())
+        print_json(evaluation.to_facts())
         return
     for line in evaluation_lines(evaluation):
         click.echo(line)

@@ -19,9 +19,11 @@ from factory.comparison.rows import (
 )
 from factory.data.dataset import Split
 from factory.errors import ComparisonError
-from factory.evaluation.answers import answer_rows, shared_labels, target_rows
-from factory.evaluation.evaluate import share_alike
+from factory.evaluation.evaluate import agreement, positive_label_of
+from factory.evaluation.metrics import positive_class
+from factory.evaluation.predecessor import predict_rows, shared_labels
 from factory.evaluation.significance import Difference, differences
+from factory.models.tasks import TASKS
 from factory.recipe.section import flatten
 from serving.bundle import Manifest
 from serving.predictor import Predictor
@@ -73,7 +75,7 @@ class Comparison:
             "split": self.split,
             "rows": self.rows,
             "rows_sha256": self.rows_sha256,
-            "metrics": [one.facts() for one in self.differences],
+            "metrics": [one.to_facts() for one in self.differences],
             "answered_alike": self.alike,
             "flips": [one.facts() for one in self.flips],
             "costs": {
@@ -126,14 +128,6 @@ def check_same_kind(old: Manifest, new: Manifest, old_name: str, new_name: str) 
         )
 
 
-def positive_class(manifest: Manifest, labels: tuple[str, ...]) -> int | None:
-    """The class that the metric f1 is about: among more than two labels none stands out."""
-    if manifest.task != "classification" or len(labels) != 2:
-        return None
-    label = manifest.recipe.get("gate", {}).get("positive_label")
-    return labels.index(label) if label in labels else 1
-
-
 def recipe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, by dotted key."""
     before, after = flatten(old), flatten(new)
@@ -148,18 +142,19 @@ def _compare(
     before: Predictor, after: Predictor, split: Split, labels: tuple[str, ...]
 ) -> Comparison:
     old, new = before.manifest, after.manifest
-    targets = target_rows(split, new.task, labels)
-    was = answer_rows(before, split, labels, "old bundle")
-    now = answer_rows(after, split, labels, "new bundle")
+    task = TASKS[new.task]
+    targets = task.targets(split, len(labels))
+    was = predict_rows(before, split, labels, "old bundle")
+    now = predict_rows(after, split, labels, "new bundle")
     return Comparison(
         old,
         new,
         split.name,
         len(split),
         rows_fingerprint(split, labels),
-        differences(new.task, targets, was, now, positive_class(new, labels)),
+        differences(new.task, targets, was, now, positive_class(labels, positive_label_of(new))),
         flips(targets, was, now, labels),
-        None if new.task == "regression" else share_alike(was, now),
+        agreement(was, now) if task.has_labels else None,
         _costs(old, new),
         all(
             old.measurements.get(key) == new.measurements.get(key)

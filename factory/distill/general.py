@@ -18,8 +18,7 @@ from factory.distill.projections import save_projections
 from factory.distill.saving import save_student
 from factory.distill.student import CALIBRATION_TOKENS, start_student
 from factory.errors import TeacherError
-from factory.models.bert_loading import UnloadableError, load_classifier
-from factory.models.classifier import TorchClassifier
+from factory.models.classifier import TorchClassifier, UnloadableError, load_bert_classifier
 from factory.models.source import ModelSource
 from factory.recipe.recipe import Recipe
 from factory.recipe.training import GeneralSettings
@@ -97,7 +96,7 @@ def load_base_teacher(
     config.num_labels = 2
     torch.manual_seed(settings.seed)  # a pooler the checkpoint lacks is drawn while loading
     try:
-        model, new = load_classifier(source, config)
+        model, new = load_bert_classifier(source, config)
     except UnloadableError as error:
         raise TeacherError(
             f"the base teacher cannot be loaded from {source.location}: {error}"

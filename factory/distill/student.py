@@ -13,8 +13,7 @@ from factory.distill.checkpoint import labels_of, settle_classifier, take_projec
 from factory.distill.derive import derive_student
 from factory.distill.projections import load_projections
 from factory.errors import RecipeError, first_line
-from factory.models.bert_loading import UnloadableError, load_classifier
-from factory.models.classifier import TorchClassifier
+from factory.models.classifier import TorchClassifier, UnloadableError, load_bert_classifier
 from factory.models.encoding import EncodedRows, select_rows
 from factory.models.source import ModelSource
 from factory.recipe.training import StudentSettings
@@ -144,7 +143,7 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     if problems:
         raise RecipeError("student.start", problems)
     try:
-        model, new = load_classifier(source, config)
+        model, new = load_bert_classifier(source, config)
     except UnloadableError as error:
         raise RecipeError("student.start", [_not_loadable(source, str(error))]) from error
     _check_encoder(source, new)

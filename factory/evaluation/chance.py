@@ -1,123 +1,121 @@
-"""Whether a model knows more than one that answers without reading the text."""
+"""Whether a model is better than chance, that is, than one that does not read the text.
+
+Each function returns why a model is not, as a predicate ("is no better than chance on dev: ..."),
+or None when it is. `min_margin` is how far above chance it must be, and above 0 in any case.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Dataset, multi_hot
-from factory.errors import TrainingError
-from factory.evaluation.multilabel_metrics import best_constant_micro_f1
+from factory.evaluation.metrics import mean_recall
 
-TIE = 1e-12  # margins arrive as differences of floats: 0.55 - 0.5 may fall short of 0.05
+if TYPE_CHECKING:
+    from factory.evaluation.evaluate import Evaluation
 
-
-def check_student(evaluation: Mapping[str, Any], dataset: Dataset) -> None:
-    """Refuse a student that does no better on dev than a constant answer.
-
-    Args:
-        evaluation: the facts of its evaluation on dev.
-
-    Raises:
-        TrainingError: with the numbers.
-    """
-    reason = unfitness(evaluation, dataset, 0.0)
-    if reason is not None:
-        raise TrainingError(
-            f"the student {reason}. The distillation did not work: see the loss curve in "
-            "losses.csv of the distill stage, and try more epochs or another learning rate in "
-            "distill.intermediate and distill.prediction"
-        )
+TOLERANCE = 1e-12  # in floating point 0.55 - 0.5 may be below 0.05
 
 
-def unfitness(evaluation: Mapping[str, Any], dataset: Dataset, min_margin: float) -> str | None:
-    """Why a model is no better than chance by `min_margin`, as a predicate; None when it is.
-
-    Args:
-        evaluation: the facts of its evaluation on dev.
-        min_margin: what `margin_over_chance` must reach, above 0 in any case; for regression,
-            what Spearman's correlation must exceed; for sets of labels, what micro F1 must gain
-            over the best fixed set.
-    """
-    if dataset.task == "regression":
-        return _unfit_numbers(evaluation["scores"]["spearman"], min_margin)
-    if dataset.task == "multilabel":
-        return _unfit_label_sets(evaluation["scores"]["micro_f1"], dataset, min_margin)
-    counts = np.array(evaluation["confusion"], dtype=np.int64)
+def chance_problem_of_classes(
+    evaluation: Evaluation, dataset: Dataset, min_margin: float
+) -> str | None:
+    """Why a classifier's `margin_over_chance` on dev does not reach the minimum."""
+    counts = np.array(evaluation.confusion, dtype=np.int64)
     occurring = np.flatnonzero(counts.sum(axis=1))
-    answered = np.flatnonzero(counts.sum(axis=0))
+    predicted = np.flatnonzero(counts.sum(axis=0))
     if len(occurring) == 1:
         return (
             f"cannot be judged: every row of dev has the label {dataset.labels[occurring[0]]!r}, "
-            "so always answering it would be perfect; give a dev set with rows of every label"
+            "so always predicting it would be perfect; give a dev set with rows of every label"
         )
-    if len(answered) == 1:
-        return f"answers {dataset.labels[answered[0]]!r} for every row of dev, whatever the text"
+    if len(predicted) == 1:
+        return f"predicts {dataset.labels[predicted[0]]!r} for every row of dev"
     margin = margin_over_chance(counts)
-    if margin > 0 and margin >= min_margin - TIE:
+    if _reaches(margin, min_margin):
         return None
     rows = counts.sum()
     return (
         f"is no better than chance on dev: its mean recall over {len(occurring)} labels is "
-        f"{_mean_recall(counts):.3f}, guessing gives {1 / len(occurring):.3f}; its accuracy is "
-        f"{counts.trace() / rows:.3f}, always answering the most frequent label gives "
-        f"{counts.sum(axis=1).max() / rows:.3f}; what it gains over that, {margin:.3f}, must be "
-        f"{_wanted(min_margin)}"
+        f"{mean_recall(counts):.3f}, guessing gives {1 / len(occurring):.3f}; its accuracy is "
+        f"{counts.trace() / rows:.3f}, always predicting the most frequent label gives "
+        f"{counts.sum(axis=1).max() / rows:.3f}; {_required(margin, min_margin)}"
     )
 
 
-def margin_over_chance(confusion: NDArray[np.int64]) -> float:
-    """What a model gains over answering without reading: in accuracy or in mean recall.
-
-    Answers that do not depend on the text reach, on average, at most the most frequent class's
-    share in accuracy, and exactly 1 / classes in mean recall over the classes that occur, however
-    often each is answered (two classes: recall above 1/2 is half of J, Youden 1950). The larger
-    gain counts: a class of 97 % leaves no room in accuracy, a hundred rare classes little in mean
-    recall. Mean recall alone would pass a model that finds a little more of a rare class for many
-    false alarms, so accuracy below the most frequent class's share is taken off its gain.
-
-    Shapes:
-        confusion: (true classes, answered classes) counts
-    """
-    sizes = confusion.sum(axis=1)
-    accuracy_gain = float((confusion.trace() - sizes.max()) / sizes.sum())
-    recall_gain = _mean_recall(confusion) - 1 / np.count_nonzero(sizes)
-    return max(accuracy_gain, recall_gain + min(0.0, accuracy_gain))
-
-
-def _mean_recall(confusion: NDArray[np.int64]) -> float:
-    sizes = confusion.sum(axis=1)
-    occurs = sizes > 0
-    return float((confusion.diagonal()[occurs] / sizes[occurs]).mean())
-
-
-def _unfit_numbers(spearman: Mapping[str, float], min_margin: float) -> str | None:
-    if spearman["value"] == spearman["low"] == spearman["high"] == 0:
-        return "gives the same value for every row of dev, whatever the text"
-    if spearman["value"] > min_margin:
+def chance_problem_of_numbers(
+    evaluation: Evaluation, dataset: Dataset, min_margin: float
+) -> str | None:
+    """Why Spearman's correlation on dev is not above the minimum."""
+    spearman = evaluation.scores["spearman"]
+    if spearman.value == spearman.low == spearman.high == 0:
+        return "predicts the same value for every row of dev"
+    if spearman.value > min_margin:
         return None
     return (
-        f"is no better than chance on dev: its Spearman correlation is {spearman['value']:.3f}, "
+        f"is no better than chance on dev: its Spearman correlation is {spearman.value:.3f}, "
         f"not above {min_margin:g}"
     )
 
 
-def _unfit_label_sets(
-    micro_f1: Mapping[str, float], dataset: Dataset, min_margin: float
+def chance_problem_of_label_sets(
+    evaluation: Evaluation, dataset: Dataset, min_margin: float
 ) -> str | None:
+    """Why micro F1 on dev does not exceed that of the best fixed set of labels by the minimum."""
+    micro_f1 = evaluation.scores["micro_f1"].value
     constant = best_constant_micro_f1(multi_hot(dataset.dev, len(dataset.labels)))
-    margin = micro_f1["value"] - constant
-    if margin > 0 and margin >= min_margin - TIE:
+    margin = micro_f1 - constant
+    if _reaches(margin, min_margin):
         return None
     return (
-        f"is no better than chance on dev: its micro F1 is {micro_f1['value']:.3f}, always "
-        f"answering the best set of labels for every text gives {constant:.3f}; what it gains "
-        f"over that, {margin:.3f}, must be {_wanted(min_margin)}"
+        f"is no better than chance on dev: its micro F1 is {micro_f1:.3f}, always "
+        f"predicting the best set of labels for every text gives {constant:.3f}; "
+        f"{_required(margin, min_margin)}"
     )
 
 
-def _wanted(min_margin: float) -> str:
-    return f"at least {min_margin:g}" if min_margin > 0 else "above 0"
+def margin_over_chance(confusion: NDArray[np.int64]) -> float:
+    """How much a classifier gains over one that does not read: in accuracy or in mean recall.
+
+    Predictions that do not depend on the text reach, on average, at most the most frequent class's
+    share in accuracy, and exactly 1 / classes in mean recall over the classes that occur, however
+    often each is predicted (two classes: recall above 1/2 is half of J, Youden 1950). The larger
+    gain counts: a class of 97 % leaves no room in accuracy, a hundred rare classes little in mean
+    recall. Mean recall alone would pass a model that finds a little more of a rare class for many
+    false alarms, so accuracy below the most frequent class's share is subtracted from its gain.
+
+    Shapes:
+        confusion: (true classes, predicted classes) counts
+    """
+    sizes = confusion.sum(axis=1)
+    accuracy_gain = float((confusion.trace() - sizes.max()) / sizes.sum())
+    recall_gain = mean_recall(confusion) - 1 / np.count_nonzero(sizes)
+    return max(accuracy_gain, recall_gain + min(0.0, accuracy_gain))
+
+
+def best_constant_micro_f1(targets: NDArray[np.bool_]) -> float:
+    """Micro F1 of the best prediction that is the same set of labels for every row.
+
+    Of all sets of k labels the k most frequent hit most often, so one set per k is compared:
+    2 * (their rows) / (k * rows + all labels of all rows).
+
+    Shapes:
+        targets: (rows, labels)
+    """
+    sizes = np.sort(targets.sum(axis=0))[::-1]
+    if not sizes.any():
+        return 0.0
+    chosen = np.arange(1, len(sizes) + 1)
+    return float((2 * np.cumsum(sizes) / (chosen * len(targets) + sizes.sum())).max())
+
+
+def _reaches(margin: float, min_margin: float) -> bool:
+    return margin > 0 and margin >= min_margin - TOLERANCE
+
+
+def _required(margin: float, min_margin: float) -> str:
+    required = f">= {min_margin:g}" if min_margin > 0 else "> 0"
+    return f"the gain over chance is {margin:.3f}, required {required}"

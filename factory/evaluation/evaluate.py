@@ -1,33 +1,95 @@
-"""A classifier and splits to Evaluations: metrics, intervals, confusion, predictions."""
+"""Score a model on labelled rows: metrics with intervals, per label, confusion, predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Split, is_multilabel, multi_hot
-from factory.evaluation.metrics import Score, confusion, per_class, score_classes, score_numbers
-from factory.evaluation.multilabel_metrics import score_label_sets
-from factory.evaluation.thresholds import (
-    NEUTRAL,
-    Thresholds,
-    decide,
-    fixed_thresholds,
-    tuned_thresholds,
+from factory.data.dataset import Dataset, Split, Task
+from factory.data.formats import Quoting
+from factory.data.load import load_split
+from factory.errors import FactoryError, TrainingError
+from factory.evaluation.metrics import (
+    RESAMPLES,
+    LabelScore,
+    Score,
+    confusion,
+    equal_rows,
+    interval,
+    per_label,
+    positive_class,
+    share,
 )
-from factory.models.classifier import Classifier, logits_with_bar
+from factory.evaluation.thresholds import NEUTRAL, Thresholds, fixed_thresholds, tuned_thresholds
+from factory.models.classifier import (
+    Classifier,
+    load_torch_classifier,
+    logits_with_bar,
+    longest_input,
+)
+from factory.models.tasks import TASKS, task_of
+from serving.bundle import MANIFEST_NAME, Manifest
+from serving.predictor import Predictor
+
+DEFAULT_MAX_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How one model did on one split.
+    """The scores of one model on one split.
 
     Args:
-        thresholds: what the labels of a multilabel model were decided with.
+        scores: by metric.
+        per_class: by label, in the order of the labels; empty for regression.
+        confusion: rows by true label and predicted label; empty unless labels exclude each other.
+        thresholds: what a multilabel model's labels were decided with.
+    """
+
+    split: str
+    rows: int
+    scores: Mapping[str, Score]
+    per_class: Mapping[str, LabelScore]
+    confusion: list[list[int]]
+    thresholds: Thresholds | None = None
+
+    def to_facts(self) -> dict[str, Any]:
+        """The evaluation as JSON data."""
+        facts = {
+            "split": self.split,
+            "rows": self.rows,
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
+            "per_class": {label: asdict(score) for label, score in self.per_class.items()},
+            "confusion": self.confusion,
+        }
+        if self.thresholds is not None:
+            facts |= self.thresholds.to_facts(tuple(self.per_class))
+        return facts
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Evaluation:
+        """The evaluation that `to_facts` described."""
+        thresholds = None
+        if "thresholds" in facts:
+            values = tuple(facts["thresholds"].values())
+            thresholds = Thresholds(values, facts["thresholds_source"])
+        return cls(
+            facts["split"],
+            facts["rows"],
+            {name: Score(**score) for name, score in facts["scores"].items()},
+            {label: LabelScore(**score) for label, score in facts["per_class"].items()},
+            facts["confusion"],
+            thresholds,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedSplit(Evaluation):
+    """An evaluation with the outputs it was made from.
 
     Shapes:
         predicted: (rows,) class numbers, or values for regression; (rows, labels) booleans for
@@ -35,26 +97,19 @@ class Evaluation:
         logits: (rows, labels) the raw outputs, or (rows, 1) for regression
     """
 
-    split: str
-    rows: int
-    scores: Mapping[str, Score]
     predicted: NDArray[Any]
     logits: NDArray[np.float32]
-    per_class: Mapping[str, Mapping[str, float]]
-    confusion: list[list[int]]
-    labels: tuple[str, ...] = ()
-    thresholds: Thresholds | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """The evaluation as JSON data, without the predictions."""
-        facts = {
-            "split": self.split,
-            "rows": self.rows,
-            "scores": {name: asdict(score) for name, score in self.scores.items()},
-            "per_class": {label: dict(values) for label, values in self.per_class.items()},
-            "confusion": self.confusion,
-        }
-        return facts if self.thresholds is None else facts | self.thresholds.facts(self.labels)
+
+Evaluations = Mapping[str, Mapping[str, Evaluation]]  # by model and split
+
+
+def evaluations_from_facts(facts: Mapping[str, Any]) -> Evaluations:
+    """What the evaluate stage measured, by model and split."""
+    return {
+        model: {split: Evaluation.from_facts(one) for split, one in splits.items()}
+        for model, splits in facts.items()
+    }
 
 
 def evaluate(
@@ -63,12 +118,8 @@ def evaluate(
     labels: tuple[str, ...],
     thresholds: Thresholds | None = None,
     positive_label: str | None = None,
-) -> Evaluation:
-    """Score a classifier on a split; a split with number targets is scored as regression.
-
-    Args:
-        positive_label: of two labels the one whose F1 is meant by f1; None for the last.
-    """
+) -> EvaluatedSplit:
+    """Score a classifier on a split; see `evaluate_logits`."""
     logits = logits_with_bar(classifier, split.inputs(), f"score {split.name}")
     return evaluate_logits(logits, split, labels, thresholds, positive_label)
 
@@ -80,26 +131,26 @@ def evaluate_splits(
     thresholds: float | Literal["tuned"] = "tuned",
     positive_label: str | None = None,
     tuned_for: str = "micro_f1",
-) -> dict[str, Evaluation]:
-    """Score a classifier on dev and, with what dev decided, on the splits behind it.
+) -> dict[str, EvaluatedSplit]:
+    """Score a classifier on dev and, with the thresholds found there, on the other splits.
 
     Args:
         splits: dev first; a multilabel classifier's thresholds are tuned on it.
-        thresholds: of a multilabel classifier, or "tuned"; the other tasks have none.
+        thresholds: of a multilabel classifier, or "tuned"; other tasks have none.
         tuned_for: micro_f1 or macro_f1.
     """
     outputs = [
         logits_with_bar(classifier, split.inputs(), f"score {split.name}") for split in splits
     ]
-    dev = splits[0]
-    deciding: Thresholds | None = None
-    if is_multilabel(dev) and thresholds == "tuned":
-        applies = multi_hot(dev, len(labels))
-        deciding = tuned_thresholds(outputs[0], applies, dev.name, tuned_for)
-    elif is_multilabel(dev):
-        deciding = fixed_thresholds(float(thresholds), len(labels))
+    dev, task = splits[0], task_of(splits[0])
+    chosen: Thresholds | None = None
+    if task.has_thresholds and thresholds == "tuned":
+        targets = task.targets(dev, len(labels))
+        chosen = tuned_thresholds(outputs[0], targets, dev.name, tuned_for)
+    elif task.has_thresholds:
+        chosen = fixed_thresholds(float(thresholds), len(labels))
     return {
-        split.name: evaluate_logits(logits, split, labels, deciding, positive_label)
+        split.name: evaluate_logits(logits, split, labels, chosen, positive_label)
         for split, logits in zip(splits, outputs, strict=True)
     }
 
@@ -110,77 +161,158 @@ def evaluate_logits(
     labels: tuple[str, ...],
     thresholds: Thresholds | None = None,
     positive_label: str | None = None,
-) -> Evaluation:
-    """Score outputs that are already there.
+) -> EvaluatedSplit:
+    """Score outputs of a classifier on a split.
 
     Args:
-        thresholds: of a multilabel split, 0.5 for every label when None; the others have none.
+        thresholds: of a multilabel split, 0.5 for every label when None; other tasks have none.
+        positive_label: of two labels the one that the metric f1 is about; None for the last.
 
     Shapes:
         logits: (rows, labels), or (rows, 1) for regression
     """
-    if is_multilabel(split):
-        deciding = thresholds or fixed_thresholds(NEUTRAL, len(labels))
-        return _evaluate_label_sets(logits, split, labels, deciding)
-    if isinstance(split.targets[0], float):
-        values = logits[:, 0].astype(np.float64)
-        scores = score_numbers(np.array(split.targets, dtype=np.float64), values)
-        return Evaluation(split.name, len(split), scores, values, logits, {}, [])
-    targets = np.array(split.targets, dtype=np.int64)
-    predicted = logits.argmax(axis=1).astype(np.int64)
-    return Evaluation(
+    task = task_of(split)
+    if task.has_thresholds and thresholds is None:
+        thresholds = fixed_thresholds(NEUTRAL, len(labels))
+    targets = task.targets(split, len(labels))
+    predicted = task.predict(logits, thresholds)
+    positive = positive_class(labels, positive_label)
+    one_label = task.has_labels and targets.ndim == 1
+    return EvaluatedSplit(
         split.name,
         len(split),
-        score_classes(targets, predicted, _positive_class(labels, positive_label)),
-        predicted,
-        logits,
-        per_class(targets, predicted, labels),
-        confusion(targets, predicted, labels),
+        score_predictions(task.name, targets, predicted, positive),
+        per_label(targets, predicted, labels) if task.has_labels else {},
+        confusion(targets, predicted, labels) if one_label else [],
+        thresholds,
+        predicted=predicted,
+        logits=logits,
     )
 
 
-def thresholds_of(
-    evaluation: Mapping[str, Any], model: str, labels: tuple[str, ...]
-) -> Thresholds | None:
-    """A model's thresholds out of the evaluate stage's facts; None where the task has none."""
-    facts = evaluation[model]["dev"]
-    if "thresholds" not in facts:
-        return None
-    values = tuple(facts["thresholds"][label] for label in labels)
-    return Thresholds(values, facts["thresholds_source"])
+def score_predictions(
+    task: Task,
+    targets: NDArray[Any],
+    predicted: NDArray[Any],
+    positive: int | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, Score]:
+    """Every metric of a task: shares of rows with Wilson intervals, the others with bootstrap.
+
+    Args:
+        positive: the class that the metric f1 is about; None leaves it out.
+
+    Shapes:
+        targets, predicted: (rows,) class numbers or values; (rows, labels) booleans for multilabel
+    """
+    one = TASKS[task]
+    scores: dict[str, Score] = {}
+    if one.row_metric is not None:
+        right = int(equal_rows(targets, predicted).sum())
+        scores[one.row_metric] = share(right, len(targets))
+    for name, (value, values) in one.resample(targets, predicted, positive, resamples).items():
+        scores[name] = Score(value, *interval(values))
+    return scores
 
 
-def share_alike(one: NDArray[Any], other: NDArray[Any]) -> float:
+def agreement(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Share of the rows that two models predict alike, in every label where there are several.
 
     Shapes:
         one, other: `predicted` of two evaluations of the same split
     """
-    equal = (one == other).reshape(len(one), -1)
-    return float(equal.all(axis=1).mean())
+    return float(equal_rows(one, other).mean())
 
 
-def _evaluate_label_sets(
-    logits: NDArray[np.float32], split: Split, labels: tuple[str, ...], thresholds: Thresholds
-) -> Evaluation:
-    """There is no confusion of sets; `per_class` says what is missed and what is invented."""
-    applies = multi_hot(split, len(labels))
-    predicted = decide(logits, thresholds)
-    return Evaluation(
-        split.name,
-        len(split),
-        score_label_sets(applies, predicted),
-        predicted,
-        logits,
-        per_class(applies.astype(np.int64), predicted.astype(np.int64), labels),
-        [],
-        labels,
-        thresholds,
-    )
+def check_student(evaluation: Evaluation, dataset: Dataset) -> None:
+    """Raise if the student is no better than chance on dev.
+
+    Raises:
+        TrainingError: with the numbers.
+    """
+    problem = TASKS[dataset.task].chance_problem(evaluation, dataset, 0.0)
+    if problem is not None:
+        raise TrainingError(
+            f"the student {problem}. Distillation did not work: see the loss curve in losses.csv "
+            "of the distill stage, and try more epochs or another learning rate in "
+            "distill.intermediate and distill.prediction"
+        )
 
 
-def _positive_class(labels: tuple[str, ...], positive_label: str | None) -> int | None:
-    """The class the metric f1 is about: among more than two labels none stands out."""
-    if len(labels) != 2:
-        return None
-    return labels.index(positive_label) if positive_label in labels else 1
+def score_file(
+    model: Path,
+    data: Path,
+    text_columns: list[str],
+    label: str,
+    max_length: int | None,
+    label_separator: str = ",",
+) -> EvaluatedSplit:
+    """Score a bundle or a model folder on a labelled file.
+
+    Raises:
+        FactoryError: the folder is neither a bundle nor a model.
+        DataError: the file has problems, or labels the model does not know.
+    """
+    opened = _open(model, max_length)
+    task, labels = opened.task, opened.labels
+    split = load_split(data, text_columns, label, label_separator, task, labels, opened.quoting)
+    return evaluate(opened.classifier, split, labels, opened.thresholds, opened.positive_label)
+
+
+def evaluation_lines(evaluation: Evaluation) -> list[str]:
+    """The evaluation as text."""
+    thresholds = evaluation.thresholds
+    width = max(10, *map(len, evaluation.scores))
+    return [
+        f"{evaluation.split}: {evaluation.rows} rows",
+        *([] if thresholds is None else [f"thresholds: {thresholds.source}"]),
+        *(
+            f"{name:{width}} {score.value:.4f}  (95 %: {score.low:.4f} to {score.high:.4f})"
+            for name, score in evaluation.scores.items()
+        ),
+    ]
+
+
+def positive_label_of(manifest: Manifest) -> str | None:
+    """The label that a bundle's metric f1 is about, if its recipe names one."""
+    label: str | None = manifest.recipe.get("gate", {}).get("positive_label")
+    return label
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    classifier: Classifier
+    labels: tuple[str, ...]
+    task: Task
+    thresholds: Thresholds | None = None
+    positive_label: str | None = None
+    quoting: Quoting | None = None
+
+
+def _open(model: Path, max_length: int | None) -> _Opened:
+    if (model / MANIFEST_NAME).is_file():
+        predictor = Predictor.open(model)
+        values = predictor.thresholds
+        thresholds = None if values is None else Thresholds(values, "the bundle's own")
+        return _Opened(
+            predictor,
+            predictor.labels,
+            predictor.task,
+            thresholds,
+            positive_label_of(predictor.manifest),
+            predictor.manifest.recipe.get("data", {}).get("quoting"),
+        )
+    if not (model / "config.json").is_file():
+        raise FactoryError(
+            f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"
+        )
+    classifier = load_torch_classifier(model, max_length or DEFAULT_MAX_LENGTH)
+    config = classifier.model.config
+    longest = longest_input(classifier.model)
+    if longest is not None and classifier.max_length > longest:
+        classifier = replace(classifier, max_length=longest)
+    labels = tuple(config.id2label[number] for number in range(config.num_labels))
+    task: Task = "regression" if config.num_labels == 1 else "classification"
+    if config.problem_type == TASKS["multilabel"].problem_type:
+        task = "multilabel"
+    return _Opened(classifier, labels, task)

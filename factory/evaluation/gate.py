@@ -1,33 +1,39 @@
-"""Gate rules to a verdict: every rule of the recipe against what was measured."""
+"""The gate: one table of rules, what is measured against them, and the result.
+
+Adding a rule means a row in `RULES`, its key in `factory.recipe.gate.GateSettings`, and, if it
+looks at something new, a field of `Measurements`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from factory.errors import GateFailedError, RecipeError
-from factory.recipe.gate import GateSettings
-from factory.recipe.recipe import Recipe
 
-# A tie arrives as a difference or quotient of two floats: 0.9 - 0.8 is below 0.1.
-TIE = 1e-12
+if TYPE_CHECKING:
+    from factory.evaluation.evaluate import Evaluation, Evaluations
+    from factory.recipe.gate import GateSettings
+    from factory.recipe.recipe import Recipe
+
+TOLERANCE = 1e-12  # in floating point 0.9 - 0.8 < 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a candidate reached; a value that was not measured is None.
+class Measurements:
+    """What a student or a form of it reached; a value that was not measured is None.
 
     Args:
         value, teacher, baseline, student: the gate's metric on the gate's split.
-        class_recalls: recall per label.
-        agreement: share of the split's rows labelled as the fp32 file labels them.
+        class_recalls: recall by label, of the labels that occur in the split.
+        agreement: share of the split's rows that the form labels as the fp32 file does.
         unknown: share of [UNK] among the split's tokens.
         size_bytes: of the ONNX file.
         latency_ms: p50 at the shape of section [target].
         predecessor: the metric of the bundle to be replaced, on the same rows.
-        p_not_worse: probability of a value so far below the predecessor's, or further, for a
-            candidate that is as good.
+        p_not_worse: probability of a value at least this far below the predecessor's if both
+            were equally good.
     """
 
     value: float
@@ -42,6 +48,130 @@ class Measured:
     predecessor: float | None = None
     p_not_worse: float | None = None
 
+    @property
+    def worst_class(self) -> str | None:
+        """The label with the lowest recall."""
+        recalls = self.class_recalls
+        return min(recalls, key=lambda label: recalls[label]) if recalls else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How messages show a number: `scale * number` with so many decimals, then the suffix."""
+
+    decimals: int
+    scale: float = 1.0
+    suffix: str = ""
+
+
+SCORE = Unit(4)
+PERCENT = Unit(1, 100.0, " %")
+BYTES = Unit(0, suffix=" bytes")
+MILLISECONDS = Unit(2, suffix=" ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of the gate.
+
+    Args:
+        key: in section [gate] of the recipe.
+        direction: which side of the limit passes.
+        measure: the number that is compared with the limit; None where it was not measured, and
+            the rule does not apply.
+        message: a format string with `metric`, `measured` and the measurements `m`.
+        needs: what the recipe lacks for this rule, as a predicate; None if nothing.
+        is_quality: whether this rule alone is enough for a gate.
+    """
+
+    key: str
+    direction: Literal[">=", "<="]
+    unit: Unit
+    measure: Callable[[Measurements], float | None]
+    message: str
+    needs: Callable[[Recipe], str | None] = lambda recipe: None
+    is_quality: bool = False
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _retention(m: Measurements) -> float:
+    """Share of the teacher's score; 0 for a teacher at or below zero (a correlation)."""
+    return m.value / m.teacher if m.teacher > 0 else 0.0
+
+
+def _lowest_recall(m: Measurements) -> float | None:
+    return m.class_recalls[m.worst_class] if m.class_recalls and m.worst_class else None
+
+
+def _needs_labels(recipe: Recipe) -> str | None:
+    if recipe.data.task == "regression":
+        return "needs data.task = classification or multilabel"
+    return None
+
+
+def _needs_baseline(recipe: Recipe) -> str | None:
+    if recipe.distill.baseline == "off":
+        return 'needs distill.baseline = "random" or "same"'
+    return None
+
+
+def _needs_trimming(recipe: Recipe) -> str | None:
+    if recipe.export.general_pieces is None:
+        return "needs export.general_pieces: a trimmed vocabulary"
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("min_value", ">=", SCORE, lambda m: m.value, "{metric} {measured}", is_quality=True),
+    Rule(
+        "max_drop", "<=", SCORE, lambda m: m.teacher - m.value,
+        "{metric} drop from the teacher {measured} ({m.teacher:.4f} - {m.value:.4f})",
+        is_quality=True,
+    ),
+    Rule(
+        "min_retention", ">=", PERCENT, _retention,
+        "{metric} retention {measured} ({m.value:.4f} / {m.teacher:.4f})",
+        is_quality=True,
+    ),
+    Rule(
+        "min_gain", ">=", SCORE, lambda m: _difference(m.value, m.baseline),
+        "{metric} gain over the undistilled student {measured} ({m.value:.4f} - {m.baseline:.4f})",
+        needs=_needs_baseline, is_quality=True,
+    ),
+    Rule(
+        "min_class_recall", ">=", SCORE, _lowest_recall,
+        "lowest recall of a class {measured} ({m.worst_class})",
+        needs=_needs_labels,
+    ),
+    Rule(
+        "max_quantization_drop", "<=", SCORE, lambda m: _difference(m.student, m.value),
+        "{metric} drop from the torch student {measured} ({m.student:.4f} - {m.value:.4f})",
+    ),
+    Rule(
+        "min_agreement", ">=", PERCENT, lambda m: m.agreement,
+        "agreement with fp32: {measured}",
+        needs=_needs_labels,
+    ),
+    Rule(
+        "max_unknown", "<=", PERCENT, lambda m: m.unknown,
+        "share of [UNK] tokens {measured}",
+        needs=_needs_trimming,
+    ),
+    Rule("max_size_bytes", "<=", BYTES, lambda m: m.size_bytes, "file size {measured}"),
+    Rule(
+        "max_latency_ms", "<=", MILLISECONDS, lambda m: m.latency_ms,
+        "p50 latency at the target shape {measured}",
+    ),
+    Rule(
+        "not_worse_than_predecessor", ">=", SCORE, lambda m: m.p_not_worse,
+        "{metric} {m.value:.4f} against the predecessor's {m.predecessor:.4f}: "
+        "p = {measured} if both are equally good",
+    ),
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
@@ -53,80 +183,52 @@ class RuleResult:
     passed: bool
     text: str
 
-    def facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, Any]:
         """The result as JSON data."""
         return asdict(self)
 
 
-def check_rules(settings: GateSettings, metric: str, measured: Measured) -> list[RuleResult]:
-    """Every rule of the recipe that applies to what was measured.
+def check_rules(
+    settings: GateSettings, metric: str, measurements: Measurements
+) -> list[RuleResult]:
+    """Check every rule of the recipe that applies to what was measured.
 
-    A rule about something not measured here (the size before there is a file) does not apply and
-    is left out; the second gate measures everything.
+    A rule about something not measured (the size before there is a file) does not apply and is
+    left out; the second gate measures everything.
     """
-    value, teacher = measured.value, measured.teacher
-    results = [
-        _at_least("min_value", metric, value, settings.min_value),
-        _at_most("max_drop", f"{metric} lost to the teacher", teacher - value, settings.max_drop),
-        _at_least(
-            "min_retention",
-            f"{metric} kept of the teacher's {teacher:.4f}",
-            _retention(value, teacher),
-            settings.min_retention,
-        ),
-    ]
-    if measured.baseline is not None:
-        gain = value - measured.baseline
-        label = f"{metric} gained over the undistilled student"
-        results.append(_at_least("min_gain", label, gain, settings.min_gain))
-    if measured.class_recalls:
-        worst = min(measured.class_recalls, key=lambda label: measured.class_recalls[label])  # type: ignore[index]
-        results.append(
-            _at_least(
-                "min_class_recall",
-                f"recall of the worst class, {worst}",
-                measured.class_recalls[worst],
-                settings.min_class_recall,
-            )
-        )
-    if measured.student is not None:
-        label = f"{metric} lost to the student in torch"
-        drop = measured.student - value
-        limit = settings.max_quantization_drop
-        results.append(_at_most("max_quantization_drop", label, drop, limit))
-    if measured.agreement is not None:
-        label = "rows labelled as by the fp32 file"
-        results.append(
-            _at_least("min_agreement", label, measured.agreement, settings.min_agreement)
-        )
-    if measured.unknown is not None:
-        label = "[UNK] among the tokens"
-        results.append(_at_most("max_unknown", label, measured.unknown, settings.max_unknown))
-    if measured.size_bytes is not None:
-        size = float(measured.size_bytes)
-        results.append(
-            _at_most("max_size_bytes", "bytes of the file", size, settings.max_size_bytes)
-        )
-    if measured.latency_ms is not None:
-        label = "milliseconds at the target's shape, p50"
-        results.append(
-            _at_most("max_latency_ms", label, measured.latency_ms, settings.max_latency_ms)
-        )
-    if measured.predecessor is not None and measured.p_not_worse is not None:
-        label = (
-            f"p of {metric} {value:.4f} for a model as good as the predecessor, which has "
-            f"{measured.predecessor:.4f},"
-        )
-        rule, significance = "not_worse_than_predecessor", settings.not_worse_than_predecessor
-        results.append(_at_least(rule, label, measured.p_not_worse, significance))
-    return [result for result in results if result is not None]
+    results = []
+    for rule in RULES:
+        limit: float | None = getattr(settings, rule.key)
+        measured = rule.measure(measurements)
+        if limit is None or measured is None:
+            continue
+        margin = measured - limit if rule.direction == ">=" else limit - measured
+        passed = margin >= -TOLERANCE
+        required = f"{rule.unit.scale * limit:.10g}{rule.unit.suffix}"
+        shown = _shown(rule.unit, measured, None if passed else limit)
+        message = rule.message.format(metric=metric, measured=shown, m=measurements)
+        text = f"{rule.key}: {message}, required {rule.direction} {required}"
+        results.append(RuleResult(rule.key, float(measured), float(limit), passed, text))
+    return results
+
+
+def recipe_problem(recipe: Recipe) -> str | None:
+    """Why the gate's rules do not fit the rest of a recipe."""
+    chosen = [rule for rule in RULES if getattr(recipe.gate, rule.key) is not None]
+    if not any(rule.is_quality for rule in chosen):
+        names = ", ".join(rule.key for rule in RULES if rule.is_quality)
+        return f"gate has no quality rule: set one of {names}"
+    for rule in chosen:
+        if (problem := rule.needs(recipe)) is not None:
+            return f"gate.{rule.key} {problem}"
+    return None
 
 
 def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> None:
-    """Refuse a gate about one class of two where the data has other classes.
+    """Raise if a gate about one class of two meets data with other classes.
 
     Raises:
-        RecipeError: f1 or a positive label for more than two labels, or a label that is not there.
+        RecipeError: f1 or a positive label for more than two labels, or an unknown label.
     """
     names = ", ".join(repr(label) for label in labels[:20])
     positive = settings.positive_label
@@ -137,30 +239,28 @@ def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> 
         )
         raise RecipeError("gate.metric", [problem])
     if len(labels) != 2 and positive is not None:
-        problem = f"belongs to data with two labels, this has {len(labels)}; remove it"
+        problem = f"needs data with two labels, this has {len(labels)}; remove it"
         raise RecipeError("gate.positive_label", [problem])
     if positive is not None and positive not in labels:
         raise RecipeError("gate.positive_label", [f"{positive!r} is none of the labels {names}"])
 
 
-def measured_student(recipe: Recipe, evaluation: Mapping[str, Any]) -> Measured:
-    """What gate 1 looks at, out of the evaluate stage's facts."""
+def measure_student(recipe: Recipe, evaluations: Evaluations) -> Measurements:
+    """What gate 1 looks at."""
     split, metric = recipe.gate.split, recipe.metric
-
-    def value(model: str) -> float:
-        return float(evaluation[model][split]["scores"][metric]["value"])
-
-    return Measured(
-        value=value("student"),
-        teacher=value("teacher"),
-        baseline=value("baseline") if "baseline" in evaluation else None,
-        class_recalls=class_recalls(evaluation["student"][split]["per_class"]),
+    baseline = evaluations.get("baseline")
+    student = evaluations["student"][split]
+    return Measurements(
+        value=student.scores[metric].value,
+        teacher=evaluations["teacher"][split].scores[metric].value,
+        baseline=None if baseline is None else baseline[split].scores[metric].value,
+        class_recalls=class_recalls(student),
     )
 
 
-def class_recalls(per_class: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def class_recalls(evaluation: Evaluation) -> dict[str, float]:
     """Recall of each label that occurs in the split."""
-    return {label: row["recall"] for label, row in per_class.items() if row["support"] > 0}
+    return {label: one.recall for label, one in evaluation.per_class.items() if one.support > 0}
 
 
 def verdict_lines(results: Sequence[RuleResult]) -> list[str]:
@@ -169,7 +269,7 @@ def verdict_lines(results: Sequence[RuleResult]) -> list[str]:
 
 
 def require(gate: str, results: Sequence[RuleResult]) -> None:
-    """Stop when any rule failed.
+    """Raise if any rule failed; any failed rule fails the gate.
 
     Raises:
         GateFailedError: with the lines of all rules, failed ones first.
@@ -180,31 +280,16 @@ def require(gate: str, results: Sequence[RuleResult]) -> None:
     raise GateFailedError(
         f"{gate} failed, nothing was published",
         verdict_lines(ordered),
-        {gate: [result.facts() for result in results]},
+        {gate: [result.to_facts() for result in results]},
     )
 
 
-def _retention(value: float, teacher: float) -> float:
-    """Candidate over teacher; a teacher at or below zero (a correlation) keeps nothing."""
-    return value / teacher if teacher > 0 else 0.0
-
-
-def _at_least(rule: str, label: str, measured: float, limit: float | None) -> RuleResult | None:
-    if limit is None:
-        return None
-    passed = measured >= limit - TIE
-    sign = ">=" if passed else "<"
-    return RuleResult(
-        rule, measured, limit, passed, f"{rule}: {label} is {measured:.4f} {sign} {limit:g}"
-    )
-
-
-def _at_most(rule: str, label: str, measured: float, limit: float | None) -> RuleResult | None:
-    if limit is None:
-        return None
-    passed = measured <= limit + TIE
-    sign = "<=" if passed else ">"
-    shown = f"{measured:.4f}" if abs(measured) < 1000 else f"{measured:.0f}"
-    return RuleResult(
-        rule, measured, limit, passed, f"{rule}: {label} is {shown} {sign} {limit:.10g}"
-    )
+def _shown(unit: Unit, number: float, missed: float | None) -> str:
+    """A number in its unit, with as many decimals as set it apart from the limit it missed."""
+    decimals = unit.decimals
+    scaled = unit.scale * number
+    while missed is not None and decimals < 12:
+        if f"{scaled:.{decimals}f}" != f"{unit.scale * missed:.{decimals}f}":
+            break
+        decimals += 1
+    return f"{scaled:.{decimals}f}{unit.suffix}"

@@ -1,4 +1,4 @@
-"""Latency of several forms of one model, interleaved so that a drifting machine hurts all alike."""
+"""Measure latency of several models, interleaved so that drift of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Latency:
     p95_ms: float
     calls: int
 
-    def facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, Any]:
         """The latency as JSON data."""
         return asdict(self)
 
@@ -37,13 +37,13 @@ class Latency:
 def measure_latency(
     runners: Mapping[str, Runner], inputs: Inputs, batch_size: int = 1, threads: int = 1
 ) -> dict[str, Latency]:
-    """Time each runner on the same texts in turn and in changing order.
+    """Time every runner on the same inputs, in random order for each input.
 
     Args:
         runners: by name, a function that takes a list of inputs.
-        inputs: texts or pairs; at most 40 calls' worth, evenly spread over the list, is used.
+        inputs: texts or pairs; at most 40 calls' worth, evenly spread over the list, are used.
         batch_size: inputs per call.
-        threads: of torch; the runners that are no torch models bring their own.
+        threads: of torch; runners that are not torch models set their own.
     """
     calls = _calls(inputs, batch_size)
     names = list(runners)
@@ -72,12 +72,12 @@ def measure_latency(
 def inputs_of_length(
     inputs: Inputs, tokens: int, lengths: Callable[[Inputs], Sequence[int]]
 ) -> Inputs:
-    """Inputs of at most `tokens` tokens and as near to it as whole words allow.
+    """Inputs of at most `tokens` tokens, and as close to that as whole words allow.
 
-    Each begins where one of `inputs` begins and reads on through those behind it, around the end.
+    Each starts with one of `inputs` and continues with the next ones, wrapping around at the end.
 
     Args:
-        lengths: tokens of each input, special ones included and not truncated.
+        lengths: tokens of each input, with special tokens and without truncation.
     """
     starts = np.linspace(0, len(inputs) - 1, min(CALLS, len(inputs))).astype(int).tolist()
     return [_of_length(inputs, start, tokens, lengths) for start in starts]  # type: ignore[return-value]
@@ -105,7 +105,7 @@ def _of_length(
 
 
 def _calls(inputs: Inputs, batch_size: int) -> list[Inputs]:
-    """What each call gets, evenly spread over the inputs."""
+    """The inputs of each call, evenly spread over the list."""
     starts = np.linspace(0, len(inputs) - 1, min(CALLS, len(inputs))).astype(int).tolist()
     return [
         [inputs[(start + step) % len(inputs)] for step in range(batch_size)] for start in starts
@@ -114,7 +114,7 @@ def _calls(inputs: Inputs, batch_size: int) -> list[Inputs]:
 
 @contextlib.contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
-    """Torch on as many threads as the ONNX sessions it is compared with."""
+    """Run torch on as many threads as the ONNX sessions it is compared with."""
     import torch
 
     before = torch.get_num_threads()

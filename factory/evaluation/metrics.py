@@ -1,98 +1,98 @@
-"""Metrics of predictions against labels, with 95 % intervals."""
+"""Metrics of predictions against targets, and their values on resamples of the rows.
+
+Every bootstrap starts from the same seed, so any two models are scored on the same resamples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 RESAMPLES = 500
+CHUNK = 50
 
-Array = NDArray[np.float64] | NDArray[np.int64]
-MetricFunction = Callable[[Array, Array], float]
+Rows = NDArray[Any]
+Resampled = tuple[float, NDArray[np.float64]]  # the metric, and the metric on each resample
+Counts = NDArray[np.float64]  # (true classes, predicted classes)
+Sums = NDArray[np.float64]  # (..., 3, labels): rows with the label right, true, predicted
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric's value with the interval that holds it in 95 % of such samples."""
+    """A metric's value with its 95 % interval."""
 
     value: float
     low: float
     high: float
 
 
-def score_classes(
-    targets: NDArray[np.int64], predicted: NDArray[np.int64], positive: int | None = None
-) -> dict[str, Score]:
-    """Accuracy (Wilson interval) and metrics for skewed classes (bootstrap intervals).
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """How well one label is found.
 
     Args:
-        positive: the class whose F1 is wanted; None where no class stands out.
+        support: rows that have the label.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    support: float
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Percentile interval over resamples (Efron 1979)."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def equal_rows(one: Rows, other: Rows) -> NDArray[np.bool_]:
+    """Whether two arrays of answers agree in a row, in every label where there are several.
 
     Shapes:
-        targets, predicted: (rows,) class numbers
+        one, other: (rows,) or (rows, labels); returns (rows,)
     """
-    scores = {"accuracy": share(int((targets == predicted).sum()), len(targets))}
-    for name, metric in class_metrics(positive).items():
-        scores[name] = _bootstrap(metric, targets, predicted)
-    return scores
-
-
-def class_metrics(positive: int | None = None) -> dict[str, MetricFunction]:
-    """The metrics of classes beside accuracy, as functions of targets and predictions."""
-    metrics: dict[str, MetricFunction] = {
-        "balanced_accuracy": _balanced_accuracy,
-        "macro_f1": _macro_f1,
-        "mcc": _mcc,
-    }
-    return metrics if positive is None else metrics | {"f1": partial(_f1, positive)}
+    equal: NDArray[np.bool_] = (one == other).reshape(len(one), -1).all(axis=1)
+    return equal
 
 
 def share(hits: int, rows: int) -> Score:
-    """The share of rows that are right, with its Wilson interval."""
+    """A share of rows with its Wilson interval."""
     from scipy.stats import binomtest
 
     wilson = binomtest(hits, rows).proportion_ci(CONFIDENCE, method="wilson")
     return Score(hits / rows, float(wilson.low), float(wilson.high))
 
 
-def score_numbers(targets: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, Score]:
-    """Pearson and Spearman correlation with bootstrap intervals.
-
-    Shapes:
-        targets, predicted: (rows,)
-    """
-    return {name: _bootstrap(metric, targets, predicted) for name, metric in NUMBER_METRICS.items()}
-
-
-def per_class(
-    targets: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
-) -> dict[str, Mapping[str, float]]:
+def per_label(targets: Rows, predicted: Rows, labels: tuple[str, ...]) -> dict[str, LabelScore]:
     """Precision, recall, F1 and support of every label.
 
     Shapes:
-        targets, predicted: (rows,) class numbers, or (rows, labels) of 0 and 1
+        targets, predicted: (rows,) class numbers, or (rows, labels) booleans
     """
     from sklearn.metrics import precision_recall_fscore_support
 
     columns = precision_recall_fscore_support(
-        targets, predicted, labels=range(len(labels)), zero_division=0.0
+        targets.astype(np.int64),
+        predicted.astype(np.int64),
+        labels=range(len(labels)),
+        zero_division=0.0,
     )
-    names = ("precision", "recall", "f1", "support")
     return {
-        label: {name: float(column[row]) for name, column in zip(names, columns, strict=True)}
+        label: LabelScore(*(float(column[row]) for column in columns))
         for row, label in enumerate(labels)
     }
 
 
-def confusion(
-    targets: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
-) -> list[list[int]]:
-    """Counts by true label (rows) and predicted label (columns)."""
+def confusion(targets: Rows, predicted: Rows, labels: tuple[str, ...]) -> list[list[int]]:
+    """Rows by true label (outer list) and predicted label (inner lists)."""
     from sklearn.metrics import confusion_matrix
 
     counts: list[list[int]] = confusion_matrix(
@@ -101,84 +101,176 @@ def confusion(
     return counts
 
 
-def _bootstrap(metric: MetricFunction, targets: Array, predicted: Array) -> Score:
-    """Percentile interval over seeded resamples of the rows (Efron 1979)."""
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resample(metric, targets, predicted), [tail, 1 - tail])
-    return Score(metric(targets, predicted), float(low), float(high))
+def positive_class(labels: tuple[str, ...], positive_label: str | None) -> int | None:
+    """Index of the positive class of binary F1; None unless there are exactly two labels."""
+    if len(labels) != 2:
+        return None
+    return labels.index(positive_label) if positive_label in labels else 1
 
 
-def resample(
-    metric: MetricFunction, targets: Array, predicted: Array, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
-    """The metric on seeded resamples of the rows, the same ones for any model: (resamples,)."""
-    random = np.random.default_rng(0)
-    values = np.empty(resamples)
-    for position in range(resamples):
-        rows = random.integers(0, len(targets), len(targets))
-        values[position] = metric(targets[rows], predicted[rows])
-    return values
+def resample_classes(
+    targets: Rows, predicted: Rows, positive: int | None, resamples: int
+) -> dict[str, Resampled]:
+    """Balanced accuracy, macro F1, MCC, and the F1 of the positive class.
 
+    Args:
+        positive: None leaves out `f1`.
 
-def _counts(targets: Array, predicted: Array) -> NDArray[np.float64]:
-    """Confusion counts (true, predicted); by hand, as the bootstrap needs them 1000 times."""
+    Shapes:
+        targets, predicted: (rows,) class numbers
+    """
+    metrics: dict[str, Callable[[Counts], float]] = {
+        "balanced_accuracy": mean_recall,
+        "macro_f1": _macro_f1,
+        "mcc": _mcc,
+    }
+    if positive is not None:
+        metrics["f1"] = partial(_f1, positive)
     classes = int(max(targets.max(), predicted.max())) + 1
-    cells = np.bincount(targets * classes + predicted, minlength=classes * classes)
-    return cells.reshape(classes, classes).astype(np.float64)
+    cells = targets * classes + predicted
+
+    def count(chosen: Rows) -> Counts:
+        counts = np.bincount(chosen, minlength=classes * classes)
+        return counts.reshape(classes, classes).astype(np.float64)
+
+    values = {name: np.empty(resamples) for name in metrics}
+    random = np.random.default_rng(0)
+    for number in range(resamples):
+        counts = count(cells[random.integers(0, len(cells), len(cells))])
+        for name, metric in metrics.items():
+            values[name][number] = metric(counts)
+    all_rows = count(cells)
+    return {name: (metric(all_rows), values[name]) for name, metric in metrics.items()}
 
 
-def _macro_f1(targets: Array, predicted: Array) -> float:
-    """Mean of 2 TP / (true + predicted) over the classes that occur on either side."""
-    counts = _counts(targets, predicted)
-    sizes = counts.sum(axis=0) + counts.sum(axis=1)
-    occurs = sizes > 0
-    return float((2 * counts.diagonal()[occurs] / sizes[occurs]).mean())
+def resample_numbers(
+    targets: Rows, predicted: Rows, positive: int | None, resamples: int
+) -> dict[str, Resampled]:
+    """Spearman and Pearson correlation.
+
+    Args:
+        positive: unused; numbers have no classes.
+
+    Shapes:
+        targets, predicted: (rows,)
+    """
+    random = np.random.default_rng(0)
+    values: dict[str, list[NDArray[np.float64]]] = {"spearman": [], "pearson": []}
+    rows = len(targets)
+    for start in range(0, resamples, CHUNK):
+        drawn = np.array(
+            [random.integers(0, rows, rows) for _ in range(min(CHUNK, resamples - start))]
+        )
+        values["spearman"].append(_spearman(targets[drawn], predicted[drawn]))
+        values["pearson"].append(_pearson(targets[drawn], predicted[drawn]))
+    return {
+        "spearman": (float(_spearman(targets, predicted)), np.concatenate(values["spearman"])),
+        "pearson": (float(_pearson(targets, predicted)), np.concatenate(values["pearson"])),
+    }
 
 
-def _balanced_accuracy(targets: Array, predicted: Array) -> float:
+def resample_label_sets(
+    targets: Rows, predicted: Rows, positive: int | None, resamples: int
+) -> dict[str, Resampled]:
+    """Micro and macro F1 of sets of labels.
+
+    Micro F1 counts every (row, label) alike: 2 TP / (true + predicted) over all labels. Macro F1 is
+    the mean of the labels' own, over the labels that occur on either side.
+
+    Args:
+        positive: unused; each label is judged on its own.
+
+    Shapes:
+        targets, predicted: (rows, labels) booleans
+    """
+    counts = np.stack([targets & predicted, targets, predicted], axis=1).astype(np.float64)
+    # a resample is the number of times it drew each row, which makes its sums a matrix product
+    random = np.random.default_rng(0)
+    rows = len(counts)
+    parts = []
+    for start in range(0, resamples, CHUNK):
+        drawn = [
+            np.bincount(random.integers(0, rows, rows), minlength=rows)
+            for _ in range(min(CHUNK, resamples - start))
+        ]
+        parts.append(np.array(drawn, dtype=np.float64) @ counts.reshape(rows, -1))
+    sums = np.concatenate(parts).reshape(resamples, *counts.shape[1:])
+    metrics = {"micro_f1": _micro_f1_of_sets, "macro_f1": _macro_f1_of_sets}
+    return {
+        name: (float(metric(counts.sum(axis=0))), metric(sums)) for name, metric in metrics.items()
+    }
+
+
+def mean_recall(counts: Rows) -> float:
     """Mean recall over the classes that occur among the targets (Brodersen et al. 2010)."""
-    counts = _counts(targets, predicted)
     sizes = counts.sum(axis=1)
     occurs = sizes > 0
     return float((counts.diagonal()[occurs] / sizes[occurs]).mean())
 
 
-def _f1(positive: int, targets: Array, predicted: Array) -> float:
-    """2 TP / (true + predicted) of one class; 0 where it neither occurs nor is answered."""
-    true, answered = targets == positive, predicted == positive
-    size = int(true.sum() + answered.sum())
-    return 2 * int((true & answered).sum()) / size if size else 0.0
+def _macro_f1(counts: Counts) -> float:
+    """Mean of 2 TP / (true + predicted) over the classes that occur on either side."""
+    sizes = counts.sum(axis=0) + counts.sum(axis=1)
+    occurs = sizes > 0
+    return float((2 * counts.diagonal()[occurs] / sizes[occurs]).mean())
 
 
-def _mcc(targets: Array, predicted: Array) -> float:
-    """Correlation of two class columns (Gorodkin 2004); 0 when one side is constant."""
-    counts = _counts(targets, predicted)
-    rows, true, answered = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
-    spread = (rows**2 - true @ true) * (rows**2 - answered @ answered)
+def _f1(positive: int, counts: Counts) -> float:
+    """2 TP / (true + predicted) of one class; 0 where it neither occurs nor is predicted."""
+    if positive >= len(counts):
+        return 0.0
+    size = counts[positive].sum() + counts[:, positive].sum()
+    return float(2 * counts[positive, positive] / size) if size else 0.0
+
+
+def _mcc(counts: Counts) -> float:
+    """Correlation of true and predicted classes (Gorodkin 2004); 0 when one side is constant."""
+    rows, true, predicted = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
+    spread = (rows**2 - true @ true) * (rows**2 - predicted @ predicted)
     if spread == 0:
         return 0.0
-    return float((counts.trace() * rows - true @ answered) / np.sqrt(spread))
+    return float((counts.trace() * rows - true @ predicted) / np.sqrt(spread))
 
 
-def _pearson(targets: Array, predicted: Array) -> float:
-    """Pearson correlation; 0 where it is undefined because one side is constant."""
-    if np.ptp(targets) == 0 or _is_constant(predicted):
-        return 0.0
-    return float(np.corrcoef(targets, predicted)[0, 1])
+def _pearson(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
+    """Pearson correlation over the last axis; 0 where one side is constant."""
+    return _correlation(targets, predicted, _vary(targets, predicted))
 
 
-def _spearman(targets: Array, predicted: Array) -> float:
-    """Pearson correlation of the ranks; 0 where one side is constant."""
+def _spearman(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
+    """Pearson correlation of the ranks over the last axis; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    if np.ptp(targets) == 0 or _is_constant(predicted):
-        return 0.0
-    return float(np.corrcoef(rankdata(targets), rankdata(predicted))[0, 1])
+    ranks = [rankdata(side, axis=-1) for side in (targets, predicted)]
+    return _correlation(ranks[0], ranks[1], _vary(targets, predicted))
 
 
-def _is_constant(predicted: Array) -> bool:
-    """Whether outputs differ by no more than the rounding of float32, in which models compute."""
-    return bool(np.ptp(predicted) <= 1e-6 * np.abs(predicted).max())
+def _correlation(one: Rows, other: Rows, varies: Rows) -> NDArray[np.float64]:
+    one, other = (side - side.mean(axis=-1, keepdims=True) for side in (one, other))
+    spread = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
+    return _ratio((one * other).sum(axis=-1), spread, varies)
 
 
-NUMBER_METRICS: Mapping[str, MetricFunction] = {"pearson": _pearson, "spearman": _spearman}
+def _vary(targets: Rows, predicted: Rows) -> Rows:
+    """Whether neither side is constant; predictions may differ by the rounding of float32."""
+    rounding = 1e-6 * np.abs(predicted).max(axis=-1)
+    vary: Rows = (np.ptp(targets, axis=-1) > 0) & (np.ptp(predicted, axis=-1) > rounding)
+    return vary
+
+
+def _micro_f1_of_sets(sums: Sums) -> NDArray[np.float64]:
+    right, true, predicted = np.moveaxis(sums.sum(axis=-1), -1, 0)
+    size = true + predicted
+    return _ratio(2 * right, size, size > 0)
+
+
+def _macro_f1_of_sets(sums: Sums) -> NDArray[np.float64]:
+    right, true, predicted = np.moveaxis(sums, -2, 0)
+    sizes = true + predicted
+    occurring = (sizes > 0).sum(axis=-1)
+    return _ratio(_ratio(2 * right, sizes, sizes > 0).sum(axis=-1), occurring, occurring > 0)
+
+
+def _ratio(part: Rows, whole: Rows, defined: Rows) -> NDArray[np.float64]:
+    """The quotient where it is defined, 0 elsewhere."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=defined)

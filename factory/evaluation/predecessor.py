@@ -1,14 +1,13 @@
-"""The bundle that a new one is to replace: found by its recipe, judged on the gate's own rows."""
+"""The bundle that a new one replaces: found by the recipe, scored on the gate's split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.errors import RecipeError
-from factory.export.forms import FormName
 from factory.recipe.recipe import Recipe
 from serving.bundle import MANIFEST_NAME, Manifest, read_manifest, sha256_file
 from serving.errors import BundleError
@@ -16,15 +15,17 @@ from serving.errors import BundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from factory.data.dataset import Dataset
+    from factory.data.dataset import Dataset, Split, Task
     from factory.evaluation.significance import Difference
+    from factory.export.forms import FormName
+    from serving.predictor import Predictor
 
 KEY = "gate.predecessor"
 
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """A bundle that stands where the recipe says.
+    """The bundle that `gate.predecessor` names.
 
     Args:
         identity: SHA-256 of its manifest, which has the hashes of all its files.
@@ -48,78 +49,123 @@ def find_predecessor(recipe: Recipe, base_directory: Path) -> Predecessor | None
         manifest = read_manifest(directory)
     except BundleError as error:
         raise RecipeError(KEY, [str(error)]) from error
-    if _kind(manifest) != (recipe.data.task, len(recipe.data.text_columns) == 2):
-        pairs = " of pairs" if manifest.text_pair else " of single texts"
+    takes_pairs = len(recipe.data.text_columns) == 2
+    if (manifest.task, manifest.text_pair) != (recipe.data.task, takes_pairs):
+        texts = "pairs" if manifest.text_pair else "single texts"
         problem = (
-            f"{directory} is a bundle for {manifest.task}{pairs}, this recipe is for something "
-            "else; name a bundle that does the same"
+            f"{directory} is a bundle for {manifest.task} of {texts}, which is not what this "
+            "recipe makes; name a bundle of the same task"
         )
         raise RecipeError(KEY, [problem])
     return Predecessor(directory, sha256_file(directory / MANIFEST_NAME))
 
 
 @dataclass(frozen=True, slots=True)
-class Opponent:
-    """A predecessor that answered the rows of the gate's split."""
+class PredecessorScores:
+    """A predecessor's predictions on the gate's split.
+
+    Shapes:
+        targets, predicted: (rows,) class numbers or values; (rows, labels) booleans for multilabel
+    """
 
     manifest: Manifest
-    against: Callable[[NDArray[Any]], Difference]
+    task: Task
+    metric: str
+    targets: NDArray[Any]
+    predicted: NDArray[Any]
+    positive: int | None
 
-    def facts(self, candidates: Mapping[FormName, Difference]) -> dict[str, Any]:
-        """Who it is, and how each candidate did against it, as JSON data."""
+    def difference(self, predicted: NDArray[Any]) -> Difference:
+        """The gate's metric of a new model beside the predecessor's.
+
+        Args:
+            predicted: of the new model, on the same rows and in the data set's order of labels.
+        """
+        from factory.evaluation.significance import difference
+
+        new = predicted
+        if predicted.ndim == 2:  # the predecessor may know labels that the data set lacks
+            new = _in_columns(predicted, range(predicted.shape[1]), self.targets.shape[1])
+        return difference(self.metric, self.task, self.targets, self.predicted, new, self.positive)
+
+    def to_facts(self, differences: Mapping[FormName, Difference]) -> dict[str, Any]:
+        """The predecessor, and each new form's difference from it, as JSON data."""
         return {
             "name": self.manifest.name,
             "version": self.manifest.version,
             "served": self.manifest.model.variant,
-            "candidates": {str(name): one.facts() for name, one in candidates.items()},
+            "candidates": {str(name): one.to_facts() for name, one in differences.items()},
         }
 
 
-def open_opponent(
+def score_predecessor(
     predecessor: Predecessor | None, recipe: Recipe, dataset: Dataset
-) -> Opponent | None:
-    """Let the predecessor answer the split of the gate.
+) -> PredecessorScores | None:
+    """Run the predecessor on the gate's split; None without a predecessor.
 
     Raises:
-        BundleError: it is broken.
+        BundleError: the bundle is broken.
     """
     if predecessor is None:
         return None
-    from factory.evaluation.answers import answer_rows, shared_labels, target_rows
-    from factory.evaluation.significance import difference
+    from factory.evaluation.metrics import positive_class
+    from factory.models.tasks import TASKS
     from serving.predictor import Predictor
 
     predictor = Predictor.open(predecessor.directory)
     split = {split.name: split for split in dataset.splits()}[recipe.gate.split]
     labels = shared_labels(dataset.labels, predictor.labels)
-    targets = target_rows(split, dataset.task, labels)
-    old = answer_rows(predictor, split, labels, "predecessor")
-    positive = _positive(recipe, dataset)
+    return PredecessorScores(
+        predictor.manifest,
+        dataset.task,
+        recipe.metric,
+        TASKS[dataset.task].targets(split, len(labels)),
+        predict_rows(predictor, split, labels, "predecessor"),
+        positive_class(dataset.labels, recipe.gate.positive_label),
+    )
 
-    def against(predicted: NDArray[Any]) -> Difference:
-        new = _widen(predicted, targets)
-        return difference(recipe.metric, dataset.task, targets, old, new, positive)
 
-    return Opponent(predictor.manifest, against)
+def shared_labels(labels: Sequence[str], *others: Sequence[str]) -> tuple[str, ...]:
+    """The labels in their order, then those that only others have."""
+    return tuple(dict.fromkeys([*labels, *(label for more in others for label in more)]))
 
 
-def _widen(predicted: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
-    """Predictions for the data set's own labels, with columns for labels only others have."""
+def predict_rows(
+    predictor: Predictor, split: Split, labels: Sequence[str], name: str
+) -> NDArray[Any]:
+    """A bundle's predictions through the server's code, with class numbers that index `labels`.
+
+    Args:
+        labels: at least the bundle's own.
+        name: for the progress bar.
+
+    Shapes:
+        returns: (rows,) class numbers or values; (rows, labels) booleans for multilabel
+
+    Raises:
+        InputError: the bundle takes pairs and the split has single texts, or the reverse.
+    """
     import numpy as np
 
-    if predicted.ndim == 1 or predicted.shape == targets.shape:
+    from factory.evaluation.thresholds import Thresholds
+    from factory.models.classifier import logits_with_bar
+    from factory.models.tasks import TASKS
+
+    logits = logits_with_bar(predictor, split.inputs(), f"{name} on {split.name}")
+    task, values = TASKS[predictor.task], predictor.thresholds
+    predicted = task.predict(logits, None if values is None else Thresholds(values, "the bundle's"))
+    if not task.has_labels:
         return predicted
-    wide = np.zeros_like(targets)
-    wide[:, : predicted.shape[1]] = predicted
+    own = [labels.index(label) for label in predictor.labels]
+    if predicted.ndim == 1:
+        return np.array(own)[predicted]
+    return _in_columns(predicted, own, len(labels))
+
+
+def _in_columns(predicted: NDArray[Any], columns: Sequence[int], width: int) -> NDArray[Any]:
+    """Sets of labels in the given columns of a wider array, False in the others."""
+    import numpy as np
+
+    wide = np.zeros((len(predicted), width), dtype=np.bool_)
+    wide[:, list(columns)] = predicted
     return wide
-
-
-def _positive(recipe: Recipe, dataset: Dataset) -> int | None:
-    if dataset.task != "classification" or len(dataset.labels) != 2:
-        return None
-    label = recipe.gate.positive_label
-    return dataset.labels.index(label) if label in dataset.labels else 1
-
-
-def _kind(manifest: Manifest) -> tuple[str, bool]:
-    return manifest.task, manifest.text_pair

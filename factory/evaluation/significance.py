@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Task
-from factory.evaluation.metrics import CONFIDENCE, NUMBER_METRICS, class_metrics, resample
-from factory.evaluation.multilabel_metrics import resample_label_sets
-from factory.recipe.gate import TASK_METRICS
+from factory.evaluation.metrics import Resampled, equal_rows, interval
+from factory.models.tasks import TASKS
 
 RESAMPLES = 2000
 MCNEMAR = "McNemar, exact"
@@ -27,9 +25,10 @@ class Difference:
 
     Args:
         low, high: 95 % interval of `new` minus `old`, by resampling the rows of both together.
-        p_value: probability of a difference this large either way, were they equally good.
-        p_not_worse: probability of a `new` this far below `old`, or further, were they equally
-            good; a small one says that the new model is worse.
+        p_value: probability of a difference at least this large in either direction if both
+            models were equally good.
+        p_not_worse: probability of a `new` at least this far below `old` if both models were
+            equally good; if it is small, the new model is worse.
     """
 
     metric: str
@@ -46,7 +45,7 @@ class Difference:
         """New minus old."""
         return self.new - self.old
 
-    def facts(self) -> dict[str, Any]:
+    def to_facts(self) -> dict[str, Any]:
         """The difference as JSON data."""
         return {**asdict(self), "difference": self.difference}
 
@@ -54,9 +53,14 @@ class Difference:
 def differences(
     task: Task, targets: Rows, old: Rows, new: Rows, positive: int | None = None
 ) -> list[Difference]:
-    """Every metric of the task, the usual one of a gate first; as `difference`."""
-    metrics = [name for name in TASK_METRICS[task] if name != "f1" or positive is not None]
-    return [difference(name, task, targets, old, new, positive) for name in metrics]
+    """Every metric of the task, the gate's default first; as `difference`."""
+    one = TASKS[task]
+    before, after = (one.resample(targets, rows, positive, RESAMPLES) for rows in (old, new))
+    found = [_from_resamples(name, before[name], after[name]) for name in before]
+    if one.row_metric is not None:
+        right = (equal_rows(rows, targets) for rows in (old, new))
+        found.append(mcnemar(one.row_metric, *right))
+    return sorted(found, key=lambda difference: one.metrics.index(difference.metric))
 
 
 def difference(
@@ -70,23 +74,19 @@ def difference(
     Shapes:
         targets, old, new: (rows,) class numbers or values; (rows, labels) booleans for multilabel
     """
-    if metric == "accuracy":
-        return mcnemar(metric, old == targets, new == targets)
-    if metric == "exact_match":
-        return mcnemar(metric, (old == targets).all(axis=1), (new == targets).all(axis=1))
-    if task == "multilabel":
-        sets = [resample_label_sets(targets, answers, RESAMPLES) for answers in (old, new)]
-        return _from_resamples(metric, sets[0][metric], sets[1][metric])
-    function = (NUMBER_METRICS if task == "regression" else class_metrics(positive))[metric]
-    return _resampled(metric, function, targets, old, new)
+    one = TASKS[task]
+    if metric == one.row_metric:
+        return mcnemar(metric, equal_rows(old, targets), equal_rows(new, targets))
+    before, after = (one.resample(targets, rows, positive, RESAMPLES) for rows in (old, new))
+    return _from_resamples(metric, before[metric], after[metric])
 
 
 def mcnemar(metric: str, old_right: NDArray[np.bool_], new_right: NDArray[np.bool_]) -> Difference:
     """McNemar's test of two shares of the same rows (McNemar 1947), in its exact form.
 
-    Only rows that one model answers right and the other wrong say anything. Were both equally good,
-    each of these would be as likely to go either way, so the losses follow Binomial(rows, 1/2);
-    exact at any number of rows, and needed where there are few.
+    Only rows that one model predicts right and the other wrong carry information. If both models
+    were equally good, each of these rows would go either way with equal probability, so the losses
+    would follow Binomial(rows, 1/2). The exact form is needed where these rows are few.
 
     Shapes:
         old_right, new_right: (rows,)
@@ -100,41 +100,23 @@ def mcnemar(metric: str, old_right: NDArray[np.bool_], new_right: NDArray[np.boo
     if lost + gained:
         two_sided = float(binomtest(lost, lost + gained, 0.5).pvalue)
         worse = float(binomtest(lost, lost + gained, 0.5, alternative="greater").pvalue)
-    # drawing rows anew is drawing how many of each kind there are
+    # resampling rows amounts to drawing how many of each kind there are
     shares = np.array([lost, gained, rows - lost - gained]) / rows
     drawn = np.random.default_rng(0).multinomial(rows, shares, RESAMPLES)
-    low, high = _interval((drawn[:, 1] - drawn[:, 0]) / rows)
+    low, high = interval((drawn[:, 1] - drawn[:, 0]) / rows)
     old, new = float(old_right.mean()), float(new_right.mean())
     return Difference(metric, old, new, low, high, two_sided, worse, MCNEMAR)
 
 
-def _resampled(
-    name: str, metric: Callable[[Rows, Rows], float], targets: Rows, old: Rows, new: Rows
-) -> Difference:
-    both = [
-        (metric(targets, answers), resample(metric, targets, answers, RESAMPLES))
-        for answers in (old, new)
-    ]
-    return _from_resamples(name, *both)
-
-
-def _from_resamples(
-    metric: str, old: tuple[float, NDArray[np.float64]], new: tuple[float, NDArray[np.float64]]
-) -> Difference:
+def _from_resamples(metric: str, old: Resampled, new: Resampled) -> Difference:
     """Interval and p values of a difference from its values on the same resamples.
 
-    The p values are shares of the resamples on the other side of zero, with one resample more that
-    stands for the data themselves (Davison and Hinkley 1997, section 4.2), so that none is 0.
+    The p values are shares of the resamples on the other side of zero. The data themselves count as
+    one more resample (Davison and Hinkley 1997, section 4.2), so that no p value is 0.
     """
     drawn = new[1] - old[1]
-    low, high = _interval(drawn)
+    low, high = interval(drawn)
     not_worse = (1 + int((drawn >= 0).sum())) / (RESAMPLES + 1)
     not_better = (1 + int((drawn <= 0).sum())) / (RESAMPLES + 1)
     two_sided = min(1.0, 2 * min(not_worse, not_better))
     return Difference(metric, old[0], new[0], low, high, two_sided, not_worse, BOOTSTRAP)
-
-
-def _interval(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)

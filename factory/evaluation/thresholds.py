@@ -1,4 +1,4 @@
-"""Per-label decision thresholds: tuned on a split, or one number for every label."""
+"""Decision thresholds of multilabel models: tuned per label on a split, or one for all labels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NEUTRAL = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The probability from which each label applies, and where the numbers come from.
+    """The probability from which each label applies.
 
     Args:
         values: one per label, in the order of the labels.
-        source: how they were found, in words.
+        source: how they were found, for people.
     """
 
     values: tuple[float, ...]
     source: str
 
-    def facts(self, labels: tuple[str, ...]) -> dict[str, Any]:
+    def to_facts(self, labels: tuple[str, ...]) -> dict[str, Any]:
         """The thresholds as JSON data."""
         by_label = dict(zip(labels, self.values, strict=True))
         return {"thresholds": by_label, "thresholds_source": self.source}
@@ -42,8 +42,7 @@ def tuned_thresholds(
     """The thresholds with the best score on a split.
 
     Args:
-        goal: micro_f1, of all labels together, or macro_f1, which the best F1 of each label
-            alone serves best.
+        goal: micro_f1, over all labels together, or macro_f1, the F1 of each label by itself.
 
     Shapes:
         logits, applies: (rows, labels)
@@ -59,7 +58,7 @@ def tuned_thresholds(
 def tune_threshold(probabilities: NDArray[np.float64], applies: NDArray[np.bool_]) -> float:
     """The threshold with the best F1 of one label, where a row at or above it has the label.
 
-    A label that no row has is left at 0.5.
+    A label without rows keeps 0.5.
 
     Shapes:
         probabilities, applies: (rows,)
@@ -72,11 +71,11 @@ def tune_threshold(probabilities: NDArray[np.float64], applies: NDArray[np.bool_
 
 @dataclass(frozen=True, slots=True)
 class _Gaps:
-    """The gaps between neighbouring probabilities of a label; in one all thresholds decide alike.
+    """Gaps between neighbouring probabilities of a label; thresholds within a gap are equivalent.
 
     Shapes:
         upper, lower: (gaps,) the probabilities around each; from `upper` on the label applies
-        answers, hits: (gaps,) rows that get the label, and those of them that have it
+        answers, hits: (gaps,) rows predicted to have the label, and those of them that have it
     """
 
     upper: NDArray[np.float64]
@@ -90,7 +89,7 @@ def _gaps(probabilities: NDArray[np.float64], applies: NDArray[np.bool_]) -> _Ga
     falling = np.concatenate([[1.0], probabilities[order], [0.0]])
     hits = np.concatenate([[0], np.cumsum(applies[order])])
     answers = np.arange(len(hits))
-    # rows of equal probability stay together, and nothing lies above 1
+    # rows of equal probability stay together, and no probability is above 1
     between = (np.diff(falling) < 0) | (answers == len(order))
     answers = answers[between]
     return _Gaps(falling[answers], falling[answers + 1], answers, hits[answers])
@@ -99,9 +98,9 @@ def _gaps(probabilities: NDArray[np.float64], applies: NDArray[np.bool_]) -> _Ga
 def _threshold(gaps: _Gaps, score: NDArray[np.float64]) -> float:
     """A threshold in the gap with the highest score.
 
-    0.5 stands for its gap and the middle for any other, which leaves the most room for another
-    runtime's rounding. Of equally good gaps the one whose threshold is nearest 0.5 wins, then the
-    higher.
+    The threshold is 0.5 in its own gap and the middle in any other, which leaves the most room for
+    rounding in other runtimes. Of equally good gaps, the threshold closest to 0.5 is used, then the
+    higher one.
     """
     best = score == score.max()
     upper, lower = gaps.upper[best], gaps.lower[best]
@@ -113,7 +112,7 @@ def _threshold(gaps: _Gaps, score: NDArray[np.float64]) -> float:
 
 
 def _best_micro_f1(gaps: list[_Gaps], wanted: int) -> tuple[float, ...]:
-    """One threshold per label, together with the best micro F1 there is.
+    """One threshold per label, so that micro F1 over all labels is maximal.
 
     Micro F1 is a ratio of sums over the labels, 2 * hits / (answers + wanted). The greatest value F
     of such a ratio is where the greatest 2 * hits - F * answers equals F * wanted (Dinkelbach,

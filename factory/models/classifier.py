@@ -1,8 +1,8 @@
-"""A torch model and its tokenizer as one thing that turns texts into logits."""
+"""Load classifiers in torch, pick their device, and turn texts into logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.errors import first_line
 from factory.models.encoding import Batch, collate, encode_inputs, sorted_batches
+from factory.models.source import ModelSource
 from factory.runtime.progress import bar
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ CHUNK_ROWS = 512
 
 
 class Classifier(Protocol):
-    """The one seam through which teacher, student, ONNX file and bundle are scored."""
+    """Anything that can be scored: teacher, student, ONNX file, bundle."""
 
     def logits(self, inputs: Sequence[str] | Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Raw outputs in input order: (inputs, labels)."""
@@ -56,7 +58,7 @@ def logits_with_bar(
     inputs: Sequence[str] | Sequence[tuple[str, str]],
     description: str,
 ) -> NDArray[np.float32]:
-    """Raw outputs of many inputs, in chunks under a progress bar: (inputs, labels)."""
+    """Raw outputs of many inputs, computed in chunks with a progress bar: (inputs, labels)."""
     results = []
     with bar(description, len(inputs), "row") as progress:
         for start in range(0, max(1, len(inputs)), CHUNK_ROWS):  # no inputs: (0, labels)
@@ -76,12 +78,12 @@ def forward_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def takes_token_types(model: Any) -> bool:
-    """Whether a model tells the two texts of a pair apart by token types, as BERT does."""
+    """Whether token types mark the two texts of a pair for this model, as for BERT."""
     return getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def longest_input(model: Any) -> int | None:
-    """How many tokens a model reads at most; None when its configuration sets no limit."""
+    """The maximum number of tokens of a model; None if its configuration sets no limit."""
     import torch
 
     positions = getattr(model.config, "max_position_embeddings", None)
@@ -89,7 +91,7 @@ def longest_input(model: Any) -> int | None:
         return None
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin count positions from behind the padding's
+            # RoBERTa and its relatives number positions after the padding position
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             return int(positions) - skipped
     return int(positions)
@@ -102,3 +104,44 @@ def load_torch_classifier(directory: Path, max_length: int, device: str = "cpu")
     model = AutoModelForSequenceClassification.from_pretrained(directory).to(device)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return TorchClassifier(model, tokenizer, max_length, device)
+
+
+class UnloadableError(Exception):
+    """The checkpoint cannot be loaded; the message is the library's first line."""
+
+
+def load_bert_classifier(source: ModelSource, config: Any) -> tuple[Any, set[str]]:
+    """A `BertForSequenceClassification` and the names of its newly initialized weights.
+
+    Weights that the checkpoint lacks or has in another shape are newly initialized.
+
+    Raises:
+        UnloadableError: no such checkpoint, damaged files, or a failed download.
+    """
+    from safetensors import SafetensorError
+    from transformers import BertForSequenceClassification
+
+    try:
+        model, loading = BertForSequenceClassification.from_pretrained(
+            source.location,
+            revision=source.revision,
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UnloadableError(first_line(error)) from error
+    return model, new_weights(loading)
+
+
+def new_weights(loading: Mapping[str, Any]) -> set[str]:
+    """Names of the weights that a checkpoint lacks or has in another shape.
+
+    Args:
+        loading: the loading info of `from_pretrained`.
+    """
+    # transformers 5 reports a mismatch as (name, shape, shape)
+    mismatched = (
+        one if isinstance(one, str) else str(one[0]) for one in loading["mismatched_keys"]
+    )
+    return {*loading["missing_keys"], *mismatched}

@@ -1,4 +1,4 @@
-"""Texts to token ids, and rows of token ids to padded batches in a seeded order."""
+"""Encode texts as token ids, and collate them into padded batches in a seeded order."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-# A batch is cut from a pool of this many batches sorted by length: padding nearly vanishes while
-# the rows that meet in a batch still change every epoch.
+# Batches are cut from a pool of this many batches, sorted by length: there is little padding, and
+# the rows of a batch still change every epoch.
 POOL_BATCHES = 32
 
 
 class Rows(Protocol):
-    """Rows of token ids that batches are made from, wherever they are kept."""
+    """Rows of token ids to make batches of, in memory or on disk."""
 
     def __len__(self) -> int: ...
 
@@ -103,7 +103,7 @@ def encode_inputs(
     inputs: Sequence[str] | Sequence[tuple[str, str]],
     max_length: int,
 ) -> EncodedRows:
-    """Tokenize texts or pairs, cut to `max_length` tokens, with the tokenizer's special tokens."""
+    """Tokenize texts or pairs with special tokens, truncated to `max_length` tokens."""
     if not inputs:
         return EncodedRows([], [], tokenizer.pad_token_id)
     columns = _columns(inputs)
@@ -132,7 +132,7 @@ def select_rows(rows: EncodedRows, positions: NDArray[np.int64]) -> EncodedRows:
 
 
 def save_tokenizer(tokenizer: Any, directory: Path) -> None:
-    """Save a fast tokenizer without the truncation and padding an earlier call left set in it."""
+    """Save a fast tokenizer without the truncation and padding that earlier calls set in it."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(directory)
@@ -194,8 +194,8 @@ def epoch_order(
 ) -> list[NDArray[np.int64]]:
     """Row positions of each batch of one epoch: shuffled, grouped by length, shuffled again.
 
-    Every row occurs exactly once; the last batch may be smaller. The same seed and epoch give the
-    same order on every machine, so an interrupted epoch can be entered in the middle.
+    Every row occurs exactly once; one batch may be smaller. The same seed and epoch give the same
+    order on every machine, so that an interrupted epoch can be resumed.
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))

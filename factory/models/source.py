@@ -1,4 +1,4 @@
-"""Where a pre-trained model comes from: a folder, an installed package, or the hub."""
+"""Find a pre-trained model: a folder, an installed package, or a hub id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ModelSource:
     """A model to load with `from_pretrained(location, revision=revision)`.
 
     Args:
-        identity: what a fingerprint records: the content's hash, or the hub name and revision.
+        identity: for fingerprints: the hash of the content, or the hub id and revision.
     """
 
     location: str
@@ -33,7 +33,7 @@ def find_model(
 
     Args:
         name: `package:NAME`, a folder (relative to `base_directory`), or a hub id. A bundle in
-            its store stands for the student it was made from.
+            its store means the student it was made from.
         key: the recipe key that holds the name, for messages.
 
     Raises:
@@ -48,20 +48,20 @@ def find_model(
         directory = _student_of(directory, key)
         if not (directory / "config.json").is_file():
             hint = f"; did you mean {directory / 'model'}?" if _in_model(directory) else ""
-            problem = f"{directory} holds no config.json, so it is no model folder{hint}"
+            problem = f"{directory} has no config.json, so it is not a model folder{hint}"
             raise RecipeError(key, [problem])
         return ModelSource(str(directory), None, f"sha256:{sha256_of_directory(directory)}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise RecipeError(key, [f"no such folder: {directory}{_similar(directory)}"])
     if similar := _similar(directory):
-        # a hub id has one slash too, but nobody keeps a folder of nearly that name by chance
-        problem = f"no such folder: {directory}{similar}; a hub id of this name is not looked for"
+        # a hub id has one slash too, but a folder of almost that name is hardly a coincidence
+        problem = f"no such folder: {directory}{similar}; the hub is not searched for this name"
         raise RecipeError(key, [problem])
     return ModelSource(name, revision, f"hub:{name}@{revision or 'main'}")
 
 
 def _similar(directory: Path) -> str:
-    """The model folders of nearly this name in the same place, as a hint; or nothing."""
+    """A hint at model folders with similar names beside it, or an empty string."""
     parent = directory.parent
     models = [entry.parent.name for entry in parent.glob("*/config.json")]
     close = difflib.get_close_matches(directory.name, models, n=3)
@@ -69,7 +69,7 @@ def _similar(directory: Path) -> str:
 
 
 def _student_of(directory: Path, key: str) -> Path:
-    """The folder itself, or the distilled student's when it is a bundle, which holds only ONNX."""
+    """The folder itself, or that of the distilled student if it is a bundle without weights."""
     if not (directory / "manifest.json").is_file() or _has_weights(directory):
         return directory
     if (directory / ARTIFACT_FILE).is_file():
@@ -80,8 +80,8 @@ def _student_of(directory: Path, key: str) -> Path:
             return found
     problem = (
         f"{directory} is a bundle, which holds ONNX files and no torch weights, and its student "
-        "is not beside it; name the folder distill-.../model or prune-.../model in the store that "
-        "made it"
+        "is not beside it; name the folder distill-.../model or prune-.../model in the store of "
+        "its run"
     )
     raise RecipeError(key, [problem])
 
@@ -91,7 +91,7 @@ def _has_weights(directory: Path) -> bool:
 
 
 def _in_model(directory: Path) -> bool:
-    """A stage's published artifact keeps its model one folder down."""
+    """Whether it is a stage's artifact, which has its model one folder down."""
     return (directory / "model" / "config.json").is_file()
 
 
@@ -108,7 +108,5 @@ def _package_model(package: str, key: str) -> Path:
         config.parent for config in sorted(root.rglob("config.json")) if _has_weights(config.parent)
     ]
     if not with_weights:
-        raise RecipeError(
-            key, [f"package {package} carries no folder with config.json and weights"]
-        )
+        raise RecipeError(key, [f"package {package} has no folder with config.json and weights"])
     return with_weights[0]

@@ -13,7 +13,7 @@ ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc
 RegressionMetric = Literal["spearman", "pearson"]
 MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 
-# The metrics of each task; the first is the one a gate without gate.metric looks at.
+# The metrics of each task; the first is the default of gate.metric.
 TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": get_args(ClassificationMetric),
     "regression": get_args(RegressionMetric),
@@ -22,14 +22,17 @@ TASK_METRICS: Mapping[str, tuple[str, ...]] = {
 
 
 class GateSettings(Section):
-    """What the student and the bundle must reach; a rule left out is not checked."""
+    """What the student and the bundle must reach; rules that are left out are not checked.
+
+    The rules are defined in `factory.evaluation.gate`.
+    """
 
     metric: ClassificationMetric | RegressionMetric | MultilabelMetric | None = Field(
         default=None,
         description="unset: accuracy, spearman for regression, micro_f1 for multilabel",
     )
     positive_label: str | None = Field(
-        default=None, description="the label whose F1 the metric f1 is; unset: the last label"
+        default=None, description="the label that the metric f1 is about; unset: the last label"
     )
     split: Literal["dev", "test"] = "dev"
     min_value: Fraction | None = None
@@ -43,36 +46,36 @@ class GateSettings(Section):
     )
     min_class_recall: Fraction | None = Field(default=None, description="recall of the worst class")
     max_quantization_drop: Fraction = Field(
-        default=0.01, description="student in torch minus shipped variant"
+        default=0.01, description="student in torch minus shipped form"
     )
     min_agreement: Fraction | None = Field(
         default=None,
-        description="share of the split's rows that the shipped variant labels as fp32 does",
+        description="share of the split's rows that the shipped form labels as fp32 does",
     )
     max_unknown: Fraction | None = Field(
         default=None,
-        description="share of [UNK] among the split's tokens, where export cuts the vocabulary",
+        description="share of [UNK] among the split's tokens, where export trims the vocabulary",
     )
     predecessor: str | None = Field(
-        default=None, description="folder of a bundle that this one is to replace"
+        default=None, description="folder of the bundle that this one replaces"
     )
     not_worse_than_predecessor: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None,
-        description="significance: fails where a candidate as good as the predecessor would do so "
-        "badly on the split with a smaller probability than this; 0.05, say",
+        description="significance level, such as 0.05: fails if a model as good as the predecessor "
+        "would score this low on the split with a smaller probability",
     )
     max_size_bytes: PositiveInt | None = Field(default=None, description="of the shipped ONNX file")
     max_latency_ms: PositiveFloat | None = Field(
-        default=None, description="p50 of the shipped variant at the shape of section [target]"
+        default=None, description="p50 of the shipped form at the shape of section [target]"
     )
 
     @model_validator(mode="after")
     def predecessor_is_judged(self) -> GateSettings:
-        """A predecessor and the rule about it come together."""
+        """A predecessor and its significance level are given together."""
         if (self.predecessor is None) != (self.not_worse_than_predecessor is None):
             raise ValueError(
                 "predecessor and not_worse_than_predecessor belong together: the folder of a "
-                "bundle, and a significance such as 0.05"
+                "bundle, and a significance level such as 0.05"
             )
         return self
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from factory.evaluation.gate import recipe_problem
 from factory.recipe.augment import AugmentSettings
 from factory.recipe.data import DataSettings
 from factory.recipe.export import (
@@ -62,11 +63,8 @@ class Recipe(Section):
     def consistent(self) -> Recipe:
         """Check settings that depend on each other."""
         gate = self.gate
-        rules = (gate.min_value, gate.max_drop, gate.min_retention, gate.min_gain)
-        if all(rule is None for rule in rules):
-            raise ValueError(
-                "gate has no quality rule: set one of min_value, max_drop, min_retention, min_gain"
-            )
+        if (problem := recipe_problem(self)) is not None:
+            raise ValueError(problem)
         metrics = TASK_METRICS[self.data.task]
         if self.metric not in metrics:
             raise ValueError(
@@ -81,18 +79,11 @@ class Recipe(Section):
             raise ValueError("teacher.class_weights needs data.task = classification")
         if self.teacher.class_weights != "none" and not self.teacher.fine_tune:
             raise ValueError("teacher.class_weights needs teacher.fine_tune = true")
-        for rule in ("min_class_recall", "min_agreement"):
-            if getattr(gate, rule) is not None and self.data.task == "regression":
-                raise ValueError(f"gate.{rule} needs data.task = classification or multilabel")
         if self.student.start == "general" and self.general is None:
             raise ValueError(
                 'student.start = "general" needs the section [general] with a corpus; '
                 "or name the folder of a general student"
             )
-        if gate.min_gain is not None and self.distill.baseline == "off":
-            raise ValueError('gate.min_gain needs distill.baseline = "random" or "same"')
-        if gate.max_unknown is not None and self.export.general_pieces is None:
-            raise ValueError("gate.max_unknown needs export.general_pieces: a trimmed vocabulary")
         test = self.data.test if self.data.hub is None else self.data.test_split
         if gate.split == "test" and test is None:
             raise ValueError('gate.split = "test" needs data.test, or data.test_split of a hub set')

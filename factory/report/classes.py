@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-PerClass = Mapping[str, Mapping[str, float]]
+from factory.evaluation.metrics import LabelScore
+
+PerClass = Mapping[str, LabelScore]
 Counts = Sequence[Sequence[int]]
 
 CONFUSED_SHOWN = 10
@@ -59,14 +61,14 @@ def class_rows(teacher: PerClass, student: PerClass) -> list[ClassRow]:
     rows = [
         ClassRow(
             label,
-            int(values["support"]),
-            teacher[label]["recall"],
-            values["recall"],
-            teacher[label]["f1"],
-            values["f1"],
+            int(score.support),
+            teacher[label].recall,
+            score.recall,
+            teacher[label].f1,
+            score.f1,
         )
-        for label, values in student.items()
-        if values["support"] > 0
+        for label, score in student.items()
+        if score.support > 0
     ]
     return sorted(rows, key=lambda row: (-row.lost, row.label))
 

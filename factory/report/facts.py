@@ -10,6 +10,7 @@ from typing import Any
 from factory.data.dataset import Task
 from factory.errors import FactoryError
 from factory.evaluation import gate
+from factory.evaluation.evaluate import evaluations_from_facts
 from factory.recipe.export import ReportSettings
 from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
@@ -189,9 +190,9 @@ def model_sizes(stages: list[StageFiles]) -> dict[str, int]:
 
 
 def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> GateResult:
-    measured = gate.measured_student(recipe, evaluation)
-    results = gate.check_rules(recipe.gate, recipe.metric, measured)
-    return GateResult(GATE_1, [result.facts() for result in results])
+    measurements = gate.measure_student(recipe, evaluations_from_facts(evaluation))
+    results = gate.check_rules(recipe.gate, recipe.metric, measurements)
+    return GateResult(GATE_1, [result.to_facts() for result in results])
 
 
 def _recipe(resolved: Mapping[str, Any]) -> Recipe | None:

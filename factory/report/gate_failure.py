@@ -30,7 +30,7 @@ def note_refusal(
     refusal = {
         "scores": scores,
         "measurements": measurements,
-        "rules": {form: [rule.facts() for rule in rules] for form, rules in verdicts.items()},
+        "rules": {form: [rule.to_facts() for rule in rules] for form, rules in verdicts.items()},
     }
     write_json(directory / REFUSAL_FILE, refusal)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Dataset, Split, multi_hot, read_dataset
-from factory.evaluation.evaluate import thresholds_of
+from factory.evaluation.evaluate import Evaluations, evaluations_from_facts
 from factory.report.charts import numbers_chart, reliability_chart
 from factory.report.classes import (
     ClassRow,
@@ -90,28 +90,29 @@ def measure_quality(facts: RunFacts, texts: int) -> Quality | None:
         return None
     dataset = read_dataset(data.directory)
     split = next(one for one in dataset.splits() if one.name == facts.split)
-    told = {model: evaluation.facts[model][facts.split] for model in MODELS}
+    evaluations = evaluations_from_facts(evaluation.facts)
+    scored = {model: evaluations[model][facts.split] for model in MODELS}
     logits = _logits(evaluation.directory, facts.split)
     pairs: list[ConfusedPair] = []
     confusions: list[tuple[str, Confusion]] = []
-    if told["student"]["confusion"]:
-        taught, learned = (told[model]["confusion"] for model in MODELS)
+    if scored["student"].confusion:
+        taught, learned = (scored[model].confusion for model in MODELS)
         pairs = confused_pairs(taught, learned, facts.labels)
         numbers = most_confused(taught, learned)
         confusions = [
-            (model, confusion_among(told[model]["confusion"], facts.labels, numbers))
+            (model, confusion_among(scored[model].confusion, facts.labels, numbers))
             for model in MODELS
         ]
     return Quality(
         split=facts.split,
         rows=len(split),
-        classes=class_rows(told["teacher"]["per_class"], told["student"]["per_class"]),
+        classes=class_rows(scored["teacher"].per_class, scored["student"].per_class),
         pairs=pairs,
         confusions=confusions,
         calibrations=_calibrations(logits, split, dataset),
         errors=_errors(logits, split),
         number_pictures=_number_pictures(logits, split),
-        disagreements=_disagreements(logits, split, dataset, evaluation.facts, texts),
+        disagreements=_disagreements(logits, split, dataset, evaluations, texts),
         differing=_differing(evaluation.directory, facts.split, dataset.task),
         stored=bool(logits),
     )
@@ -186,7 +187,7 @@ def _number_pictures(logits: Logits, split: Split) -> list[str]:
 
 
 def _disagreements(
-    logits: Logits, split: Split, dataset: Dataset, evaluation: Mapping[str, Any], texts: int
+    logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, texts: int
 ) -> list[Disagreement]:
     if not logits or texts == 0:
         return []
@@ -195,7 +196,7 @@ def _disagreements(
         return number_disagreements(taught, learned, split, texts)
     if dataset.task == "classification":
         return class_disagreements(taught, learned, split, dataset.labels, texts)
-    deciding = [thresholds_of(evaluation, model, dataset.labels) for model in MODELS]
+    deciding = [evaluations[model]["dev"].thresholds for model in MODELS]
     assert deciding[0] is not None, "multilabel models have thresholds"
     assert deciding[1] is not None, "multilabel models have thresholds"
     both = (deciding[0], deciding[1])

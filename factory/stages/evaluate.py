@@ -44,18 +44,20 @@ def _make(output: Path, run: Run) -> Facts:
         for split, result in results.items():
             np.save(output / f"{name}.{split}.npy", result.predicted)
             np.save(output / f"{name}.{split}.logits.npy", result.logits)
-        facts[name] = {split: result.facts() for split, result in results.items()}
+        facts[name] = {split: result.to_facts() for split, result in results.items()}
     return facts
 
 
 def _check(run: Run) -> None:
     """Refuse a student that is no better than chance, or fails gate 1, before any export."""
-    from factory.evaluation.chance import check_student
+    from factory.evaluation.evaluate import check_student, evaluations_from_facts
     from factory.runtime.progress import say
 
-    recipe, facts = run.recipe, run.artifacts["evaluate"].facts
-    check_student(facts["student"]["dev"], run.dataset)
-    results = gate.check_rules(recipe.gate, recipe.metric, gate.measured_student(recipe, facts))
+    recipe = run.recipe
+    evaluations = evaluations_from_facts(run.artifacts["evaluate"].facts)
+    check_student(evaluations["student"]["dev"], run.dataset)
+    measurements = gate.measure_student(recipe, evaluations)
+    results = gate.check_rules(recipe.gate, recipe.metric, measurements)
     for line in gate.verdict_lines(results):
         say(f"gate 1  {line}")
     if _tunes_thresholds(recipe) and recipe.gate.split == "dev":

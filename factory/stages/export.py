@@ -30,7 +30,7 @@ def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.evaluation.evaluate import thresholds_of
+    from factory.evaluation.evaluate import evaluations_from_facts
     from factory.export.onnx import export_onnx
     from factory.export.parity import check_agreement, check_parity
 
@@ -38,7 +38,8 @@ def _make(output: Path, run: Run) -> Facts:
     file = output / "model.onnx"
     export_onnx(run.shipped.directory / "model", file, export.opset, export.first_token)
     model = run.open_model(run.shipped, "cpu")
-    thresholds = thresholds_of(run.artifacts["evaluate"].facts, "student", dataset.labels)
+    evaluations = evaluations_from_facts(run.artifacts["evaluate"].facts)
+    thresholds = evaluations["student"]["dev"].thresholds
     return {
         "largest_difference": check_parity(file, model, export.atol),
         "dev_rows_agreeing": check_agreement(file, model, dataset.dev, thresholds, export.atol),

@@ -7,23 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Task, multi_hot
+from factory.data.dataset import Dataset
 from factory.errors import TeacherError, first_line, short_list
-from factory.evaluation.chance import unfitness
-from factory.evaluation.evaluate import evaluate_splits
-from factory.models.classifier import load_torch_classifier, longest_input
+from factory.evaluation.evaluate import Evaluation, evaluate_splits
+from factory.models.classifier import load_torch_classifier, longest_input, new_weights
 from factory.models.encoding import save_tokenizer
 from factory.models.source import ModelSource
+from factory.models.tasks import TASKS
 from factory.recipe.training import TeacherSettings
 from factory.runtime import distributed as processes
 from factory.teacher.fine_tune import fine_tune
-
-# What transformers calls the tasks; its Trainer and our distillation choose the loss by it.
-PROBLEM_TYPES: Mapping[Task, str] = {
-    "classification": "single_label_classification",
-    "regression": "regression",
-    "multilabel": "multi_label_classification",
-}
 
 
 def make_teacher(
@@ -72,7 +65,7 @@ def make_teacher(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layers": model.config.num_hidden_layers,
         "hidden": model.config.hidden_size,
-        "dev": result.facts(),
+        "dev": result.to_facts(),
     }
 
 
@@ -83,10 +76,11 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
         TeacherError: it gives every row of dev the same answer, or is not above chance by
             `min_margin` (`factory.evaluation.chance`; regression: Spearman not above `min_margin`).
     """
-    reason = unfitness(facts["dev"], dataset, min_margin)
-    if reason is not None:
+    evaluation = Evaluation.from_facts(facts["dev"])
+    problem = TASKS[dataset.task].chance_problem(evaluation, dataset, min_margin)
+    if problem is not None:
         raise TeacherError(
-            f"the teacher {reason} (teacher.min_margin), so nobody can learn this task from it. "
+            f"the teacher {problem} (teacher.min_margin), so distillation would not work. "
             + _advice(facts)
         )
 
@@ -144,8 +138,8 @@ def load_pretrained(
                 "set teacher.fine_tune = true"
             )
         _reorder_outputs(model, order, settings)
-    elif dataset.task == "multilabel" and "classifier.bias" in _new_weights(loading):
-        _start_at_base_rates(getattr(model, "classifier", None), dataset)
+    elif "classifier.bias" in new_weights(loading):
+        _initialize_bias(getattr(model, "classifier", None), dataset)
     _name_labels(model.config, dataset)
     return model, tokenizer
 
@@ -167,7 +161,7 @@ def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> li
             )
         return [0]
     trained_for = getattr(config, "problem_type", None)
-    if trained_for not in (None, PROBLEM_TYPES[dataset.task]):
+    if trained_for not in (None, TASKS[dataset.task].problem_type):
         raise TeacherError(
             f"teacher.model {settings.model} was trained for {trained_for} (problem_type in its "
             f'config), data.task is "{dataset.task}"; set teacher.fine_tune = true, or data.task'
@@ -218,26 +212,16 @@ def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) ->
             parameter.copy_(parameter[order].clone())
 
 
-def _new_weights(loading: Mapping[str, Any]) -> set[str]:
-    """Names of the weights that the checkpoint lacks or has in another shape."""
-    names = [*loading["missing_keys"], *loading["mismatched_keys"]]
-    return {name if isinstance(name, str) else name[0] for name in names}
-
-
-def _start_at_base_rates(classifier: Any, dataset: Dataset) -> None:
-    """Let each output begin at its label's share of the training rows.
-
-    From 0.5 for all, the first hundreds of steps would only teach that most labels do not apply
-    (docs/log.md).
-    """
+def _initialize_bias(classifier: Any, dataset: Dataset) -> None:
+    """Set a new head's bias to what the task starts from, if the head is a linear layer."""
     import torch
 
-    if not isinstance(classifier, torch.nn.Linear):
+    task = TASKS[dataset.task]
+    if task.initial_bias is None or not isinstance(classifier, torch.nn.Linear):
         return
-    applies = multi_hot(dataset.train, len(dataset.labels))
-    rates = torch.from_numpy((applies.sum(axis=0) + 0.5) / (len(applies) + 1.0))
+    bias = task.initial_bias(task.targets(dataset.train, len(dataset.labels)))
     with torch.no_grad():
-        classifier.bias.copy_(torch.logit(rates))
+        classifier.bias.copy_(torch.from_numpy(bias))
 
 
 def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
@@ -257,7 +241,7 @@ def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
 def _name_labels(config: Any, dataset: Dataset) -> None:
     config.id2label = dict(enumerate(dataset.labels))
     config.label2id = {label: number for number, label in enumerate(dataset.labels)}
-    config.problem_type = PROBLEM_TYPES[dataset.task]
+    config.problem_type = TASKS[dataset.task].problem_type
 
 
 def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:

@@ -18,7 +18,7 @@ from tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_multilabel
 
 from factory import pipeline
 from factory.errors import GateFailedError, TeacherError
-from factory.evaluation.scoring import evaluation_lines, score_file
+from factory.evaluation.evaluate import evaluation_lines, score_file
 from factory.store import Store, load_artifact
 from factory.teacher.load import check_teacher
 from serving.app import create_app
@@ -71,7 +71,7 @@ def test_the_shipped_scores_are_those_of_what_is_served(base: Path) -> None:
     bundle = stage_directory(base / "runs", "bundle")
     manifest = read_manifest(bundle)
     assert (manifest.task, tuple(manifest.labels)) == ("multilabel", LABELS)
-    assert manifest.gate[0]["text"].startswith("min_retention: micro_f1 kept of")
+    assert manifest.gate[0]["text"].startswith("min_retention: micro_f1 retention ")
     assert len(manifest.thresholds) == 3  # type: ignore[arg-type]
     predictor = Predictor.open(bundle)
     assert DATASET.test is not None
@@ -190,8 +190,8 @@ def test_one_threshold_for_all_remakes_no_model(base: Path) -> None:
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
-        ({"min_retention": 1.5}, "gate 1 .* micro_f1 kept of the teacher"),
-        ({"metric": "exact_match", "min_retention": 1.5}, "gate 1 .* exact_match kept"),
+        ({"min_retention": 1.5}, "gate 1 .* micro_f1 retention"),
+        ({"metric": "exact_match", "min_retention": 1.5}, "gate 1 .* exact_match retention"),
         ({"min_value": 0.1, "max_quantization_drop": 0.2, "max_size_bytes": 9}, "gate 2"),
     ],
 )

@@ -90,7 +90,7 @@ def test_regression(tmp_path: Path) -> None:
     )
     manifest = read_manifest(bundle)
     assert (manifest.task, manifest.labels) == ("regression", ["value"])
-    assert manifest.gate[0]["text"].startswith("min_retention: spearman kept of")
+    assert manifest.gate[0]["text"].startswith("min_retention: spearman retention ")
     predictor = Predictor.open(bundle)
     values = [prediction.scores[0] for prediction in predictor.predict(dataset.dev.inputs())]
     targets = np.array(dataset.dev.targets)

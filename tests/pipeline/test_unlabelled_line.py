@@ -87,7 +87,7 @@ def test_a_rare_class_from_weights_to_the_gate_on_its_f1(tmp_path: Path) -> None
     }
     bundle = run_here(tmp_path, dataset, changes)
     manifest = read_manifest(bundle)
-    assert manifest.gate[0]["text"].startswith("min_value: f1 is ")
+    assert manifest.gate[0]["text"].startswith("min_value: f1 ")
     predictor = Predictor.open(bundle)
     answered = predictor.logits(dataset.dev.inputs()).argmax(axis=1) == 1
     wanted = np.array(dataset.dev.targets) == 1
@@ -122,6 +122,6 @@ def test_a_student_that_answers_the_same_for_every_row_stops_the_run(
     stages = [replace(stage, make=broken) if stage is distill.STAGE else stage for stage in STAGES]
     write_files(tmp_path, dataset)
     changes = {"data.test": ..., "teacher.fine_tune": False, "gate": {"min_value": 0.0}}
-    with pytest.raises(TrainingError, match="the student answers 'calm' for every row of dev"):
+    with pytest.raises(TrainingError, match="the student predicts 'calm' for every row of dev"):
         pipeline.run(line_recipe(changes), tmp_path, Store(tmp_path / "runs"), "cpu", stages=stages)
     assert not list((tmp_path / "runs").glob("export-*"))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tiny_models import tiny_tokenizer
 
 from factory.data.dataset import Dataset, Split, facts_of, write_dataset
-from factory.evaluation.evaluate import evaluate_logits
-from factory.evaluation.gate import check_rules, measured_student
+from factory.evaluation.evaluate import evaluate_logits, evaluations_from_facts
+from factory.evaluation.gate import check_rules, measure_student
 from factory.recipe.file import parse_recipe
 from factory.report.facts import torch_scores
 from factory.store import ArtifactKey, Store
@@ -81,12 +81,13 @@ def write_store(
         name: evaluate_logits(outputs, dataset.dev, dataset.labels)
         for name, outputs in logits.items()
     }
-    evaluation = {name: {"dev": one.facts()} for name, one in scored.items()}
+    evaluation = {name: {"dev": one.to_facts()} for name, one in scored.items()}
     stored = {f"{name}.dev.npy": one.predicted for name, one in scored.items()}
     stored |= {f"{name}.dev.logits.npy": one.logits for name, one in scored.items()}
     make("evaluate", evaluation, stored)
     make("bundle", {}, {})
-    rules = check_rules(recipe.gate, recipe.metric, measured_student(recipe, evaluation))
+    measurements = measure_student(recipe, evaluations_from_facts(evaluation))
+    rules = check_rules(recipe.gate, recipe.metric, measurements)
     bundle = store.directory(keys["bundle"])
     scores = torch_scores(evaluation)
     latency = {"p50_ms": 2.0, "p95_ms": 3.0, "calls": 9}
@@ -116,7 +117,7 @@ def write_store(
             "label_agreement_with_fp32": {"fp32": {"dev": 1.0}},
             "choice": "fp32: the only one",
         },
-        gate=[rule.facts() for rule in rules],
+        gate=[rule.to_facts() for rule in rules],
         recipe=recipe.model_dump(mode="json"),
         versions={"python": "3"},
         data={"rows": {split.name: len(split) for split in dataset.splits()}},

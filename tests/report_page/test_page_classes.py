@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from factory.evaluation.metrics import LabelScore
 from factory.report.classes import (
     class_rows,
     confused_pairs,
@@ -14,8 +15,8 @@ TEACHER = [[9, 1, 0], [0, 10, 0], [0, 0, 5]]
 STUDENT = [[7, 1, 2], [0, 10, 0], [3, 0, 2]]
 
 
-def figures(f1: float, recall: float, support: int = 10) -> dict[str, float]:
-    return {"precision": 0.5, "recall": recall, "f1": f1, "support": support}
+def figures(f1: float, recall: float, support: int = 10) -> LabelScore:
+    return LabelScore(precision=0.5, recall=recall, f1=f1, support=support)
 
 
 def test_the_class_that_lost_most_stands_first_and_absent_ones_are_left_out() -> None:

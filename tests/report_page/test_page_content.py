@@ -86,7 +86,7 @@ def test_the_first_screen_says_verdict_and_key_figures(page: Page) -> None:
     assert "2.00 ms 4.0 times as fast as the teacher in torch" in text
     assert "3.0 MB 3.0 times smaller than the teacher" in text
     assert "dev has 4 rows only" in text
-    assert "pass min_ value accuracy is 0.7500 >= 0.5 0.7500 0.5000" in text
+    assert "pass min_ value accuracy 0.7500, required >= 0.5 0.7500 0.5000" in text
 
 
 def test_classes_confusion_and_disagreements_are_those_of_the_outputs(page: Page) -> None:

@@ -142,7 +142,7 @@ def test_torch_is_on_so_many_threads_meanwhile(fails: bool, threads: int) -> Non
 def test_facts_are_plain_numbers() -> None:
     found = measure_latency({"one": lambda inputs: np.zeros(3)}, [("a", "b")])
     assert isinstance(found["one"], Latency)
-    facts = found["one"].facts()
+    facts = found["one"].to_facts()
     assert set(facts) == {"p50_ms", "p95_ms", "calls"}
     assert {type(value) for value in facts.values()} <= {float, int}
     assert 0 <= facts["p50_ms"] <= facts["p95_ms"]

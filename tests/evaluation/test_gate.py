@@ -10,16 +10,18 @@ import pytest
 from minimal_recipe import recipe_tree
 
 from factory.errors import EXIT_GATE, GateFailedError, RecipeError
+from factory.evaluation.evaluate import Evaluation
 from factory.evaluation.gate import (
-    Measured,
+    Measurements,
     RuleResult,
     check_labels,
     check_rules,
     class_recalls,
-    measured_student,
+    measure_student,
     require,
     verdict_lines,
 )
+from factory.evaluation.metrics import LabelScore, Score
 from factory.recipe.file import parse_recipe
 from factory.recipe.gate import GateSettings
 
@@ -35,7 +37,7 @@ ALL_RULES = GateSettings(
     max_size_bytes=20_000_000,
     max_latency_ms=5.0,
 )
-GOOD = Measured(
+GOOD = Measurements(
     value=0.9,
     teacher=0.92,
     baseline=0.8,
@@ -46,10 +48,10 @@ GOOD = Measured(
     size_bytes=14_500_000,
     latency_ms=2.5,
 )
-NOTHING = Measured(value=0.5, teacher=0.5)
+NOTHING = Measurements(value=0.5, teacher=0.5)
 
 
-def only(settings: GateSettings, measured: Measured, rule: str) -> RuleResult:
+def only(settings: GateSettings, measured: Measurements, rule: str) -> RuleResult:
     """The one result of a rule."""
     (result,) = [r for r in check_rules(settings, "accuracy", measured) if r.rule == rule]
     return result
@@ -138,7 +140,9 @@ def test_retention_of_a_teacher_that_knows_nothing_is_none(
     value: float, teacher: float, retention: float
 ) -> None:
     result = only(
-        GateSettings(min_retention=0.01), Measured(value=value, teacher=teacher), "min_retention"
+        GateSettings(min_retention=0.01),
+        Measurements(value=value, teacher=teacher),
+        "min_retention",
     )
     assert result.measured == pytest.approx(retention)
     assert result.passed is (retention > 0)
@@ -198,14 +202,14 @@ def test_a_measurement_of_zero_is_a_measurement() -> None:
 def test_a_value_that_is_no_number_fails() -> None:
     nothing = float("nan")
     others = [nothing] * 4
-    measured = Measured(*others, {"a": nothing}, nothing, nothing, 1, nothing)
+    measured = Measurements(*others, {"a": nothing}, nothing, nothing, 1, nothing)
     failed = {r.rule for r in check_rules(ALL_RULES, "accuracy", measured) if not r.passed}
     assert failed == {result.rule for result in check_rules(ALL_RULES, "accuracy", GOOD)} - {
         "max_size_bytes"
     }
 
 
-def test_verdict_lines_say_what_was_measured_against_what() -> None:
+def test_verdict_lines_show_what_was_measured_against_what() -> None:
     settings = GateSettings(
         min_value=0.95,
         max_drop=0.1,
@@ -213,18 +217,33 @@ def test_verdict_lines_say_what_was_measured_against_what() -> None:
         min_gain=0.05,
         min_class_recall=0.75,
         max_quantization_drop=0.01,
+        min_agreement=0.95,
+        max_unknown=0.02,
         max_size_bytes=14_000_000,
         max_latency_ms=5.0,
     )
     assert verdict_lines(check_rules(settings, "macro_f1", GOOD)) == [
-        "FAIL  min_value: macro_f1 is 0.9000 < 0.95",
-        "pass  max_drop: macro_f1 lost to the teacher is 0.0200 <= 0.1",
-        "pass  min_retention: macro_f1 kept of the teacher's 0.9200 is 0.9783 >= 0.968",
-        "pass  min_gain: macro_f1 gained over the undistilled student is 0.1000 >= 0.05",
-        "FAIL  min_class_recall: recall of the worst class, cancel is 0.7000 < 0.75",
-        "pass  max_quantization_drop: macro_f1 lost to the student in torch is 0.0000 <= 0.01",
-        "FAIL  max_size_bytes: bytes of the file is 14500000 > 14000000",
-        "pass  max_latency_ms: milliseconds at the target's shape, p50 is 2.5000 <= 5",
+        "FAIL  min_value: macro_f1 0.9000, required >= 0.95",
+        "pass  max_drop: macro_f1 drop from the teacher 0.0200 (0.9200 - 0.9000), required <= 0.1",
+        "pass  min_retention: macro_f1 retention 97.8 % (0.9000 / 0.9200), required >= 96.8 %",
+        "pass  min_gain: macro_f1 gain over the undistilled student 0.1000 (0.9000 - 0.8000), "
+        "required >= 0.05",
+        "FAIL  min_class_recall: lowest recall of a class 0.7000 (cancel), required >= 0.75",
+        "pass  max_quantization_drop: macro_f1 drop from the torch student 0.0000 "
+        "(0.9000 - 0.9000), required <= 0.01",
+        "pass  min_agreement: agreement with fp32: 98.0 %, required >= 95 %",
+        "pass  max_unknown: share of [UNK] tokens 1.0 %, required <= 2 %",
+        "FAIL  max_size_bytes: file size 14500000 bytes, required <= 14000000 bytes",
+        "pass  max_latency_ms: p50 latency at the target shape 2.50 ms, required <= 5 ms",
+    ]
+
+
+def test_a_number_that_just_misses_its_limit_is_not_shown_as_the_limit() -> None:
+    measured = Measurements(value=0.92996, teacher=1.0, agreement=0.9796)
+    settings = GateSettings(min_retention=0.93, min_agreement=0.98)
+    assert [result.text for result in check_rules(settings, "accuracy", measured)] == [
+        "min_retention: accuracy retention 92.996 % (0.9300 / 1.0000), required >= 93 %",
+        "min_agreement: agreement with fp32: 97.96 %, required >= 98 %",
     ]
 
 
@@ -239,7 +258,7 @@ def test_require_stops_with_the_failed_rules_first() -> None:
     assert marks == sorted(marks)
     assert set(marks) == {"FAIL", "pass"}
     assert sorted(error.problems) == sorted(verdict_lines(results))
-    assert "min_value: accuracy is 0.7900 < 0.8" in str(error)
+    assert "min_value: accuracy 0.7900, required >= 0.8" in str(error)
 
 
 def test_one_failed_rule_is_enough() -> None:
@@ -254,48 +273,47 @@ def test_one_failed_rule_is_enough() -> None:
 
 def test_facts_are_json() -> None:
     (first, *_) = check_rules(ALL_RULES, "accuracy", GOOD)
-    assert json.loads(json.dumps(first.facts())) == {
+    assert json.loads(json.dumps(first.to_facts())) == {
         "rule": "min_value",
         "measured": 0.9,
         "limit": 0.8,
         "passed": True,
-        "text": "min_value: accuracy is 0.9000 >= 0.8",
+        "text": "min_value: accuracy 0.9000, required >= 0.8",
     }
 
 
-def split_facts(accuracy: float, recalls: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """Facts of one evaluation; recall and support per label."""
-    return {
-        "scores": {"accuracy": {"value": accuracy, "low": 0.0, "high": 1.0}},
-        "per_class": {
-            label: {"precision": 0.1, "recall": recall, "f1": 0.2, "support": support}
-            for label, (recall, support) in recalls.items()
-        },
+def evaluation(accuracy: float, recalls: dict[str, tuple[float, float]]) -> Evaluation:
+    """Scores on one split; recall and support per label."""
+    scores = {"accuracy": Score(accuracy, 0.0, 1.0)}
+    per_class = {
+        label: LabelScore(precision=0.1, recall=recall, f1=0.2, support=support)
+        for label, (recall, support) in recalls.items()
     }
+    return Evaluation("dev", 4, scores, per_class, [])
 
 
 def test_a_class_without_rows_has_no_recall() -> None:
-    facts = split_facts(0.9, {"a": (0.75, 4.0), "absent": (0.0, 0.0), "b": (0.0, 1.0)})
-    assert class_recalls(facts["per_class"]) == {"a": 0.75, "b": 0.0}
+    found = evaluation(0.9, {"a": (0.75, 4.0), "absent": (0.0, 0.0), "b": (0.0, 1.0)})
+    assert class_recalls(found) == {"a": 0.75, "b": 0.0}
 
 
 @pytest.mark.parametrize(("split", "expected"), [("dev", 0.8), ("test", 0.7)])
 def test_gate_1_measures_on_the_gates_split(split: str, expected: float) -> None:
     changes = {"gate.split": split, "data.test": "test.tsv"}
-    evaluation = {
-        "teacher": {"dev": split_facts(0.9, {}), "test": split_facts(0.95, {})},
+    evaluations = {
+        "teacher": {"dev": evaluation(0.9, {}), "test": evaluation(0.95, {})},
         "student": {
-            "dev": split_facts(0.8, {"a": (0.6, 5.0)}),
-            "test": split_facts(0.7, {"a": (0.5, 5.0)}),
+            "dev": evaluation(0.8, {"a": (0.6, 5.0)}),
+            "test": evaluation(0.7, {"a": (0.5, 5.0)}),
         },
     }
-    measured = measured_student(parse_recipe(recipe_tree(changes)), evaluation)
+    measured = measure_student(parse_recipe(recipe_tree(changes)), evaluations)
     assert measured.value == expected
     assert measured.teacher == (0.9 if split == "dev" else 0.95)
     assert measured.class_recalls == {"a": 0.6 if split == "dev" else 0.5}
     assert (measured.baseline, measured.student, measured.size_bytes) == (None, None, None)
-    evaluation["baseline"] = {split: split_facts(0.55, {})}
-    assert measured_student(parse_recipe(recipe_tree(changes)), evaluation).baseline == 0.55
+    evaluations["baseline"] = {split: evaluation(0.55, {})}
+    assert measure_student(parse_recipe(recipe_tree(changes)), evaluations).baseline == 0.55
 
 
 SPAM = ("ham", "spam")

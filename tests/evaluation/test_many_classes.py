@@ -66,15 +66,15 @@ def test_evaluation_and_gate(loaded: tuple[Dataset, Path]) -> None:
     )
     assert (np.array(evaluation.confusion) == confusion_matrix(targets, predicted)).all()
     assert len(evaluation.per_class) == CLASSES
-    text = json.dumps(evaluation.facts(), allow_nan=False)
+    text = json.dumps(evaluation.to_facts(), allow_nan=False)
     assert len(text) < 200_000
-    recalls = gate.class_recalls(evaluation.per_class)
-    measured = gate.Measured(value=140 / 150, teacher=1.0, class_recalls=recalls)
+    recalls = gate.class_recalls(evaluation)
+    measured = gate.Measurements(value=140 / 150, teacher=1.0, class_recalls=recalls)
     settings = GateSettings(min_value=0.9, min_class_recall=0.5)
     value, worst = gate.check_rules(settings, "accuracy", measured)
     assert value.passed
     assert not worst.passed
-    assert "recall of the worst class, intent 000, is 0.0000" in worst.text.replace(" is", ", is")
+    assert "lowest recall of a class 0.0000 (intent 000)" in worst.text
 
 
 def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from factory.bundle import select as shipping
 from factory.bundle.candidates import Candidates, measure_candidates
 from factory.data.dataset import Dataset, Split
 from factory.errors import GateFailedError, RecipeError
-from factory.evaluation.gate import Measured, check_rules
-from factory.evaluation.predecessor import find_predecessor, open_opponent
+from factory.evaluation.gate import Measurements, check_rules
+from factory.evaluation.predecessor import find_predecessor, score_predecessor
 from factory.planning import make_plan
 from factory.recipe.file import parse_recipe
 from factory.recipe.gate import GateSettings
@@ -34,7 +34,7 @@ RULE = {"gate.predecessor": "old", "gate.not_worse_than_predecessor": 0.05}
 @pytest.mark.parametrize(("p_value", "passed"), [(0.049, False), (0.05, True), (1.0, True)])
 def test_the_rule_fails_below_its_significance(p_value: float, passed: bool) -> None:
     settings = GateSettings(min_value=0.1, predecessor="old", not_worse_than_predecessor=0.05)
-    measured = Measured(value=0.8, teacher=0.9, predecessor=0.85, p_not_worse=p_value)
+    measured = Measurements(value=0.8, teacher=0.9, predecessor=0.85, p_not_worse=p_value)
     result = check_rules(settings, "accuracy", measured)[-1]
     assert (result.rule, result.passed) == ("not_worse_than_predecessor", passed)
     assert result.measured == p_value
@@ -90,7 +90,7 @@ def test_a_predecessor_that_is_not_there_or_does_something_else(base: Path) -> N
         make_plan(line_recipe({**RULE, "gate.predecessor": "number"}), base)
 
 
-def test_the_opponent_answers_the_gates_rows(base: Path) -> None:
+def test_the_predecessor_is_scored_on_the_gates_split(base: Path) -> None:
     recipe = line_recipe({**RULE, "gate.split": "test"})
     texts = ["the film was good", "bad film", "very fine", "a not bad film", "was it"]
     predictor = Predictor.open(base / "old")
@@ -101,13 +101,13 @@ def test_the_opponent_answers_the_gates_rows(base: Path) -> None:
     own = [labels.index(predictor.labels[number]) for number in right]
     test = Split("test", texts, None, own)
     dataset = Dataset("classification", labels, dev, dev, test)
-    opponent = open_opponent(find_predecessor(recipe, base), recipe, dataset)
-    assert opponent is not None
-    lead = opponent.against(np.array([1] * 5))
-    assert (lead.old, lead.new, lead.metric) == (1.0, 0.0, "accuracy")
-    assert lead.p_not_worse == pytest.approx(1 / 32)
-    assert opponent.against(np.array(own)).p_not_worse == 1.0
-    assert open_opponent(None, recipe, dataset) is None
+    scores = score_predecessor(find_predecessor(recipe, base), recipe, dataset)
+    assert scores is not None
+    found = scores.difference(np.array([1] * 5))
+    assert (found.old, found.new, found.metric) == (1.0, 0.0, "accuracy")
+    assert found.p_not_worse == pytest.approx(1 / 32)
+    assert scores.difference(np.array(own)).p_not_worse == 1.0
+    assert score_predecessor(None, recipe, dataset) is None
 
 
 def test_a_real_run_against_its_own_predecessor(

@@ -112,7 +112,7 @@ def test_every_label_has_its_own() -> None:
     assert found.values == pytest.approx((0.3, 0.75), abs=1e-6)
     assert found.source == "tuned on dev for the F1 of each label"
     assert decide(logit(probabilities), found).tolist() == applies.tolist()
-    assert found.facts(("a", "b"))["thresholds"] == {"a": found.values[0], "b": found.values[1]}
+    assert found.to_facts(("a", "b"))["thresholds"] == {"a": found.values[0], "b": found.values[1]}
 
 
 def test_a_probability_on_the_threshold_applies() -> None:

@@ -11,7 +11,7 @@ from tiny_line import Line, stage_directory, write_split
 from tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_regression, tiny_split
 
 from factory.errors import DataError, FactoryError
-from factory.evaluation.scoring import evaluation_lines, score_file
+from factory.evaluation.evaluate import evaluation_lines, score_file
 from serving.bundle import read_manifest
 from serving.errors import BundleError
 from serving.predictor import Predictor

@@ -10,11 +10,9 @@ import torch
 from tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_classifier
 
 from factory.data.dataset import Dataset
-from factory.errors import FactoryError
 from factory.models import classifier as classifier_module
 from factory.models.classifier import forward_logits
 from factory.models.encoding import collate, encode_inputs
-from factory.runtime.devices import pick_device
 
 TEXTS = ["late", "my shoe is late and awful", "i love it", "when is the size in colour red"]
 
@@ -78,15 +76,3 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path, dataset: Dataset) -> No
     np.testing.assert_array_equal(loaded.logits(texts), tiny_classifier(model).logits(texts))
     assert not loaded.model.training
     assert loaded.model.config.id2label == dict(enumerate(LABELS))
-
-
-@pytest.mark.parametrize("usable", [True, False])
-def test_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch, usable: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
-    assert pick_device("cpu") == "cpu"
-    assert pick_device("auto") == ("cuda" if usable else "cpu")
-    if usable:
-        assert pick_device("cuda") == "cuda"
-    else:
-        with pytest.raises(FactoryError, match="no usable CUDA device"):
-            pick_device("cuda")

@@ -96,7 +96,7 @@ def test_a_package_without_weights_is_refused(packages: Path, tmp_path: Path) ->
     model = write_package(packages, "tiny_carrier_four")
     (model / "model.safetensors").unlink()
     (problem,) = refused("package:tiny_carrier_four", tmp_path).problems
-    assert problem == "package tiny_carrier_four carries no folder with config.json and weights"
+    assert problem == "package tiny_carrier_four has no folder with config.json and weights"
 
 
 def test_of_several_models_in_a_package_the_first_by_name_is_taken(
@@ -146,30 +146,31 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     model = write_model(tmp_path / "bert")
     (model / "config.json").unlink()
     (problem,) = refused("bert", tmp_path).problems
-    assert problem == f"{model} holds no config.json, so it is no model folder"
+    assert problem == f"{model} has no config.json, so it is not a model folder"
 
 
 def test_a_stages_folder_names_its_model_folder(tmp_path: Path) -> None:
     model = write_model(tmp_path / "distill-0123" / "model")
     (problem,) = refused("distill-0123", tmp_path).problems
-    assert problem.endswith(f"so it is no model folder; did you mean {model}?")
+    assert problem.endswith(f"so it is not a model folder; did you mean {model}?")
     assert find_model("distill-0123/model", tmp_path, "k").location == str(model)
 
 
-def write_bundle(store: Path, student: str) -> Path:
+def write_bundle(store: Path, student: str, stage: str = "distill") -> Path:
     """What `factory run` names at its end: ONNX files, and a record of what it was made from."""
     folder = store / "bundle-fedcba987654"
     (folder / "onnx").mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     (folder / "manifest.json").write_text("{}")
-    record = {"stage": "bundle", "inputs": {"data": "0" * 64, "student": student}}
+    inputs = {"data": "0" * 64, "distill": "a" * 64, stage: student}
+    record = {"stage": "bundle", "inputs": inputs}
     (folder / "artifact.json").write_text(json.dumps(record))
     return folder
 
 
 @pytest.mark.parametrize("stage", ["distill", "prune"])
 def test_a_bundle_stands_for_its_student(tmp_path: Path, stage: str) -> None:
-    bundle = write_bundle(tmp_path, "0123456789abcdef" * 4)
+    bundle = write_bundle(tmp_path, "0123456789abcdef" * 4, stage)
     write_model(tmp_path / "distill-aaaaaaaaaaaa" / "model", "pytorch_model.bin")
     model = write_model(tmp_path / f"{stage}-0123456789ab" / "model")
     source = find_model(str(bundle), tmp_path, "student.start")

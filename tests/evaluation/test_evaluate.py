@@ -12,8 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from factory.data.dataset import Split
-from factory.evaluation.evaluate import evaluate, evaluate_logits
-from factory.evaluation.metrics import Score
+from factory.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_logits,
+    evaluations_from_facts,
+)
 
 LABELS = ("no", "yes")
 
@@ -40,8 +44,8 @@ def test_predictions_keep_the_order_of_the_rows() -> None:
     assert (evaluation.split, evaluation.rows) == ("dev", 4)
     assert evaluation.scores["accuracy"].value == 3 / 4
     assert evaluation.confusion == [[1, 1], [0, 2]]
-    assert evaluation.per_class["no"]["recall"] == 1 / 2
-    assert evaluation.per_class["yes"]["precision"] == pytest.approx(2 / 3)
+    assert evaluation.per_class["no"].recall == 1 / 2
+    assert evaluation.per_class["yes"].precision == pytest.approx(2 / 3)
 
 
 def test_pairs_are_asked_as_pairs() -> None:
@@ -70,14 +74,14 @@ def test_outputs_that_are_there_are_scored_like_a_classifiers() -> None:
     logits = np.array([[0.0, 1.0], [0.0, 1.0]], dtype=np.float32)
     direct = evaluate_logits(logits, split, LABELS)
     asked = evaluate(LookUp({"a": [0.0, 1.0], "b": [0.0, 1.0]}), split, LABELS)
-    assert direct.facts() == asked.facts()
+    assert direct.to_facts() == asked.to_facts()
 
 
 def test_classification_facts_are_json_and_complete() -> None:
     split = Split("dev", ["a", "b", "c"], None, [1, 0, 1])
     logits = np.array([[0.0, 1.0], [0.0, 1.0], [2.0, 1.0]], dtype=np.float32)
     evaluation = evaluate_logits(logits, split, LABELS)
-    facts = evaluation.facts()
+    facts = evaluation.to_facts()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert set(facts) == {"split", "rows", "scores", "per_class", "confusion"}
     assert set(facts["scores"]) == {"accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"}
@@ -88,19 +92,26 @@ def test_classification_facts_are_json_and_complete() -> None:
 
 def test_regression_facts_are_json() -> None:
     split = Split("dev", ["a", "b", "c"], None, [1.0, 2.0, 4.0])
-    facts = evaluate_logits(np.array([[1], [3], [2]], dtype=np.float32), split, ("value",)).facts()
+    facts = evaluate_logits(
+        np.array([[1], [3], [2]], dtype=np.float32), split, ("value",)
+    ).to_facts()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     assert facts["scores"]["spearman"]["value"] == pytest.approx(0.5)
 
 
-def test_a_score_comes_back_out_of_its_facts() -> None:
-    split = Split("dev", ["a", "b", "c"], None, [1, 0, 1])
-    evaluation = evaluate_logits(np.eye(3, 2, dtype=np.float32), split, LABELS)
-    facts = json.loads(json.dumps(evaluation.facts()))
-    for metric, score in evaluation.scores.items():
-        restored = Score(**facts["scores"][metric])
-        assert isinstance(restored, Score)
-        assert restored == score
+@pytest.mark.parametrize(
+    ("targets", "labels"),
+    [([1, 0, 1], LABELS), ([(0,), (), (0, 1)], LABELS), ([0.5, 1.0, 2.5], ("value",))],
+)
+def test_an_evaluation_comes_back_out_of_its_facts(targets: Any, labels: tuple[str, ...]) -> None:
+    split = Split("dev", ["a", "b", "c"], None, targets)
+    found = evaluate_logits(np.eye(3, len(labels), dtype=np.float32), split, labels)
+    facts = json.loads(json.dumps(found.to_facts()))
+    restored = evaluations_from_facts({"student": {"dev": facts}})["student"]["dev"]
+    assert restored == Evaluation(
+        "dev", 3, found.scores, found.per_class, found.confusion, found.thresholds
+    )
+    assert restored.to_facts() == facts
 
 
 def test_f1_is_about_the_last_of_two_labels_or_the_one_named() -> None:

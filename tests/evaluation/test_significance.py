@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from factory.evaluation.metrics import score_classes, score_numbers
-from factory.evaluation.multilabel_metrics import score_label_sets
+from factory.evaluation.evaluate import score_predictions
 from factory.evaluation.significance import RESAMPLES, difference, differences, mcnemar
 from factory.recipe.gate import TASK_METRICS
 
@@ -96,8 +95,7 @@ def test_the_bootstrap_is_what_scipy_computes_with_its_own_resamples() -> None:
 def test_clear_differences_are_found_in_their_direction(
     noise: float, p: float, worse: float
 ) -> None:
-    for metric in ("pearson", "spearman"):
-        found = difference(metric, "regression", *noisy(1, noise))
+    for found in differences("regression", *noisy(1, noise)):
         assert found.p_value == pytest.approx(p, abs=1e-3)
         assert found.p_not_worse == pytest.approx(worse, abs=1e-3)
         assert found.p_value > 0  # no number of resamples proves impossibility
@@ -126,13 +124,11 @@ def test_every_metric_of_a_task_has_the_value_that_the_gate_sees(task: str) -> N
     random = np.random.default_rng(2)
     if task == "multilabel":
         targets, old, new = random.random((3, 60, 4)) < 0.4
-        scores = [score_label_sets(targets, answers) for answers in (old, new)]
     elif task == "regression":
         targets, old, new = noisy(2, 0.5, rows=60)
-        scores = [score_numbers(targets, answers) for answers in (old, new)]
     else:
         targets, old, new = random.integers(0, 2, (3, 60))
-        scores = [score_classes(targets, answers, positive=1) for answers in (old, new)]
+    scores = [score_predictions(task, targets, rows, 1) for rows in (old, new)]  # type: ignore[arg-type]
     found = differences(task, targets, old, new, positive=1)  # type: ignore[arg-type]
     assert [one.metric for one in found] == list(TASK_METRICS[task])
     for one in found:
@@ -150,7 +146,7 @@ def test_the_rows_are_resampled_together() -> None:
     new = old.copy()
     new[0] = 1 - new[0]
     found = difference("macro_f1", "classification", targets, old, new)
-    alone = score_classes(targets, old)["macro_f1"]
+    alone = score_predictions("classification", targets, old)["macro_f1"]
     assert found.high - found.low < 0.2 * (alone.high - alone.low)
 
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, f1_score
 
-from factory.evaluation import metrics
-from factory.evaluation.metrics import (
-    Score,
-    confusion,
-    per_class,
-    score_classes,
-    score_numbers,
-)
+from factory.evaluation.evaluate import score_predictions
+from factory.evaluation.metrics import LabelScore, Score, confusion, per_label
 
 # true class: 0 0 0 0 | 1 1 1 1 | 2 2;  7 of 10 are right
 TARGETS = np.array([0, 0, 1, 1, 0, 0, 1, 1, 2, 2])
 PREDICTED = np.array([0, 1, 1, 1, 0, 0, 0, 1, 2, 0])
 LABELS = ("no", "yes", "maybe")
+
+score_classes = partial(score_predictions, "classification")
+score_numbers = partial(score_predictions, "regression")
+score_label_sets = partial(score_predictions, "multilabel")
 
 
 def binary(hits: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,15 +119,13 @@ def test_constant_answers_earn_no_correlation_and_no_warning(
 CLASSES = st.integers(0, 5)
 
 
-@settings(deadline=None)  # the first example pays for the import of sklearn
+@settings(deadline=None, max_examples=40)  # the first example pays for the import of sklearn
 @given(st.lists(st.tuples(CLASSES, CLASSES), min_size=2, max_size=60))
 def test_class_metrics_agree_with_sklearn(rows: list[tuple[int, int]]) -> None:
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, recall_score
+    from sklearn.metrics import matthews_corrcoef, recall_score
 
     targets, predicted = np.array(rows).T
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "RESAMPLES", 1)
-        scores = score_classes(targets, predicted, 2)
+    scores = score_classes(targets, predicted, 2, resamples=1)
     assert scores["accuracy"].value == pytest.approx(accuracy_score(targets, predicted))
     expected = f1_score(targets, predicted, average="macro", zero_division=0.0)
     assert scores["macro_f1"].value == pytest.approx(expected)
@@ -222,28 +222,87 @@ def test_rows_are_resampled_as_pairs() -> None:
     assert scores["mcc"].value == pytest.approx(1.0)
 
 
-def test_per_class_numbers() -> None:
-    numbers = per_class(TARGETS, PREDICTED, LABELS)
+def test_numbers_per_label() -> None:
+    numbers = per_label(TARGETS, PREDICTED, LABELS)
     assert list(numbers) == ["no", "yes", "maybe"]
-    assert numbers["no"] == pytest.approx(
-        {"precision": 3 / 5, "recall": 3 / 4, "f1": 6 / 9, "support": 4}
-    )
-    assert numbers["yes"] == pytest.approx(
-        {"precision": 3 / 4, "recall": 3 / 4, "f1": 6 / 8, "support": 4}
-    )
-    assert numbers["maybe"] == pytest.approx(
-        {"precision": 1.0, "recall": 1 / 2, "f1": 2 / 3, "support": 2}
-    )
-    assert all(type(value) is float for row in numbers.values() for value in row.values())
+    assert numbers["no"] == LabelScore(3 / 5, 3 / 4, pytest.approx(6 / 9), 4)
+    assert numbers["yes"] == LabelScore(3 / 4, 3 / 4, pytest.approx(6 / 8), 4)
+    assert numbers["maybe"] == LabelScore(1.0, 1 / 2, pytest.approx(2 / 3), 2)
+    assert all(type(one.support) is float for one in numbers.values())
 
 
 def test_a_label_that_never_occurs_keeps_its_place() -> None:
     targets, predicted = np.array([0, 2]), np.array([0, 0])
-    numbers = per_class(targets, predicted, LABELS)
-    assert numbers["yes"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0.0}
-    assert numbers["maybe"]["support"] == 1.0
+    numbers = per_label(targets, predicted, LABELS)
+    assert numbers["yes"] == LabelScore(0.0, 0.0, 0.0, 0.0)
+    assert numbers["maybe"].support == 1.0
     assert confusion(targets, predicted, LABELS) == [[1, 0, 0], [0, 0, 0], [1, 0, 0]]
 
 
 def test_confusion_has_true_labels_in_rows() -> None:
     assert confusion(TARGETS, PREDICTED, LABELS) == [[3, 1, 0], [1, 3, 0], [1, 0, 1]]
+
+
+# sets of labels: three labels, five rows; the last label never occurs and is never predicted
+SETS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)
+PREDICTED_SETS = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
+
+
+def random_sets(rows: int, labels: int, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    random = np.random.default_rng(seed)
+    targets = random.random((rows, labels)) < 0.2
+    flipped = random.random((rows, labels)) < 0.1
+    return targets, targets ^ flipped
+
+
+def test_label_sets_by_hand() -> None:
+    scores = score_label_sets(SETS, PREDICTED_SETS)
+    # right 2 + 1 of (3 + 2) true and (2 + 2) answered
+    assert scores["micro_f1"].value == pytest.approx(2 * 3 / (5 + 4))
+    # first label 2 * 2 / (3 + 2), second 2 * 1 / (2 + 2); the third is on neither side
+    assert scores["macro_f1"].value == pytest.approx((4 / 5 + 2 / 4) / 2)
+    assert scores["exact_match"].value == 2 / 5
+    interval = binomtest(2, 5).proportion_ci(0.95, method="wilson")
+    assert (scores["exact_match"].low, scores["exact_match"].high) == (interval.low, interval.high)
+
+
+@pytest.mark.parametrize(("rows", "labels"), [(40, 2), (60, 28), (30, 150)])
+def test_label_sets_against_scikit_learn(rows: int, labels: int) -> None:
+    targets, predicted = random_sets(rows, labels, seed=rows)
+    scores = score_label_sets(targets, predicted)
+    assert scores["micro_f1"].value == pytest.approx(f1_score(targets, predicted, average="micro"))
+    macro = f1_score(targets, predicted, average="macro", zero_division=np.nan)
+    assert scores["macro_f1"].value == pytest.approx(macro)
+    assert scores["exact_match"].value == pytest.approx(accuracy_score(targets, predicted))
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
+    """The same seed, one resample after the other, each scored by scikit-learn."""
+    targets, predicted = random_sets(80, 5, seed=3)
+    scores = score_label_sets(targets, predicted, resamples=100)
+    random = np.random.default_rng(0)
+    micro, macro = [], []
+    for _ in range(100):
+        rows = random.integers(0, 80, 80)
+        micro.append(f1_score(targets[rows], predicted[rows], average="micro"))
+        macro.append(
+            f1_score(targets[rows], predicted[rows], average="macro", zero_division=np.nan)
+        )
+    for name, values in (("micro_f1", micro), ("macro_f1", macro)):
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert (scores[name].low, scores[name].high) == pytest.approx((low, high))
+        assert low < scores[name].value < high
+
+
+def test_nothing_true_and_nothing_answered_is_no_success() -> None:
+    nothing = np.zeros((3, 2), dtype=bool)
+    scores = score_label_sets(nothing, nothing)
+    assert scores["micro_f1"].value == scores["macro_f1"].value == 0.0
+    assert scores["exact_match"].value == 1.0
+
+
+def test_label_sets_per_label() -> None:
+    numbers = per_label(SETS, PREDICTED_SETS, ("a", "b", "c"))
+    assert numbers["a"] == LabelScore(1.0, pytest.approx(2 / 3), pytest.approx(4 / 5), 3)
+    assert numbers["b"] == LabelScore(0.5, 0.5, 0.5, 2)
+    assert numbers["c"] == LabelScore(0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""What the comparison tests share."""
+"""What the evaluation tests share."""
 
 from __future__ import annotations
 
