@@ -112,7 +112,7 @@ def run_set(name: str, files: dict[str, Path], baselines: list[str], store: Path
         metric, split = recipe.metric, recipe.gate.split
         split = "test" if "test" in manifest["scores"]["teacher"] else split
         scores = {
-            model: {**found[split][metric], "rows": found[split]["rows"]}
+            model: {**found[split][metric], "rows": manifest["data"]["rows"][split]}
             for model, found in manifest["scores"].items()
         }
         artifacts = stage_artifacts(recipe, recipe_file.parent, store)

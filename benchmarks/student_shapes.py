@@ -76,7 +76,7 @@ def row(manifest: dict[str, Any]) -> dict[str, Any]:
             model: manifest["scores"][model][split][gate["metric"]]["value"]
             for model in ("teacher", "student", served)
         },
-        "agreement": found["label_agreement_with_fp32"][served][split],
+        "agreement": found["agreement"][served][split],
         "times_faster_than_teacher": {
             form: p50["teacher"] / p50[form] for form in ("student", "fp32", served)
         },

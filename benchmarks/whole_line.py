@@ -74,13 +74,17 @@ def run_set(name: str, files: dict[str, Path], store: Path) -> dict[str, Any]:
 
 def of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
     """What the table needs, without paths."""
-    measurements = manifest["measurements"]
+    measurements, rows = manifest["measurements"], manifest["data"]["rows"]
     return {
-        "scores": {k: v for k, v in manifest["scores"].items() if k != "baseline"},
+        "scores": {
+            model: {split: {"rows": rows[split], **found} for split, found in splits.items()}
+            for model, splits in manifest["scores"].items()
+            if model != "baseline"
+        },
         "size_bytes": {k: v for k, v in measurements["size_bytes"].items() if k != "baseline"},
         "latency": measurements["latency"],
         "latency_conditions": measurements["latency_conditions"],
-        "label_agreement_with_fp32": measurements["label_agreement_with_fp32"],
+        "label_agreement_with_fp32": measurements["agreement"],
         "versions": manifest["versions"],
         "stage_seconds": {},
     }
@@ -101,7 +105,9 @@ def print_set(name: str, result: dict[str, Any]) -> None:
         rows = result["scores"]["teacher"][split]["rows"]
         teacher = result["scores"]["teacher"][split]["accuracy"]["value"]
         print(f"\n### {name}, {split} ({rows} rows)\n")
-        print("| model | accuracy (95 %) | kept | size | p50, batch 1 |\n|---|---|---|---|---|")
+        print(
+            "| model | accuracy (95 %) | retention | size | p50, batch 1 |\n|---|---|---|---|---|"
+        )
         for model, label in ROWS.items():
             score = result["scores"][model][split]["accuracy"]
             latency = result["latency"].get(model)

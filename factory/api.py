@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory import pipeline
-from factory.html_table import html_table
+from factory.bundle.tables import gate_lines, result_table
 from factory.planning import StageStatus, make_plan, stage_statuses
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Recipe
-from factory.report.tables import gate_lines, result_table
 from factory.store import Store
 from serving.bundle import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from factory.comparison.compare import Comparison
+    from factory.bundle.compare import Comparison
     from factory.evaluation.evaluate import EvaluatedSplit
     from serving.predictor import Predictor
 
@@ -67,7 +67,7 @@ class Bundle:
         lines = result_table(self.manifest).splitlines()
         rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
         caption = f"{self.manifest.name} {self.manifest.version}, {self.directory}"
-        return html_table(rows[0], rows[2:], caption)
+        return _html_table(rows[0], rows[2:], caption)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,7 +84,7 @@ class Plan:
         return "\n".join(f"{name:24} {status:7} {reason}" for name, status, reason in self.rows())
 
     def _repr_html_(self) -> str:
-        return html_table(["stage", "status", "reason"], self.rows(), "plan")
+        return _html_table(["stage", "status", "reason"], self.rows(), "plan")
 
 
 def run(
@@ -169,15 +169,15 @@ def verify(bundle: Path | str | Bundle) -> Bundle:
 def compare(
     old: Path | str | Bundle, new: Path | str | Bundle, *, split: str | None = None
 ) -> Comparison:
-    """Let two bundles answer the rows that both runs were judged on.
+    """Compare two bundles on the rows that both runs were evaluated on.
 
     Args:
-        split: dev or test; unset: that of the newer one's gate.
+        split: dev or test; None: the split of the new bundle's gate.
 
     Raises:
-        ComparisonError: different tasks, or no rows that both can be judged on.
+        ComparisonError: different tasks, or no rows for both.
     """
-    from factory.comparison.compare import compare as compare_bundles
+    from factory.bundle.compare import compare as compare_bundles
     from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
@@ -193,3 +193,14 @@ def _loaded(
         return recipe, Path(base or ".")
     path = Path(recipe)
     return load_recipe(path, overrides), path.parent if base is None else Path(base)
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Head and rows as an HTML table; every text is escaped."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    title = f"<caption>{html.escape(caption)}</caption>"
+    return f"<table>{title}<thead>{row(head, 'th')}</thead><tbody>{body}</tbody></table>"

@@ -9,7 +9,6 @@ from pathlib import Path
 from factory.errors import EXIT_GATE, FactoryError, first_line
 from factory.planning import RunPlan, make_plan
 from factory.recipe.recipe import Recipe
-from factory.report.gate_failure import keep_refusal
 from factory.runtime import distributed
 from factory.runtime.progress import say
 from factory.stages import STAGES
@@ -99,8 +98,10 @@ def _run_stages(plan: RunPlan, store: Store, device: str) -> Run:
 
 
 def _close_failed_run(plan: RunPlan, store: Store) -> None:
-    """Keep what gate 2 measured, discard the bundle that it judged, and write the report."""
-    keep_refusal(store, plan.last)
+    """Keep the measurements of gate 2, discard the bundle, and write the report."""
+    from factory.report.facts import move_gate_failure
+
+    move_gate_failure(store, plan.last)
     store.discard(plan.last)
     _report(plan, store)
 
@@ -109,7 +110,7 @@ def _report(plan: RunPlan, store: Store) -> None:
     """Write the report; an error in it must not cost what took hours to train."""
     if not distributed.current().first:
         return
-    from factory.report.write import report_recipe
+    from factory.report.page import report_recipe
 
     try:
         say(f"report: {report_recipe(plan, store)}")

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
+    from edge_bundles import Edge
     from tiny_line import Line
 
     from factory.data.dataset import Dataset
@@ -186,3 +188,25 @@ def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Line:
     from tiny_line import run_line
 
     return run_line(tmp_path_factory.mktemp("line"), dataset)
+
+
+@pytest.fixture(scope="session")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Edge]:
+    """A bundle by its kind: single, pair, multilabel or regression; no test may change it."""
+    from edge_bundles import export_edge_student, write_edge_bundle
+    from tiny_models import LABELS
+
+    directory = tmp_path_factory.mktemp("edge")
+    students: dict[tuple[str, ...], tuple[Path, Path]] = {}
+    made: dict[str, Edge] = {}
+
+    def bundle(kind: str) -> Edge:
+        labels = ("value",) if kind == "regression" else LABELS
+        if labels not in students:
+            students[labels] = export_edge_student(directory / str(len(labels)), labels)
+        if kind not in made:
+            student, exported = students[labels]
+            made[kind] = write_edge_bundle(directory / kind, kind, exported, student)
+        return made[kind]
+
+    return bundle

@@ -45,9 +45,7 @@ def write_scored_bundle(
     recipe = parse_recipe(recipe_tree({"data.task": manifest.task, **(changes or {})}))
     scored = msgspec.structs.replace(
         manifest,
-        scores={
-            model: {"dev": {"rows": 50, metric: score(value)}} for model, value in VALUES.items()
-        },
+        scores={model: {"dev": {metric: score(value)}} for model, value in VALUES.items()},
         measurements={
             "size_bytes": {"teacher": 90_800_000, "student": 57_400_000, "fp32": 50_000_000},
             "latency": {
@@ -57,7 +55,7 @@ def write_scored_bundle(
             "latency_conditions": "batch 1, one thread",
             "machine": {"architecture": "x86_64", "processor": "a processor", "cores": 2},
             "parameters": {"teacher": 22_700_000, "student": 14_350_000},
-            "choice": "fp32: the only one",
+            "choice": "the first of fp32 (recipe order) to pass gate 2",
         },
         gate=[rule("min_value", 0.75, 0.5, passed=True)],
         recipe=recipe.model_dump(mode="json"),

@@ -8,7 +8,6 @@ import pytest
 from tiny_line import Line
 
 import factory
-from factory.html_table import html_table
 from serving import Predictor
 
 
@@ -29,7 +28,7 @@ def test_a_run_again_is_the_bundle(line: Line) -> None:
 def test_a_recipe_that_is_loaded(line: Line) -> None:
     recipe = factory.load_recipe(line.recipe)
     plan = factory.plan(recipe, base=line.recipe.parent, store=line.store)
-    assert {step.status for step in plan.steps} == {"cached"}
+    assert {step.status for step in plan.stages} == {"cached"}
     with pytest.raises(ValueError, match="give its path"):
         factory.plan(recipe, ["name=x"])
 
@@ -37,7 +36,7 @@ def test_a_recipe_that_is_loaded(line: Line) -> None:
 def test_a_plan_says_why(line: Line) -> None:
     plan = factory.plan(line.recipe, ["distill.seed=43"], store=line.store)
     assert "distill.seed 42 -> 43" in repr(plan)
-    assert plan._repr_html_().count("<tr>") == len(plan.steps) + 1
+    assert plan._repr_html_().count("<tr>") == len(plan.stages) + 1
 
 
 def test_score_verify_and_predict(line: Line) -> None:
@@ -51,17 +50,10 @@ def test_score_verify_and_predict(line: Line) -> None:
 
 def test_a_bundle_compared_with_itself(line: Line) -> None:
     comparison = factory.compare(line.bundle, factory.Bundle.open(line.bundle))
-    assert comparison.alike == 1.0
+    assert comparison.agreement == 1.0
     assert not comparison.recipe_changes
 
 
 def test_names_are_listed() -> None:
     assert set(factory.__all__) <= set(dir(factory))
     assert len(factory.__all__) == 14
-
-
-def test_html_is_escaped() -> None:
-    assert html_table(["a"], [["<b> & c"]], "x<y") == (
-        "<table><caption>x&lt;y</caption><thead><tr><th>a</th></tr></thead>"
-        "<tbody><tr><td>&lt;b&gt; &amp; c</td></tr></tbody></table>"
-    )

@@ -1,4 +1,4 @@
-"""The directory we ship: assemble it, and score it through the server's own code."""
+"""Assemble the directory of a bundle, and open it through the server's own code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from factory.bundle.measurements import RunMeasurements
 from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
 from factory.export.forms import FORMS, FormName
@@ -19,8 +20,9 @@ from factory.runtime.environment import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
 
-# Both are written later; with a dot before it, what a killed run left of them.
+# Written after the manifest lists the files; names with a dot are left by a killed run.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
+NOTHING_MEASURED = RunMeasurements()
 MODEL_FILES = (
     "config.json",
     "tokenizer.json",
@@ -32,7 +34,7 @@ MODEL_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """What every manifest of one bundle has in common, whichever variant it names."""
+    """What the manifests of a bundle have in common, whichever form they serve."""
 
     name: str
     version: str
@@ -45,23 +47,23 @@ class BundleParts:
     thresholds: Thresholds | None = None
 
 
-def copy_files(directory: Path, model_directory: Path, variants: Mapping[FormName, Path]) -> None:
-    """Put tokenizer, configuration and ONNX files into place, in the layout of the ecosystem.
+def copy_files(directory: Path, model_directory: Path, forms: Mapping[FormName, Path]) -> None:
+    """Copy tokenizer, configuration and ONNX files into the layout of the ecosystem.
 
-    Each variant has a file of its own until one of them is chosen. `model.safetensors` stays out:
-    a bundle serves, and the plain model stands in the store.
+    Every form has a file of its own until one is chosen. `model.safetensors` is left out: the
+    server does not read it, and the store keeps it.
     """
     shutil.rmtree(directory / "onnx", ignore_errors=True)
     (directory / "onnx").mkdir()
     for name in MODEL_FILES:
         if (model_directory / name).is_file():
             shutil.copyfile(model_directory / name, directory / name)
-    for variant, file in variants.items():
-        shutil.copyfile(file, directory / candidate_file(variant))
+    for form, file in forms.items():
+        shutil.copyfile(file, directory / candidate_file(form))
 
 
-def tell_max_length(directory: Path, max_length: int) -> None:
-    """Let other loaders cut texts where the bundle does, and not at the network's own limit.
+def write_max_length(directory: Path, max_length: int) -> None:
+    """Write max_length into tokenizer_config.json, so that other loaders truncate there too.
 
     `tokenizer_config.json` is read by transformers and transformers.js, `sentence_bert_config.json`
     by text-embeddings-inference.
@@ -77,32 +79,33 @@ def tell_max_length(directory: Path, max_length: int) -> None:
         (directory / name).write_text(text + "\n", encoding="utf-8")
 
 
-def candidate_file(variant: FormName) -> str:
-    """Where a variant stands while all of them are compared."""
-    return f"onnx/candidate_{variant}.onnx"
+def candidate_file(form: FormName) -> str:
+    """The file of a form until one form is chosen."""
+    return f"onnx/candidate_{form}.onnx"
 
 
 def ship_only(directory: Path, chosen: FormName) -> str:
-    """Keep the chosen variant and fp32 under the names others look for; returns the chosen's.
+    """Keep the chosen form and fp32 under their final names; returns the chosen form's.
 
-    Tools that take any file of a known name must not find one that the gate refused.
+    The other forms are removed: tools that load any file of a known name must not find a form
+    that failed the gate.
     """
-    for variant in dict.fromkeys(("fp32", chosen)):
-        (directory / candidate_file(variant)).replace(directory / FORMS[variant].file)
+    for form in dict.fromkeys(("fp32", chosen)):
+        (directory / candidate_file(form)).replace(directory / FORMS[form].file)
     for left in (directory / "onnx").glob("candidate_*"):
         left.unlink()
     return FORMS[chosen].file
 
 
 def open_candidate(
-    directory: Path, parts: BundleParts, variant: FormName, threads: int = 1
+    directory: Path, parts: BundleParts, form: FormName, threads: int = 1
 ) -> Predictor:
-    """Open an assembled bundle with a candidate as the served model, checksums verified.
+    """Open an assembled bundle with one form as the served model; checksums are verified.
 
-    This is the served path: tokenizer, truncation, session settings and batching are the
-    server's, so a score taken through it is the score that will be served.
+    Tokenizer, truncation, session settings and batching are the server's, so a score measured
+    through it is the score that will be served.
     """
-    manifest = make_manifest(directory, parts, variant, candidate_file(variant))
+    manifest = make_manifest(directory, parts, form, candidate_file(form))
     write_manifest(directory, manifest)
     return Predictor.open(directory, threads=threads)
 
@@ -110,14 +113,12 @@ def open_candidate(
 def make_manifest(
     directory: Path,
     parts: BundleParts,
-    variant: FormName,
+    form: FormName,
     file: str,
-    *,
-    scores: Mapping[str, Any] | None = None,
-    measurements: Mapping[str, Any] | None = None,
-    gate: list[dict[str, Any]] | None = None,
+    measurements: RunMeasurements = NOTHING_MEASURED,
 ) -> Manifest:
-    """The manifest of the assembled files with `variant`, in `file`, as the served model."""
+    """The manifest of the assembled files with `form`, in `file`, as the served model."""
+    facts = measurements.to_facts()
     files = [
         file.relative_to(directory).as_posix()
         for file in sorted(directory.rglob("*"))
@@ -133,16 +134,16 @@ def make_manifest(
         max_length=parts.max_length,
         model=ModelFile(
             file=file,
-            variant=variant,
+            variant=form,
             inputs=list(INPUT_NAMES),
             output=OUTPUT_NAME,
             opset=parts.opset,
-            neighbour_independent=FORMS[variant].neighbour_independent,
+            neighbour_independent=FORMS[form].neighbour_independent,
         ),
         files=describe_files(directory, files),
-        scores=dict(scores or {}),
-        measurements=dict(measurements or {}),
-        gate=list(gate or []),
+        scores=facts.pop("scores", {}),
+        measurements=facts,
+        gate=facts.get("verdicts", {}).get(form, []),
         recipe=dict(parts.recipe),
         versions=library_versions(),
         lineage=dict(parts.lineage),

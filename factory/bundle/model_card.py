@@ -1,4 +1,4 @@
-"""The metadata of a model card: YAML in front of the bundle's README.md, for the Hub's loader.
+"""The model card, README.md of a bundle: the Hub's metadata in YAML, then text for people.
 
 The keys are those of https://huggingface.co/docs/hub/model-cards, written by `huggingface_hub`.
 """
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from factory.bundle.measurements import read_measurements
+from factory.bundle.tables import gate_lines, label_list, result_table
 from factory.store import ARTIFACT_FILE, Artifact, read_json
 from serving.bundle import Manifest
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 TAGS = ("onnx", "bert", "tinybert", "knowledge-distillation", "tinybert-factory")
-# What the Hub calls a metric, and how a reader does.
+# The Hub's name of a metric, and its name for people.
 METRICS: Mapping[str, tuple[str, str]] = {
     "accuracy": ("accuracy", "Accuracy"),
     "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy"),
@@ -33,14 +35,14 @@ OWN_FILES = "own-files"
 
 @dataclass(frozen=True, slots=True)
 class CardSources:
-    """Hub names that a run found out by itself."""
+    """Models and data sets of the Hub that a run was made from."""
 
     base_models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
 
 
 def card_sources(artifacts: Mapping[str, Artifact]) -> CardSources:
-    """Models and data from the hub, out of the records of the stages; local ones have no name."""
+    """Models and data from the Hub, from the records of the stages; local ones are left out."""
     teacher, data = _settings(artifacts["teacher"]), _settings(artifacts["data"])
     student = _settings(artifacts.get("unpruned", artifacts["student"]))
     identities = (teacher.get("model"), student.get("start"))
@@ -52,20 +54,25 @@ def card_sources(artifacts: Mapping[str, Artifact]) -> CardSources:
     )
 
 
+def model_card(manifest: Manifest, sources: CardSources) -> str:
+    """The content of README.md."""
+    return card_metadata(manifest, sources) + card_text(manifest)
+
+
 def card_metadata(manifest: Manifest, sources: CardSources) -> str:
-    """The YAML block with its fences; what the recipe does not say and nobody knows is left out."""
+    """The YAML block with its fences; unknown keys are left out."""
     from huggingface_hub import ModelCardData
 
-    said: Mapping[str, Any] = manifest.recipe.get("card", {})
-    datasets = _several(said.get("datasets", []), sources.datasets)
+    card: Mapping[str, Any] = manifest.recipe.get("card", {})
+    datasets = _unique(card.get("datasets", []), sources.datasets)
     results = _results(manifest, datasets)
     data = ModelCardData(
-        language=list(said.get("language", [])) or None,
-        license=said.get("license"),
+        language=list(card.get("language", [])) or None,
+        license=card.get("license"),
         library_name="onnx",
         pipeline_tag="text-classification",
-        tags=_several(TAGS, (manifest.task, manifest.model.variant), said.get("tags", [])),
-        base_model=_several(said.get("base_model", []), sources.base_models) or None,
+        tags=_unique(TAGS, (manifest.task, manifest.model.variant), card.get("tags", [])),
+        base_model=_unique(card.get("base_model", []), sources.base_models) or None,
         datasets=datasets or None,
         metrics=list(dict.fromkeys(one.metric_type for one in results)),
         model_name=manifest.name,
@@ -78,6 +85,7 @@ def _results(manifest: Manifest, datasets: list[str]) -> list[EvalResult]:
     """Every metric of the served form on every split."""
     from huggingface_hub import EvalResult
 
+    scores = read_measurements(manifest).scores[manifest.model.variant]
     return [
         EvalResult(
             task_type="text-classification",
@@ -87,12 +95,69 @@ def _results(manifest: Manifest, datasets: list[str]) -> list[EvalResult]:
             dataset_split=split,
             metric_type=METRICS[metric][0],
             metric_name=f"{METRICS[metric][1]} ({split})",
-            metric_value=round(score["value"], 6),
+            metric_value=round(score.value, 6),
         )
-        for split, scores in manifest.scores[manifest.model.variant].items()
-        for metric, score in scores.items()
+        for split, metrics in scores.items()
+        for metric, score in metrics.items()
         if metric in METRICS
     ]
+
+
+def card_text(manifest: Manifest) -> str:
+    """The card without its metadata: what the model is, how good, what it costs, how to use it."""
+    rows = manifest.data["rows"]
+    tables = "\n\n".join(
+        f"### {split} ({rows[split]} rows)\n\n{result_table(manifest, split)}"
+        for split in ("dev", "test")
+        if split in rows
+    )
+    kind = "pairs of texts" if manifest.text_pair else "single texts"
+    rules = "\n".join(f"- {line}" for line in gate_lines(manifest))
+    measured = read_measurements(manifest)
+    return f"""# {manifest.name}
+
+A {manifest.task} model for {kind}, distilled into a small BERT and exported to ONNX.
+
+- served file: `{manifest.model.file}` ({manifest.model.variant})
+- labels: {label_list(manifest)}
+- maximum length: {manifest.max_length} tokens; longer inputs are truncated
+- version: `{manifest.version}`
+
+## Results
+
+{tables}
+{_threshold_note(manifest)}
+Latency: {measured.latency_conditions}. A form is on the Pareto front if no other form is at least
+as good in score, size and p50 and better in one of them.
+
+## Gate results
+
+{rules}
+
+Served form: {manifest.model.variant}, {measured.choice}.
+
+## Usage
+
+```
+python -m serving PATH_OF_THIS_FOLDER
+```
+
+`manifest.json` holds the recipe, versions, scores and the SHA-256 of every file.
+"""
+
+
+def _threshold_note(manifest: Manifest) -> str:
+    """How a multilabel model decides which labels apply, as a paragraph; else nothing."""
+    if manifest.task != "multilabel":
+        return ""
+    value = manifest.recipe["evaluate"]["thresholds"]
+    if value == "tuned":
+        return (
+            "\nA label applies when its probability reaches its threshold (`thresholds` in "
+            "`manifest.json`). The thresholds of every model were tuned on dev, so scores on dev "
+            "are optimistic; test was not used.\n"
+        )
+    return f"\nA label applies when its probability is at least {value:g}.\n"
 
 
 def _settings(artifact: Artifact) -> Mapping[str, Any]:
@@ -107,5 +172,5 @@ def _hub_name(identity: str | None) -> str | None:
     return identity.removeprefix("hub:").rpartition("@")[0]
 
 
-def _several(*lists: Any) -> list[str]:
+def _unique(*lists: Any) -> list[str]:
     return list(dict.fromkeys(str(entry) for entries in lists for entry in entries))

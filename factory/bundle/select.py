@@ -1,106 +1,207 @@
-"""The bundle stage: score every variant as served, gate, keep the first that passes."""
+"""Stage bundle: measure every form as it is served, apply gate 2, ship the first that passes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from factory.bundle.assemble import (
     BundleParts,
+    candidate_file,
     copy_files,
     make_manifest,
+    open_candidate,
     ship_only,
-    tell_max_length,
+    write_max_length,
 )
-from factory.bundle.candidates import Candidates, measure_candidates
-from factory.bundle.model_card import card_metadata, card_sources
+from factory.bundle.measurements import (
+    TORCH_MODELS,
+    RunMeasurements,
+    save_gate_failure,
+    torch_scores,
+)
+from factory.bundle.model_card import card_sources, model_card
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
 from factory.evaluation import gate
-from factory.evaluation.evaluate import EvaluatedSplit, agreement, evaluations_from_facts
-from factory.evaluation.latency import Latency
-from factory.evaluation.predecessor import Predecessor, PredecessorScores, score_predecessor
+from factory.evaluation.evaluate import (
+    EvaluatedSplit,
+    Evaluations,
+    agreement,
+    evaluate,
+    evaluations_from_facts,
+)
+from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
+from factory.evaluation.predecessor import Predecessor, score_predecessor
 from factory.evaluation.significance import Difference
-from factory.export.forms import FORMS, FormName, Hardware
+from factory.export.forms import FormName, Hardware
+from factory.models.classifier import load_torch_classifier
 from factory.recipe.export import QuantizeSettings, TargetSettings
 from factory.recipe.recipe import Recipe
-from factory.report.gate_failure import note_refusal
-from factory.report.tables import TORCH_MODELS, model_card
 from factory.runtime.environment import machine_facts
 from factory.runtime.progress import say
 from factory.store import Artifact
-from serving.bundle import write_manifest
+from serving.bundle import describe_files, write_manifest
 from serving.predictor import Predictor
 
 VERSION_DIGITS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredForms:
+    """What every form reached through the server's own code.
+
+    Args:
+        evaluations: by form and split.
+        size_bytes: of each form's file.
+        latencies: of each form, and of teacher and student in torch.
+    """
+
+    evaluations: Mapping[FormName, Mapping[str, EvaluatedSplit]]
+    size_bytes: Mapping[FormName, int]
+    latencies: Mapping[str, Latency]
+
+
 def ship(
-    directory: Path,
+    output: Path,
     fingerprint: str,
     recipe: Recipe,
     dataset: Dataset,
     artifacts: Mapping[str, Artifact],
-    variants: Mapping[FormName, Path],
+    files: Mapping[FormName, Path],
     predecessor: Predecessor | None = None,
 ) -> dict[str, Any]:
-    """Assemble the bundle in `directory` and let gate 2 choose the variant it serves.
+    """Assemble the bundle in `output`; gate 2 chooses the form that it serves.
 
     Args:
-        artifacts: data, teacher, student, evaluation, onnx and, if trained, baseline.
-        variants: ONNX file by variant name; fp32 is always among them.
+        artifacts: data, teacher, student, evaluation, onnx and, if made, baseline, unpruned and
+            trimmed.
+        files: ONNX file by form; fp32 is always among them.
+
+    Returns:
+        The facts of the stage: the served form, its gate results, and the size of its file.
 
     Raises:
-        GateFailedError: no variant of the recipe's list passes every rule.
+        GateFailedError: no form of the recipe passes every rule; what was measured is saved in
+            `output`.
     """
-    shipped = artifacts.get("trimmed", artifacts["student"])
-    copy_files(directory, shipped.directory / "model", variants)
-    tell_max_length(directory, recipe.data.max_length)
-    parts = _parts(fingerprint, recipe, dataset, artifacts)
-    candidates = measure_candidates(directory, parts, recipe, artifacts, variants)
-    order = choose_order(recipe.quantize, recipe.target.hardware, candidates.latencies)
-    predecessor_scores = score_predecessor(predecessor, recipe, dataset)
-    differences = _differences(predecessor_scores, order, recipe, candidates)
-    verdicts = {
-        variant: gate.check_rules(
+    model = artifacts.get("trimmed", artifacts["student"]).directory / "model"
+    copy_files(output, model, files)
+    write_max_length(output, recipe.data.max_length)
+    evaluations = evaluations_from_facts(artifacts["evaluation"].facts)
+    parts = BundleParts(
+        name=recipe.name,
+        version=fingerprint[:VERSION_DIGITS],
+        dataset=dataset,
+        thresholds=evaluations["student"]["dev"].thresholds,
+        max_length=recipe.data.max_length,
+        opset=recipe.export.opset,
+        recipe=recipe.model_dump(mode="json"),
+        lineage={name: artifact.fingerprint for name, artifact in artifacts.items()},
+        data_facts={"rows": {split.name: len(split) for split in dataset.splits()}},
+    )
+    forms = measure_forms(output, parts, recipe, artifacts, list(files))
+    order = choose_order(recipe.quantize, recipe.target.hardware, forms.latencies)
+    replaced = score_predecessor(predecessor, recipe, dataset)
+    differences: dict[FormName, Difference] = {}
+    if replaced is not None:
+        for form in order:
+            predicted = forms.evaluations[form][recipe.gate.split].predicted
+            differences[form] = replaced.difference(predicted)
+    verdicts: dict[str, list[gate.RuleResult]] = {
+        form: gate.check_rules(
             recipe.gate,
             recipe.metric,
-            _measure(variant, recipe, artifacts, candidates, differences.get(variant)),
+            _measure(form, recipe, evaluations, artifacts, forms, differences.get(form)),
         )
-        for variant in order
+        for form in order
     }
-    scores = _scores(artifacts["evaluation"].facts, candidates.evaluations)
-    measurements = {
-        **_measurements(recipe, artifacts, candidates),
-        **(
-            {}
-            if predecessor_scores is None
-            else {"predecessor": predecessor_scores.to_facts(differences)}
-        ),
-        "forms": _verdict_facts(verdicts),
-    }
-    note_refusal(directory, scores, measurements, verdicts)
-    chosen = _choose(verdicts)
-    rules = [result.to_facts() for result in verdicts[chosen]]
-    measurements["choice"] = _reason(recipe, verdicts, chosen)
-    file = ship_only(directory, chosen)
-    manifest = make_manifest(
-        directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules
+    measurements = replace(
+        _measurements(recipe, evaluations, artifacts, forms),
+        verdicts=verdicts,
+        predecessor=None if replaced is None else replaced.to_facts(differences),
     )
-    card = card_metadata(manifest, card_sources(artifacts)) + model_card(manifest)
-    (directory / "README.md").write_text(card, encoding="utf-8")
-    manifest = make_manifest(
-        directory, parts, chosen, file, scores=scores, measurements=measurements, gate=rules
-    )
-    write_manifest(directory, manifest)
-    Predictor.open(directory)  # the very bytes that are published, verified once more
+    chosen: FormName | None = None
+    for form in order:
+        for line in gate.verdict_lines(verdicts[form]):
+            say(f"gate 2  {form}  {line}")
+        if all(result.passed for result in verdicts[form]):
+            chosen = form
+            break
+    if chosen is None:
+        save_gate_failure(output, measurements)
+        raise _gate_failed(verdicts)
+    measurements = replace(measurements, choice=_reason(recipe, order, chosen))
+    manifest = make_manifest(output, parts, chosen, ship_only(output, chosen), measurements)
+    card = model_card(manifest, card_sources(artifacts))
+    (output / "README.md").write_text(card, encoding="utf-8")
+    listed = {**describe_files(output, ["README.md"]), **manifest.files}
+    write_manifest(output, structs.replace(manifest, files=listed))
+    Predictor.open(output)  # verifies the very bytes that are published
     return {
-        "variant": chosen,
-        "gate": rules,
+        "form": chosen,
+        "gate": manifest.gate,
         "size_bytes": manifest.files[manifest.model.file].size_bytes,
     }
+
+
+def measure_forms(
+    directory: Path,
+    parts: BundleParts,
+    recipe: Recipe,
+    artifacts: Mapping[str, Artifact],
+    forms: Sequence[FormName],
+) -> MeasuredForms:
+    """Score and time the forms of an assembled bundle.
+
+    Tokenizer, batching and session are the server's, so these are the scores that will be served.
+    """
+    predictors = {
+        form: open_candidate(directory, parts, form, recipe.target.threads) for form in forms
+    }
+    dataset = parts.dataset
+    evaluations: dict[FormName, dict[str, EvaluatedSplit]] = {}
+    for form, predictor in predictors.items():
+        thresholds = parts.thresholds
+        if thresholds is not None and predictor.thresholds is not None:  # as they will be served
+            thresholds = replace(thresholds, values=predictor.thresholds)
+        evaluations[form] = {
+            split.name: evaluate(
+                predictor, split, dataset.labels, thresholds, recipe.gate.positive_label
+            )
+            for split in dataset.splits()[1:]
+        }
+    return MeasuredForms(
+        evaluations,
+        {form: (directory / candidate_file(form)).stat().st_size for form in forms},
+        _latencies(artifacts, recipe, dataset.dev.inputs(), predictors),
+    )
+
+
+def _latencies(
+    artifacts: Mapping[str, Artifact],
+    recipe: Recipe,
+    inputs: Inputs,
+    predictors: Mapping[FormName, Predictor],
+) -> dict[str, Latency]:
+    """At the target's shape, interleaved."""
+    max_length, target = recipe.data.max_length, recipe.target
+    runners: dict[str, Runner] = {
+        name: load_torch_classifier(artifacts[name].directory / "model", max_length).logits
+        for name in ("teacher", "student")
+    }
+    runners.update((form, predictor.logits) for form, predictor in predictors.items())
+    if target.tokens is not None:
+
+        def lengths(rows: Inputs) -> Sequence[int]:
+            return [len(row) for row in predictors["fp32"].tokenize(rows)]
+
+        inputs = inputs_of_length(inputs, min(target.tokens, max_length), lengths)
+    return measure_latency(runners, inputs, target.batch_size, target.threads)
 
 
 def choose_order(
@@ -108,7 +209,7 @@ def choose_order(
 ) -> list[FormName]:
     """The forms in the order in which they are tried.
 
-    A recipe's own list is its order. "auto" puts the fastest first and fp32, which is exact, last.
+    A list in the recipe is the order. "auto" sorts by latency and puts fp32, which is exact, last.
     """
     wanted = list(settings.wanted(hardware))
     if settings.forms != "auto":
@@ -116,151 +217,63 @@ def choose_order(
     return sorted(wanted, key=lambda form: (form == "fp32", latencies[form].p50_ms))
 
 
-def _parts(
-    fingerprint: str, recipe: Recipe, dataset: Dataset, artifacts: Mapping[str, Artifact]
-) -> BundleParts:
-    return BundleParts(
-        name=recipe.name,
-        version=fingerprint[:VERSION_DIGITS],
-        dataset=dataset,
-        thresholds=evaluations_from_facts(artifacts["evaluation"].facts)["student"][
-            "dev"
-        ].thresholds,
-        max_length=recipe.data.max_length,
-        opset=recipe.export.opset,
-        recipe=recipe.model_dump(mode="json"),
-        lineage={name: artifact.fingerprint for name, artifact in artifacts.items()},
-        data_facts={"rows": {split.name: len(split) for split in dataset.splits()}},
-    )
-
-
 def _measure(
-    variant: FormName,
+    form: FormName,
     recipe: Recipe,
+    evaluations: Evaluations,
     artifacts: Mapping[str, Artifact],
-    candidates: Candidates,
+    forms: MeasuredForms,
     difference: Difference | None,
 ) -> gate.Measurements:
-    """What gate 2 looks at: gate 1's teacher and baseline, this variant's everything else."""
-    evaluations = evaluations_from_facts(artifacts["evaluation"].facts)
+    """What gate 2 checks: teacher and baseline as in gate 1, everything else of this form."""
     of_student = gate.measure_student(recipe, evaluations)
     split = recipe.gate.split
-    result = candidates.evaluations[variant][split]
-    fp32 = candidates.evaluations["fp32"][split]
+    result, fp32 = forms.evaluations[form][split], forms.evaluations["fp32"][split]
+    trimmed = artifacts.get("trimmed")
     return replace(
         of_student,
         value=result.scores[recipe.metric].value,
         student=of_student.value,
         class_recalls=gate.class_recalls(result),
         agreement=agreement(result.predicted, fp32.predicted),
-        unknown=_unknown(artifacts, split),
-        size_bytes=candidates.size_bytes[variant],
-        latency_ms=candidates.latencies[variant].p50_ms,
+        unknown=None if trimmed is None else trimmed.facts[split]["unknown"],
+        size_bytes=forms.size_bytes[form],
+        latency_ms=forms.latencies[form].p50_ms,
         predecessor=None if difference is None else difference.old,
         p_not_worse=None if difference is None else difference.p_not_worse,
     )
 
 
-def _differences(
-    predecessor: PredecessorScores | None,
-    order: Sequence[FormName],
+def _measurements(
     recipe: Recipe,
-    candidates: Candidates,
-) -> dict[FormName, Difference]:
-    """Each variant's difference from the predecessor; empty without one."""
-    if predecessor is None:
-        return {}
-    split = recipe.gate.split
-    return {
-        variant: predecessor.difference(candidates.evaluations[variant][split].predicted)
-        for variant in order
-    }
-
-
-def _unknown(artifacts: Mapping[str, Artifact], split: str) -> float | None:
-    """The share of tokens that the shipped vocabulary does not know, where it was cut."""
-    if "trimmed" not in artifacts:
-        return None
-    share: float = artifacts["trimmed"].facts[split]["unknown"]
-    return share
-
-
-def _choose(verdicts: Mapping[FormName, list[gate.RuleResult]]) -> FormName:
-    """The first variant that passes every rule.
-
-    Raises:
-        GateFailedError: there is none; the message holds the rules of every variant.
-    """
-    lines = []
-    for variant, results in verdicts.items():
-        shown = [f"{variant}  {line}" for line in gate.verdict_lines(results)]
-        for line in shown:
-            say(f"gate 2  {line}")
-        if all(result.passed for result in results):
-            return variant
-        lines += shown
-    raise GateFailedError(
-        "gate 2 (bundle through the server's code) failed, nothing was published",
-        lines,
-        {
-            f"gate 2 ({variant})": [result.to_facts() for result in results]
-            for variant, results in verdicts.items()
-        },
-    )
-
-
-def _scores(
-    evaluation: Mapping[str, Any], evaluations: Mapping[FormName, Mapping[str, EvaluatedSplit]]
-) -> dict[str, Any]:
-    """Every model's scores by split, torch models first."""
-    torch_scores = {
-        model: {
-            split: {"rows": facts["rows"], **facts["scores"]} for split, facts in splits.items()
-        }
-        for model, splits in evaluation.items()
-    }
-    served_scores = {
-        str(variant): {
-            split: {
-                "rows": result.rows,
-                **{metric: asdict(score) for metric, score in result.scores.items()},
-            }
+    evaluations: Evaluations,
+    artifacts: Mapping[str, Artifact],
+    forms: MeasuredForms,
+) -> RunMeasurements:
+    scores = torch_scores(evaluations)
+    agreements: dict[str, dict[str, float]] = {}
+    for form, splits in forms.evaluations.items():
+        scores[form] = {split: result.scores for split, result in splits.items()}
+        agreements[form] = {
+            split: agreement(result.predicted, forms.evaluations["fp32"][split].predicted)
             for split, result in splits.items()
         }
-        for variant, splits in evaluations.items()
-    }
-    return {**torch_scores, **served_scores}
-
-
-def _measurements(
-    recipe: Recipe, artifacts: Mapping[str, Artifact], candidates: Candidates
-) -> dict[str, Any]:
-    sizes: dict[str, int] = {
+    sizes = {
         name: (artifacts[name].directory / "model" / "model.safetensors").stat().st_size
         for name in TORCH_MODELS
         if name in artifacts
     }
-    sizes.update(candidates.size_bytes.items())
-    evaluations = candidates.evaluations
-    agreements = {
-        variant: {
-            split: agreement(result.predicted, evaluations["fp32"][split].predicted)
-            for split, result in splits.items()
-        }
-        for variant, splits in evaluations.items()
-    }
-    return {
-        "size_bytes": sizes,
-        "latency": {name: latency.to_facts() for name, latency in candidates.latencies.items()},
-        "latency_conditions": _conditions(recipe.target),
-        "machine": machine_facts(),
-        "label_agreement_with_fp32": agreements,
-        **({"vocabulary": artifacts["trimmed"].facts} if "trimmed" in artifacts else {}),
-        "parameters": {
-            "teacher": artifacts["teacher"].facts["parameters"],
-            "student": artifacts["student"].facts["parameters"],
-        },
-    }
+    sizes.update(forms.size_bytes.items())
+    return RunMeasurements(
+        scores=scores,
+        size_bytes=sizes,
+        parameters={name: artifacts[name].facts["parameters"] for name in ("teacher", "student")},
+        latency=forms.latencies,
+        latency_conditions=_conditions(recipe.target),
+        machine=machine_facts(),
+        agreement=agreements,
+        vocabulary=artifacts["trimmed"].facts if "trimmed" in artifacts else None,
+    )
 
 
 def _conditions(target: TargetSettings) -> str:
@@ -269,27 +282,21 @@ def _conditions(target: TargetSettings) -> str:
     return f"text to logits, batch {target.batch_size}, {threads}, {texts}, this machine's CPU"
 
 
-def _verdict_facts(
-    verdicts: Mapping[FormName, list[gate.RuleResult]],
-) -> dict[str, Any]:
-    """What gate 2 said of each variant it looked at, in the order of preference."""
-    return {
-        variant: {
-            "neighbour_independent": FORMS[variant].neighbour_independent,
-            "passed": all(result.passed for result in results),
-            "failed_rules": [result.text for result in results if not result.passed],
-        }
-        for variant, results in verdicts.items()
-    }
-
-
-def _reason(
-    recipe: Recipe, verdicts: Mapping[FormName, list[gate.RuleResult]], chosen: FormName
-) -> str:
-    order = list(verdicts)
-    how = (
-        "the fastest first, fp32 last" if recipe.quantize.forms == "auto" else "the recipe's order"
+def _gate_failed(verdicts: Mapping[str, Sequence[gate.RuleResult]]) -> GateFailedError:
+    """The error that lists the rules of every form."""
+    return GateFailedError(
+        "gate 2 (bundle through the server's code) failed, nothing was published",
+        [f"{form}  {line}" for form in verdicts for line in gate.verdict_lines(verdicts[form])],
+        {
+            f"gate 2 ({form})": [result.to_facts() for result in results]
+            for form, results in verdicts.items()
+        },
     )
-    before = order[: order.index(chosen)]
-    failed = f"; failed before it: {', '.join(before)}" if before else ""
-    return f"{chosen}: the first of {', '.join(order)} ({how}) that passes{failed}"
+
+
+def _reason(recipe: Recipe, order: Sequence[FormName], chosen: FormName) -> str:
+    how = "fastest first, fp32 last" if recipe.quantize.forms == "auto" else "recipe order"
+    failed = order[: order.index(chosen)]
+    return f"the first of {', '.join(order)} ({how}) to pass gate 2" + (
+        f"; failed: {', '.join(failed)}" if failed else ""
+    )

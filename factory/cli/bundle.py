@@ -16,8 +16,7 @@ from factory.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from factory.bundle.package import PackageFormat
-    from factory.bundle.triton import TritonDevice
+    from factory.bundle.package import PackageFormat, TritonDevice
     from factory.predict.job import OnError
 
 directory = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -133,7 +132,7 @@ def predict(
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
     """Print the name, scores and gate results of BUNDLE."""
-    from factory.report.tables import gate_lines, label_list, result_table
+    from factory.bundle.tables import gate_lines, label_list, result_table
     from serving.bundle import MANIFEST_NAME, read_manifest
 
     manifest = read_manifest(bundle)
@@ -197,8 +196,7 @@ def package(
 
     Outputs are compared with those of the bundle before the directory is created.
     """
-    from factory.bundle.package import package_bundle
-    from factory.bundle.triton import TritonMachine
+    from factory.bundle.package import TritonMachine, package_bundle
     from factory.runtime.environment import prepare_libraries
 
     prepare_libraries()
@@ -237,9 +235,9 @@ def compare(
     OLD and NEW can also be stores; their newest bundle is used. Without --data, the rows are those
     that both runs were evaluated on, read from the stores that contain the bundles.
     """
-    from factory.comparison.compare import compare as compare_bundles
-    from factory.comparison.rows import DataFile
-    from factory.comparison.tables import comparison_text
+    from factory.bundle.compare import compare as compare_bundles
+    from factory.bundle.compare import comparison_text
+    from factory.bundle.compare_rows import DataFile
     from factory.runtime.environment import prepare_libraries
 
     if data is None and (text or text_pair or label or label_separator):
@@ -252,7 +250,7 @@ def compare(
     columns = tuple(name for name in (text, text_pair) if name is not None)
     file = None if data is None else DataFile(data, columns, label, label_separator)
     comparison = compare_bundles(old, new, file, split)
-    print_json(comparison.facts()) if as_json else click.echo(comparison_text(comparison))
+    print_json(comparison.to_facts()) if as_json else click.echo(comparison_text(comparison))
 
 
 @click.command()
@@ -273,7 +271,7 @@ def publish(bundle: Path, target: str, private: bool, update: bool) -> None:
     The hub's token is read from HF_TOKEN or from `hf auth login`, the hub's address from
     HF_ENDPOINT. Either all files are published or none.
     """
-    from factory.bundle.publish_target import repository_name
+    from factory.bundle.publish import publish_to_folder, publish_to_hub, repository_name
     from factory.runtime.environment import prepare_libraries
 
     repository = repository_name(target)
@@ -281,12 +279,8 @@ def publish(bundle: Path, target: str, private: bool, update: bool) -> None:
         raise click.UsageError("--private needs a repository on the hub")
     prepare_libraries()
     if repository is None:
-        from factory.bundle.publish_folder import publish_to_folder
-
         click.echo(publish_to_folder(bundle, Path(target), update=update))
         return
-    from factory.bundle.publish import publish_to_hub
-
     click.echo(publish_to_hub(bundle, repository, private=private, update=update))
 
 

@@ -85,9 +85,9 @@ def run(
     summary_file: Path | None,
 ) -> None:
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
+    from factory.bundle.tables import result_table
     from factory.pipeline import run as run_pipeline
     from factory.report.ci.reporting import reporting
-    from factory.report.tables import result_table
     from factory.runtime.progress import say
     from factory.runtime.tracking import trackers
     from factory.store import Store
@@ -169,7 +169,7 @@ def report(
 
     `factory run` writes it too. If a gate failed, give the recipe.
     """
-    from factory.report.write import report_bundle, report_recipe
+    from factory.report.page import report_bundle, report_recipe
 
     texts = 0 if no_texts else None
     if run.is_dir():

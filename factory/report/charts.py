@@ -1,25 +1,50 @@
-"""The pictures of the page, each one figure drawn by matplotlib."""
+"""The charts of the report: matplotlib figures as inline SVG in the colours of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree
 
-from factory.report.curves import Panel
-from factory.report.data_lengths import Lengths
-from factory.report.reliability import Reliability
-from factory.report.svg import COLOURS, drawing, inline_svg
+from factory.bundle.tables import pareto_front
+from factory.report.curves import Lengths, Panel
+from factory.report.errors import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SVG = "{http://www.w3.org/2000/svg}"
+HREF = "{http://www.w3.org/1999/xlink}href"
+
+# Replaced by variables of the page's style sheet, which supports dark mode and print.
+COLOURS = {
+    "ink": "#010101",
+    "muted": "#010102",
+    "line": "#010103",
+    "paper": "#010104",
+    "teacher": "#010105",
+    "student": "#010106",
+    "baseline": "#010107",
+    "served": "#010108",
+    "gap": "#010109",
+    "layer-1": "#01010a",
+    "layer-2": "#01010b",
+    "layer-3": "#01010c",
+    "layer-4": "#01010d",
+    "layer-5": "#01010e",
+    "layer-6": "#01010f",
+}
+_VARIABLES = {value: f"var(--{name})" for name, value in COLOURS.items()}
 INCHES = (4.6, 3.1)
 LAYER_COLOURS = 6
-# A factor between the cheapest and the dearest from which a plain axis hides the cheap ones.
+# The cost axis is logarithmic if the highest cost is this many times the lowest.
 WIDE = 4.0
-LETTER = 15.0  # pixels that a letter of the pictures takes
+LETTER = 15.0  # width and height of a letter, in pixels
 
 Kind = Literal["teacher", "student", "baseline", "form", "served"]
 _TITLE: dict[str, Any] = {"fontsize": 9, "loc": "left", "color": COLOURS["muted"], "pad": 3}
@@ -28,11 +53,11 @@ MARKERS = {"teacher": "D", "student": "s", "baseline": "^", "form": "o", "served
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One model in a picture of metric against cost.
+    """One model in a chart of metric against cost.
 
     Args:
-        letter: what the table calls it.
-        exported: whether it is a form that can be served; only these make the front.
+        letter: of the model in the table.
+        exported: whether it is a form that can be served; only forms are on the Pareto front.
     """
 
     letter: str
@@ -44,31 +69,21 @@ class Point:
     exported: bool
 
 
-def front_of(points: Sequence[Point]) -> list[Point]:
-    """The exported forms that no cheaper or equally cheap one matches or beats, cheapest first."""
-    front: list[Point] = []
-    exported = (point for point in points if point.exported)
-    for point in sorted(exported, key=lambda point: (point.cost, -point.value)):
-        if not front or point.value > front[-1].value:
-            front.append(point)
-    return front
-
-
 def cost_chart(points: Sequence[Point], cost: str, name: str, description: str) -> str:
-    """Metric with its interval against a cost, the exported forms' front as a stepped line."""
-    with drawing():
+    """Metric with its interval against a cost; the Pareto front of the forms is a stepped line."""
+    with _drawing():
         figure, axes = _figure()
-        dear = max(point.cost for point in points)
-        cheap = min(point.cost for point in points)
-        if cheap > 0 and dear / cheap > WIDE:
-            _log_axis(axes, cheap, dear)
+        high = max(point.cost for point in points)
+        low = min(point.cost for point in points)
+        if low > 0 and high / low > WIDE:
+            _log_axis(axes, low, high)
         else:
-            axes.set_xlim(0, dear * 1.12)
-        front = front_of(points)
+            axes.set_xlim(0, high * 1.12)
+        forms = {point.letter: (point.cost, -point.value) for point in points if point.exported}
+        front = sorted(forms[letter] for letter in pareto_front(forms))
         if front:
-            right = axes.get_xlim()[1]
-            costs = [point.cost for point in front] + [right]
-            values = [point.value for point in front] + [front[-1].value]
+            costs = [cost for cost, _ in front] + [axes.get_xlim()[1]]
+            values = [-value for _, value in front] + [-front[-1][1]]
             axes.step(costs, values, where="post", color=COLOURS["served"], ls="--", lw=1.2)
         for point in points:
             colour = COLOURS["student"] if point.kind == "form" else COLOURS[point.kind]
@@ -83,17 +98,17 @@ def cost_chart(points: Sequence[Point], cost: str, name: str, description: str) 
             )
         axes.set_xlabel(cost)
         _letters(axes, points)
-        return inline_svg(figure, name, description)
+        return _inline_svg(figure, name, description)
 
 
 def loss_chart(panel: Panel, name: str, description: str) -> str:
-    """The curves of a panel: one term as it is, or every layer against its own start."""
-    with drawing():
+    """The curves of a panel: the values of one term, or every layer relative to its first value."""
+    with _drawing():
         figure, axes = _figure((4.6, 2.5))
         layered = any(curve.layer is not None for curve in panel.curves)
         count = len(panel.curves)
         for place, curve in enumerate(panel.curves):
-            colour = layer_colour(place, count) if layered else COLOURS["student"]
+            colour = _layer_colour(place, count) if layered else COLOURS["student"]
             values = curve.of_start if layered else curve.values
             axes.plot(curve.steps, values, color=colour, lw=1.6, label=f"layer {curve.layer}")
         if layered:
@@ -111,10 +126,10 @@ def loss_chart(panel: Panel, name: str, description: str) -> str:
         top = axes.get_ylim()[1]
         axes.set_ylim(0, top)
         axes.set_xlabel("steps")
-        return inline_svg(figure, name, description)
+        return _inline_svg(figure, name, description)
 
 
-def layer_colour(place: int, count: int) -> str:
+def _layer_colour(place: int, count: int) -> str:
     """One of six colours from light to dark, spread over the layers."""
     step = 0 if count == 1 else round(place * (LAYER_COLOURS - 1) / (count - 1))
     return COLOURS[f"layer-{step + 1}"]
@@ -123,8 +138,8 @@ def layer_colour(place: int, count: int) -> str:
 def reliability_chart(
     measured: Reliability, kind: Literal["teacher", "student"], name: str, description: str
 ) -> str:
-    """Share right over probability, with the gap to the diagonal, above how many answers."""
-    with drawing():
+    """Accuracy over predicted probability, and below it the share of rows in each bin."""
+    with _drawing():
         figure, axes = _figure((4.6, 3.5), bottom=0.38)
         below = figure.add_axes((0.11, 0.13, 0.85, 0.15))
         rows = sum(one.rows for one in measured.bins)
@@ -147,45 +162,45 @@ def reliability_chart(
         axes.tick_params(labelbottom=False)
         top = max(one.rows for one in measured.bins) / rows
         below.set_yticks([0, top], ["0", f"{100 * top:.0f} %"])
-        axes.set_title("share right", **_TITLE)
+        axes.set_title("accuracy", **_TITLE)
         below.set_title("rows", **_TITLE)
-        return inline_svg(figure, name, description)
+        return _inline_svg(figure, name, description)
 
 
 def lengths_chart(lengths: Sequence[Lengths], limit: int, name: str, description: str) -> str:
-    """Share of rows by tokens, one outline per split, and where inputs are cut."""
+    """Share of rows by tokens, one outline per split, and the maximum length."""
     colours = {"train": "muted", "dev": "teacher", "test": "student"}
-    with drawing():
+    with _drawing():
         figure, axes = _figure((4.6, 2.6))
         for one in lengths:
             colour = COLOURS[colours[one.split]]
             axes.stairs(one.shares, one.edges, color=colour, lw=1.6, label=one.split)
         if limit <= lengths[0].edges[-1]:
-            axes.axvline(limit, color=COLOURS["gap"], lw=1.4, ls="--", label="cut here")
+            axes.axvline(limit, color=COLOURS["gap"], lw=1.4, ls="--", label="maximum length")
         axes.set_xlim(0, lengths[0].edges[-1])
         axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-        axes.set_xlabel("tokens, special ones included")
+        axes.set_xlabel("tokens, including special tokens")
         axes.legend(fontsize=9, labelcolor=COLOURS["ink"])
-        return inline_svg(figure, name, description)
+        return _inline_svg(figure, name, description)
 
 
 def numbers_chart(
     targets: Sequence[float],
-    answers: Sequence[float],
+    predictions: Sequence[float],
     kind: Literal["teacher", "student"],
     name: str,
     description: str,
 ) -> str:
-    """What a model answered over what is true, one point per row."""
-    with drawing():
+    """Predictions over true values, one point per row."""
+    with _drawing():
         figure, axes = _figure((4.6, 3.4))
-        axes.plot(targets, answers, "o", color=COLOURS[kind], ms=3, alpha=0.35, mew=0)
-        low, high = min(*targets, *answers), max(*targets, *answers)
+        axes.plot(targets, predictions, "o", color=COLOURS[kind], ms=3, alpha=0.35, mew=0)
+        low, high = min(*targets, *predictions), max(*targets, *predictions)
         axes.plot([low, high], [low, high], color=COLOURS["ink"], lw=1, ls="--")
         axes.set_xlabel("true value")
-        axes.set_ylabel("answer")
-        return inline_svg(figure, name, description)
+        axes.set_ylabel("prediction")
+        return _inline_svg(figure, name, description)
 
 
 def _figure(
@@ -200,19 +215,19 @@ def _figure(
     return figure, axes
 
 
-def _log_axis(axes: Axes, cheap: float, dear: float) -> None:
+def _log_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic axis with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.set_xlim(cheap / 1.35, dear * 1.5)
+    axes.set_xlim(low / 1.35, high * 1.5)
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _letters(axes: Axes, points: Sequence[Point]) -> None:
-    """A letter beside each point, moved where another letter or point stands already."""
+    """Write a letter beside each point, where it overlaps no other letter or point."""
     transform = axes.transData.transform
     pixels = [tuple(map(float, transform((point.cost, point.value)))) for point in points]
     order = sorted(range(len(points)), key=lambda place: (points[place].value, pixels[place]))
@@ -242,7 +257,7 @@ def _letters(axes: Axes, points: Sequence[Point]) -> None:
 def _free_place(
     x: float, y: float, letters: Sequence[tuple[float, float]], points: Sequence[tuple[float, ...]]
 ) -> tuple[float, float]:
-    """How far to the right and up of its point a letter stands free, in pixels."""
+    """Offset of a letter from its point to a free position, in pixels."""
     for up in (0.0, LETTER, -LETTER, 2 * LETTER, -2 * LETTER, 3 * LETTER, -3 * LETTER):
         for right in (LETTER, -LETTER):
             taken = any(
@@ -254,3 +269,102 @@ def _free_place(
             if not taken:
                 return right, up
     return LETTER, 0.0
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """The settings of all figures: text stays text, and `$` is not math."""
+    import matplotlib
+
+    settings: Any = {  # matplotlib's own type lists every setting
+        "svg.fonttype": "none",
+        "svg.hashsalt": "report",
+        "text.parse_math": False,
+        "font.family": ["sans-serif"],
+        "font.size": 10.0,
+        "axes.edgecolor": COLOURS["line"],
+        "axes.labelcolor": COLOURS["muted"],
+        "axes.linewidth": 1.0,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "grid.color": COLOURS["line"],
+        "grid.linewidth": 0.8,
+        "text.color": COLOURS["ink"],
+        "xtick.color": COLOURS["line"],
+        "ytick.color": COLOURS["line"],
+        "xtick.labelcolor": COLOURS["muted"],
+        "ytick.labelcolor": COLOURS["muted"],
+        "ytick.major.size": 0.0,
+        "legend.frameon": False,
+    }
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # ignore the user's matplotlibrc
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+def _inline_svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an `svg` element without fixed size, with unique ids and a description.
+
+    Args:
+        name: unique on the page; prefix of every id.
+        description: the content of the chart as text, for screen readers.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    for child in list(root):
+        if child.tag == f"{SVG}metadata" or child.find(f"{SVG}style") is not None:
+            root.remove(child)
+    referenced = set(re.findall(r"#(m\w+|p\w+)", ElementTree.tostring(root, "unicode")))
+    for element in root.iter():
+        _clean(element, name, referenced)
+    for size in ("width", "height", "version"):
+        root.attrib.pop(size, None)
+    title = ElementTree.Element(f"{SVG}title", {"id": f"{name}-title"})
+    title.text = description
+    root.insert(0, title)
+    root.attrib.update({"role": "img", "aria-labelledby": f"{name}-title", "class": "chart"})
+    ElementTree.register_namespace("", SVG[1:-1])
+    return ElementTree.tostring(root, "unicode")
+
+
+def _clean(element: ElementTree.Element, name: str, referenced: set[str]) -> None:
+    identity = element.attrib.pop("id", None)
+    if identity in referenced:
+        element.set("id", f"{name}-{identity}")
+    target = element.attrib.pop(HREF, None)
+    if target is not None:
+        element.set("href", f"#{name}-{target[1:]}")
+    if "clip-path" in element.attrib:
+        element.set("clip-path", element.attrib["clip-path"].replace("url(#", f"url(#{name}-"))
+    if "d" in element.attrib:
+        element.set("d", _shorter(element.attrib["d"]))
+    if "style" in element.attrib:
+        element.set("style", _style(element))
+    if element.attrib.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+
+
+def _style(element: ElementTree.Element) -> str:
+    """Replace colours by the page's variables, and drop the font family."""
+    parts = []
+    for part in element.attrib["style"].split(";"):
+        key, _, value = (piece.strip() for piece in part.partition(":"))
+        if key == "font-family":
+            continue
+        if key == "font" and "px" in value:  # size and the family in one
+            key, value = "font-size", f"{value.split('px')[0].split()[-1]}px"
+        parts.append(f"{key}:{_VARIABLES.get(value, value)}")
+    if element.tag == f"{SVG}text" and not any(part.startswith("fill:") for part in parts):
+        parts.append("fill:var(--ink)")
+    return ";".join(parts)
+
+
+def _shorter(path: str) -> str:
+    """Round coordinates to a hundredth of a point."""
+    numbers = re.sub(r"-?\d+\.\d+", lambda match: f"{round(float(match[0]), 2):g}", path)
+    return " ".join(numbers.split())

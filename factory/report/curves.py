@@ -1,12 +1,16 @@
-"""Loss curves of a run, read from the logs that its stages left."""
+"""Read what the charts of the report draw: loss curves of the stages, lengths of the inputs."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.report.run_files import StageFiles
+import numpy as np
+
+from factory.data.dataset import Split
+from factory.report.facts import StageFiles
 
 LOSSES_FILE = "losses.csv"
 POINTS_SHOWN = 60
@@ -16,11 +20,13 @@ PHASE_TITLES = {
     "prediction": "Prediction phase",
     "baseline": "Baseline, trained without the teacher",
 }
+ROWS_COUNTED = 20_000
+BARS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One loss term over the steps, each value the mean since the one before.
+    """One loss term over the steps; each value is the mean since the previous one.
 
     Args:
         layer: of the student, from 1; None for a term of the whole model.
@@ -43,8 +49,8 @@ class Panel:
     curves: list[Curve]
 
 
-def loss_panels(stages: list[StageFiles]) -> list[Panel]:
-    """One panel per phase and kind of loss, in the order in which they were trained."""
+def loss_panels(stages: Sequence[StageFiles]) -> list[Panel]:
+    """One panel per phase and kind of loss, in the order of training."""
     panels: list[Panel] = []
     for stage in stages:
         file = stage.directory / LOSSES_FILE
@@ -71,7 +77,7 @@ def _panels(file: Path) -> list[Panel]:
 
 
 def _curve(layer: int | None, points: list[tuple[int, float, float]]) -> Curve:
-    """The first point, then means over equally many of the others, at the last one's step."""
+    """The first point, then means over groups of equal size, each at the step of its last point."""
     count = -(-(len(points) - 1) // POINTS_SHOWN) or 1
     groups = [points[:1]]
     groups += [points[place : place + count] for place in range(1, len(points), count)]
@@ -81,3 +87,61 @@ def _curve(layer: int | None, points: list[tuple[int, float, float]]) -> Curve:
         [sum(point[1] for point in group) / len(group) for group in groups],
         [sum(point[2] for point in group) / len(group) for group in groups],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens per row of one split, special tokens included, before truncation.
+
+    Args:
+        counted: how many rows were tokenized, evenly spread over the split.
+        truncated: share of them longer than the recipe's max_length.
+        shares: share of the rows in each bar of `edges`; the last bar includes all longer rows.
+    """
+
+    split: str
+    rows: int
+    counted: int
+    median: int
+    p95: int
+    longest: int
+    truncated: float
+    edges: list[float]
+    shares: list[float]
+
+
+def token_lengths(splits: Sequence[Split], tokenizer_file: Path, max_length: int) -> list[Lengths]:
+    """The lengths of each split, over the same bars."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    counts = []
+    for split in splits:
+        inputs = split.inputs()
+        places = np.linspace(0, len(inputs) - 1, min(ROWS_COUNTED, len(inputs))).astype(int)
+        encoded = tokenizer.encode_batch_fast([inputs[place] for place in places])
+        counts.append(np.array([len(one.ids) for one in encoded]))
+    edges = _edges(max(int(np.quantile(count, 0.995)) for count in counts), max_length)
+    return [
+        Lengths(
+            split=split.name,
+            rows=len(split),
+            counted=len(count),
+            median=int(np.median(count)),
+            p95=int(np.quantile(count, 0.95)),
+            longest=int(count.max()),
+            truncated=float((count > max_length).mean()),
+            edges=edges,
+            shares=(np.histogram(np.minimum(count, edges[-1]), edges)[0] / len(count)).tolist(),
+        )
+        for split, count in zip(splits, counts, strict=True)
+    ]
+
+
+def _edges(longest: int, max_length: int) -> list[float]:
+    """Bars of whole tokens that cover nearly all rows."""
+    top = min(max(longest, 8), 4 * max_length)
+    width = max(1, -(-top // BARS))
+    return [float(width * number) for number in range(top // width + 2)]

@@ -1,219 +1,297 @@
-"""Everything the page tells about one run, read from its bundle or from what a gate refused."""
+"""The facts of one run, read from its bundle, or from the stages before the gate that it failed."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
-from factory.errors import FactoryError
+import msgspec
+
+from factory.bundle.measurements import (
+    GATE_FAILURE_FILE,
+    TORCH_MODELS,
+    RunMeasurements,
+    load_gate_failure,
+    read_measurements,
+    torch_scores,
+)
 from factory.evaluation import gate
-from factory.evaluation.evaluate import evaluations_from_facts
-from factory.recipe.export import ReportSettings
+from factory.evaluation.evaluate import Evaluations, evaluations_from_facts
+from factory.evaluation.gate import RuleResult
+from factory.evaluation.metrics import Score
 from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
-from factory.report.run_files import StageFiles, find_stages, stage_of
-from factory.report.tables import TORCH_MODELS
 from factory.runtime.environment import library_versions, machine_facts
-from factory.store import ARTIFACT_FILE, ArtifactKey, Store, read_json
+from factory.store import ARTIFACT_FILE, ArtifactKey, Store, directory_name, read_json
 from serving.bundle import read_manifest
 
 GATE_1 = "Gate 1: the student in torch"
-GATE_2 = "Gate 2: {variant}, scored through the server's own code"
+GATE_2 = "Gate 2: {form}, scored through the server's own code"
+
+
+@dataclass(frozen=True, slots=True)
+class StageFiles:
+    """One finished stage: its name, or the model that it made; its directory; its record."""
+
+    role: str
+    directory: Path
+    record: Mapping[str, Any]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The facts that the stage recorded."""
+        facts: Mapping[str, Any] = self.record["facts"]
+        return facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberRange:
+    """The target values of one split of a regression."""
+
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The facts of the data stage.
+
+    Args:
+        rows, duplicates_within: by split.
+        duplicates_across: by "SPLIT/SPLIT", the inputs that are in both.
+        label_balance: rows by split and label; empty for regression.
+        target_range: by split; empty unless the task is regression.
+    """
+
+    rows: Mapping[str, int]
+    labels: tuple[str, ...]
+    duplicates_within: Mapping[str, int]
+    duplicates_across: Mapping[str, int]
+    notices: Sequence[str] = ()
+    label_balance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    target_range: Mapping[str, NumberRange] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """One gate's rules as they were decided, each a `RuleResult` as JSON data."""
+    """The results of one gate."""
 
     title: str
-    rules: Sequence[Mapping[str, Any]]
+    rules: Sequence[RuleResult]
 
     @property
     def passed(self) -> bool:
-        """Whether every rule was kept."""
-        return all(rule["passed"] for rule in self.rules)
+        """Whether every rule passed."""
+        return all(rule.passed for rule in self.rules)
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """One run, finished or refused.
+    """One run that passed or failed its gates.
 
     Args:
-        recipe: the resolved recipe as JSON data.
-        scores: by model, split and metric, as in a bundle's manifest.
-        measurements: as in a bundle's manifest; of a run that gate 1 stopped, the sizes alone.
-        served: the form that ships; None where a gate said no.
-        stages: those still in the store, the first made first.
-        bundle: the directory that ships, when there is one.
+        rows: by split.
+        measurements: of a run that failed gate 1, only scores and sizes.
+        served: the form that ships; None when a gate failed.
+        evaluations: of the torch models; None when the stage is no longer in the store.
+        data: None when the data stage is no longer in the store.
+        stages: the stages that are still in the store, in the order in which they were made.
+        bundle: the directory of the bundle, if there is one.
     """
 
-    name: str
     fingerprint: str
-    task: Task
-    labels: tuple[str, ...]
-    text_pair: bool
-    max_length: int
-    recipe: Mapping[str, Any]
-    metric: str
-    split: str
+    recipe: Recipe
+    labels: Sequence[str]
     rows: Mapping[str, int]
-    scores: Mapping[str, Any]
-    measurements: Mapping[str, Any]
+    measurements: RunMeasurements
     gates: Sequence[GateResult]
     served: str | None
-    stages: list[StageFiles]
+    evaluations: Evaluations | None
+    data: DataFacts | None
+    stages: Sequence[StageFiles]
     versions: Mapping[str, Any]
     bundle: Path | None
 
     @property
-    def texts(self) -> int:
-        """How many texts the recipe lets the page show."""
-        shown: int = self.recipe.get("report", {}).get("texts", ReportSettings().texts)
-        return shown
+    def task(self) -> str:
+        """The task of the data."""
+        return self.recipe.data.task
+
+    @property
+    def metric(self) -> str:
+        """The gate's metric."""
+        return self.recipe.metric
+
+    @property
+    def split(self) -> str:
+        """The gate's split."""
+        return self.recipe.gate.split
 
     @property
     def passed(self) -> bool:
-        """Whether the run has something to ship."""
+        """Whether the run has a bundle to ship."""
         return self.served is not None
+
+    def stage(self, role: str) -> StageFiles | None:
+        """The stage with a role, if it is still in the store."""
+        return next((stage for stage in self.stages if stage.role == role), None)
+
+    def score(self, model: str) -> Score:
+        """A model's score in the gate's metric on the gate's split."""
+        return self.measurements.scores[model][self.split][self.metric]
 
 
 def bundle_facts(bundle: Path) -> RunFacts:
-    """The run behind a bundle; stages that are not beside it are left out.
+    """The run that made a bundle; stages that are not in the same store are left out.
 
     Raises:
         BundleError: no readable manifest.
+        RecipeError: another version of the factory wrote the recipe.
     """
     manifest = read_manifest(bundle)
+    recipe = parse_recipe(_without_none(manifest.recipe))
     stages: list[StageFiles] = []
-    record: Mapping[str, Any] = {}
+    fingerprint = manifest.version
     if (bundle / ARTIFACT_FILE).is_file():
         record = read_json(bundle / ARTIFACT_FILE)
-        stages = find_stages(bundle.resolve().parent, record["inputs"])
+        fingerprint = record["fingerprint"]
+        stages = _find_stages(bundle.resolve().parent, record["inputs"])
         stages.append(StageFiles("bundle", bundle, record))
-    recipe = _recipe(manifest.recipe)
-    served = GateResult(GATE_2.format(variant=manifest.model.variant), manifest.gate)
-    evaluation = stage_of(stages, "evaluate")
-    first = [] if recipe is None or evaluation is None else [_gate_1(recipe, evaluation.facts)]
+    evaluations = next(
+        (evaluations_from_facts(one.facts) for one in stages if one.role == "evaluate"), None
+    )
+    gate_2 = GateResult(
+        GATE_2.format(form=manifest.model.variant), msgspec.convert(manifest.gate, list[RuleResult])
+    )
     return RunFacts(
-        name=manifest.name,
-        fingerprint=record.get("fingerprint", manifest.version),
-        task=manifest.task,
-        labels=tuple(manifest.labels),
-        text_pair=manifest.text_pair,
-        max_length=manifest.max_length,
-        recipe=manifest.recipe,
-        metric=_metric(manifest.recipe, recipe, manifest.scores),
-        split=manifest.recipe["gate"]["split"],
+        fingerprint=fingerprint,
+        recipe=recipe,
+        labels=manifest.labels,
         rows=manifest.data.get("rows", {}),
-        scores=manifest.scores,
-        measurements=manifest.measurements,
-        gates=[*first, served],
+        measurements=read_measurements(manifest),
+        gates=[*([] if evaluations is None else [_gate_1(recipe, evaluations)]), gate_2],
         served=manifest.model.variant,
+        evaluations=evaluations,
+        data=_data_facts(stages),
         stages=stages,
         versions=manifest.versions,
         bundle=bundle,
     )
 
 
-def refused_facts(
-    recipe: Recipe,
-    bundle: ArtifactKey,
-    evaluate: ArtifactKey,
-    store: Store,
-    refusal: Mapping[str, Any] | None,
+def failed_facts(
+    recipe: Recipe, evaluate: ArtifactKey, bundle: ArtifactKey, store: Store
 ) -> RunFacts:
-    """A run that a gate stopped.
+    """A run that failed a gate.
 
     Args:
-        refusal: what gate 2 measured, with the keys scores, measurements and rules by variant;
-            None where gate 1 said no.
+        evaluate, bundle: the stages that the gates belong to.
 
     Raises:
-        StoreError: the evaluation it was judged by is not there.
+        StoreError: the evaluation is not in the store.
     """
-    evaluation = store.load(evaluate)
-    key = bundle if refusal is not None else evaluate
-    stages = find_stages(store.root, {**key.inputs, "evaluate": evaluate.fingerprint})
-    data = stage_of(stages, "data")
-    facts: Mapping[str, Any] = {} if data is None else data.facts
-    gates = [_gate_1(recipe, evaluation.facts)]
-    scores = torch_scores(evaluation.facts)
-    measurements: Mapping[str, Any] = {"size_bytes": model_sizes(stages)}
-    if refusal is not None:
-        scores, measurements = refusal["scores"], refusal["measurements"]
-        gates += [
-            GateResult(GATE_2.format(variant=variant), rules)
-            for variant, rules in refusal["rules"].items()
-        ]
+    measurements = load_gate_failure(report_folder(store, bundle))
+    last = evaluate if measurements is None else bundle
+    stages = _find_stages(store.root, {**last.inputs, "evaluate": evaluate.fingerprint})
+    evaluations = evaluations_from_facts(store.load(evaluate).facts)
+    if measurements is None:
+        measurements = RunMeasurements(
+            scores=torch_scores(evaluations), size_bytes=_sizes(stages), machine=machine_facts()
+        )
+    data = _data_facts(stages)
     return RunFacts(
-        name=recipe.name,
         fingerprint=bundle.fingerprint,
-        task=recipe.data.task,
-        labels=tuple(facts.get("labels", ())),
-        text_pair=isinstance(recipe.data.text, list),
-        max_length=recipe.data.max_length,
-        recipe=recipe.model_dump(mode="json"),
-        metric=recipe.metric,
-        split=recipe.gate.split,
-        rows=facts.get("rows", {}),
-        scores=scores,
-        measurements={"machine": machine_facts(), **measurements},
-        gates=gates,
+        recipe=recipe,
+        labels=() if data is None else data.labels,
+        rows={} if data is None else data.rows,
+        measurements=measurements,
+        gates=[
+            _gate_1(recipe, evaluations),
+            *(
+                GateResult(GATE_2.format(form=form), rules)
+                for form, rules in measurements.verdicts.items()
+            ),
+        ],
         served=None,
+        evaluations=evaluations,
+        data=data,
         stages=stages,
         versions=library_versions(),
         bundle=None,
     )
 
 
-def torch_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The evaluate stage's scores as a manifest has them."""
+def report_folder(store: Store, bundle: ArtifactKey) -> Path:
+    """The folder of the report of the run that makes `bundle`."""
+    return store.root / directory_name("report", bundle.fingerprint)
+
+
+def move_gate_failure(store: Store, bundle: ArtifactKey) -> None:
+    """Keep the measurements of a run that failed gate 2 when its working directory is discarded."""
+    saved = store.partial(bundle) / GATE_FAILURE_FILE
+    if saved.is_file():
+        folder = report_folder(store, bundle)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(saved, folder / GATE_FAILURE_FILE)
+
+
+def _find_stages(store: Path, inputs: Mapping[str, str]) -> list[StageFiles]:
+    """The stages with these fingerprints and their inputs, in the order in which they were made.
+
+    Stages that are no longer in the store are left out: a bundle may have been copied elsewhere.
+
+    Args:
+        inputs: fingerprint by stage, as in the record of the stage that read them.
+    """
+    records = _find_records(store, inputs)
+    pruned = any(record["stage"] == "prune" for record in records.values())
+    roles = {"distill": "unpruned" if pruned else "student", "prune": "student"}
+    return [
+        StageFiles(roles.get(record["stage"], record["stage"]), directory, record)
+        for directory, record in records.items()
+    ]
+
+
+def _find_records(store: Path, inputs: Mapping[str, str]) -> dict[Path, Mapping[str, Any]]:
+    found: dict[Path, Mapping[str, Any]] = {}
+    for stage, fingerprint in inputs.items():
+        directory = store / directory_name(stage, fingerprint)
+        if directory in found or not (directory / ARTIFACT_FILE).is_file():
+            continue
+        record = read_json(directory / ARTIFACT_FILE)
+        if record.get("fingerprint") == fingerprint:
+            found = {**_find_records(store, record["inputs"]), **found, directory: record}
+    return found
+
+
+def _gate_1(recipe: Recipe, evaluations: Evaluations) -> GateResult:
+    measurements = gate.measure_student(recipe, evaluations)
+    return GateResult(GATE_1, gate.check_rules(recipe.gate, recipe.metric, measurements))
+
+
+def _data_facts(stages: Sequence[StageFiles]) -> DataFacts | None:
+    facts = [stage.facts for stage in stages if stage.role == "data"]
+    return msgspec.convert(facts[0], DataFacts) if facts else None
+
+
+def _sizes(stages: Sequence[StageFiles]) -> dict[str, int]:
+    """Bytes of each torch model's weights."""
+    files = {stage.role: stage.directory / "model" / "model.safetensors" for stage in stages}
     return {
-        model: {
-            split: {"rows": facts["rows"], **facts["scores"]} for split, facts in splits.items()
-        }
-        for model, splits in evaluation.items()
+        role: file.stat().st_size
+        for role, file in files.items()
+        if role in TORCH_MODELS and file.is_file()
     }
 
 
-def model_sizes(stages: list[StageFiles]) -> dict[str, int]:
-    """Bytes of each torch model's weights."""
-    sizes = {}
-    for stage in stages:
-        weights = stage.directory / "model" / "model.safetensors"
-        if stage.role in TORCH_MODELS and weights.is_file():
-            sizes[stage.role] = weights.stat().st_size
-    return sizes
-
-
-def _gate_1(recipe: Recipe, evaluation: Mapping[str, Any]) -> GateResult:
-    measurements = gate.measure_student(recipe, evaluations_from_facts(evaluation))
-    results = gate.check_rules(recipe.gate, recipe.metric, measurements)
-    return GateResult(GATE_1, [result.to_facts() for result in results])
-
-
-def _recipe(resolved: Mapping[str, Any]) -> Recipe | None:
-    """The recipe of a bundle; None where an earlier or later version wrote other settings."""
-    try:
-        return parse_recipe(_without_none(resolved))
-    except FactoryError:
-        return None
-
-
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without unset keys, which TOML does not have."""
     return {
         key: _without_none(value) if isinstance(value, Mapping) else value
         for key, value in tree.items()
         if value is not None
     }
-
-
-def _metric(resolved: Mapping[str, Any], recipe: Recipe | None, scores: Mapping[str, Any]) -> str:
-    if recipe is not None:
-        return recipe.metric
-    split = resolved["gate"]["split"]
-    named: str | None = resolved["gate"].get("metric")
-    return named or next(name for name in scores["teacher"][split] if name != "rows")

@@ -1,28 +1,26 @@
-"""The first screen of the page: verdict, key figures, the table of models, metric against cost."""
+"""The first screen of the report: key figures, remarks, the models, metric against cost."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from factory.bundle.measurements import TORCH_MODELS
+from factory.bundle.tables import MODEL_LABELS
+from factory.evaluation.metrics import Score
 from factory.report.charts import Kind, Point, cost_chart
 from factory.report.facts import RunFacts
-from factory.report.run_files import stage_of
-from factory.report.tables import NAMES, TORCH_MODELS
+from factory.report.quality import Quality
+from factory.report.training import DataSection
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreCell:
-    """One model's metric on one split."""
-
-    value: float
-    low: float
-    high: float
+FEW_ROWS = 300
+FEW_ROWS_OF_A_CLASS = 10
+OFTEN_TRUNCATED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +28,29 @@ class ModelRow:
     """One model of the run; what was not measured is None.
 
     Args:
-        scores: the run's metric by split.
-        kept: the metric over the teacher's on the gate's split.
+        scores: in the gate's metric by split.
+        retention: the score divided by the teacher's, on the gate's split.
         agreement: share of the gate's split labelled as by the fp32 file.
-        verdict: what gate 2 said of a form it tried: served, passed, or the rules it broke.
+        gate_2: served, passed, not tried, or the rules that failed; empty for torch models.
     """
 
     model: str
     letter: str
     name: str
     kind: Kind
-    scores: Mapping[str, ScoreCell]
-    kept: float | None
+    scores: Mapping[str, Score]
+    retention: float | None
     size_bytes: int | None
     parameters: int | None
     p50_ms: float | None
     p95_ms: float | None
     agreement: float | None
-    verdict: str
+    gate_2: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFigure:
-    """One number of the first row, with what it is compared to."""
+    """One number of the first row, and what it is compared with."""
 
     label: str
     value: str
@@ -63,51 +61,47 @@ def model_rows(facts: RunFacts) -> list[ModelRow]:
     """Every model of the run, torch models first."""
     measured = facts.measurements
     parameters = _parameters(facts)
+    teacher = facts.score("teacher").value
     rows = []
-    for place, model in enumerate(name for name in NAMES if name in facts.scores):
-        latency = measured.get("latency", {}).get(model, {})
-        scores = {
-            split: ScoreCell(**values[facts.metric])
-            for split, values in facts.scores[model].items()
-            if facts.metric in values
-        }
+    for place, model in enumerate(name for name in MODEL_LABELS if name in measured.scores):
+        latency = measured.latency.get(model)
         rows.append(
             ModelRow(
                 model=model,
                 letter=LETTERS[place],
-                name=NAMES[model].replace("student, ", ""),
+                name=MODEL_LABELS[model].replace("student, ", ""),
                 kind=_kind(model, facts.served),
-                scores=scores,
-                kept=_kept(facts, model),
-                size_bytes=measured.get("size_bytes", {}).get(model),
+                scores={
+                    split: metrics[facts.metric]
+                    for split, metrics in measured.scores[model].items()
+                },
+                retention=facts.score(model).value / teacher if teacher > 0 else None,
+                size_bytes=measured.size_bytes.get(model),
                 parameters=parameters.get(model),
-                p50_ms=latency.get("p50_ms"),
-                p95_ms=latency.get("p95_ms"),
-                agreement=measured.get("label_agreement_with_fp32", {})
-                .get(model, {})
-                .get(facts.split),
-                verdict=_verdict(facts, model),
+                p50_ms=None if latency is None else latency.p50_ms,
+                p95_ms=None if latency is None else latency.p95_ms,
+                agreement=measured.agreement.get(model, {}).get(facts.split),
+                gate_2=_gate_2(facts, model),
             )
         )
     return rows
 
 
 def key_figures(facts: RunFacts, rows: Sequence[ModelRow]) -> list[KeyFigure]:
-    """Of the served form, or of the student where nothing is served."""
+    """The figures of the served form, or of the student when no form is served."""
     by_model = {row.model: row for row in rows}
-    teacher = by_model["teacher"]
-    shown = by_model.get(facts.served or "student", by_model["student"])
-    score = shown.scores[facts.split]
+    teacher, shown = by_model["teacher"], by_model[facts.served or "student"]
+    score, best = facts.score(shown.model), facts.score("teacher")
     figures = [
         KeyFigure(
             f"{facts.metric} on {facts.split}",
             f"{score.value:.4f}",
-            f"95 %: {score.low:.3f} to {score.high:.3f}; "
-            f"teacher {teacher.scores[facts.split].value:.4f}",
+            f"95 %: {score.low:.3f} to {score.high:.3f}; teacher {best.value:.4f}",
         )
     ]
-    if shown.kept is not None:
-        figures.append(KeyFigure("kept of the teacher", f"{100 * shown.kept:.1f} %", "retention"))
+    if shown.retention is not None:
+        note = f"{score.value:.4f} / {best.value:.4f}"
+        figures.append(KeyFigure("retention", f"{100 * shown.retention:.1f} %", note))
     if shown.p50_ms is not None and teacher.p50_ms is not None:
         note = f"{teacher.p50_ms / shown.p50_ms:.1f} times as fast as the teacher in torch"
         figures.append(KeyFigure("latency, p50", f"{shown.p50_ms:.2f} ms", note))
@@ -120,41 +114,99 @@ def key_figures(facts: RunFacts, rows: Sequence[ModelRow]) -> list[KeyFigure]:
     return figures
 
 
-def cost_pictures(facts: RunFacts, rows: Sequence[ModelRow]) -> list[str]:
-    """Metric against latency and against size; nothing where no form was measured."""
+def cost_charts(facts: RunFacts, rows: Sequence[ModelRow]) -> list[str]:
+    """Metric against latency and against size; empty when no form was measured."""
     costs: dict[str, Mapping[str, float]] = {
         "p50 latency, ms": {row.model: row.p50_ms for row in rows if row.p50_ms is not None},
         "size of the weights, MB": {
             row.model: row.size_bytes / 1e6 for row in rows if row.size_bytes is not None
         },
     }
-    pictures = []
+    charts = []
     for number, (label, cost) in enumerate(costs.items()):
-        points = [_point(row, cost[row.model], facts.split) for row in rows if row.model in cost]
+        points = []
+        for row in (row for row in rows if row.model in cost):
+            score, exported = row.scores[facts.split], row.kind in ("form", "served")
+            bounds = (score.value, score.low, score.high)
+            points.append(Point(row.letter, row.kind, cost[row.model], *bounds, exported))
         if any(point.exported for point in points):
-            described = "; ".join(f"{p.letter}: {p.value:.4f} at {p.cost:.4g}" for p in points)
-            title = f"{facts.metric} on {facts.split} against {label}. {described}"
-            pictures.append(cost_chart(points, label, f"cost-{number}", title))
-    return pictures
+            values = "; ".join(f"{p.letter}: {p.value:.4f} at {p.cost:.4g}" for p in points)
+            title = f"{facts.metric} on {facts.split} against {label}. {values}"
+            charts.append(cost_chart(points, label, f"cost-{number}", title))
+    return charts
 
 
 def summary(facts: RunFacts) -> str:
-    """What was built, in a sentence."""
-    teacher, student = stage_of(facts.stages, "teacher"), facts.recipe["student"]
-    kind = "pairs of texts" if facts.text_pair else "single texts"
-    into = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
-    taught = "" if teacher is None else f", taught by a teacher of {teacher.facts['layers']}"
+    """What was built, in two sentences."""
+    data, student = facts.recipe.data, facts.recipe.student
+    teacher = facts.stage("teacher")
+    kind = "pairs of texts" if len(data.text_columns) == 2 else "single texts"
+    labels = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
+    source = "" if teacher is None else f", distilled from {teacher.facts['layers']} layers"
     task = "multilabel classification" if facts.task == "multilabel" else facts.task
     return (
-        f"{task.capitalize()} of {kind}{into}. A student of {student['layers']} layers, "
-        f"{student['hidden']} wide{taught}"
+        f"{task.capitalize()} of {kind}{labels}. A student with {student.layers} layers of width "
+        f"{student.hidden}{source}"
     )
 
 
-def _point(row: ModelRow, cost: float, split: str) -> Point:
-    score = row.scores[split]
-    exported = row.kind in ("form", "served")
-    return Point(row.letter, row.kind, cost, score.value, score.low, score.high, exported)
+def remarks(facts: RunFacts, quality: Quality | None, data: DataSection | None) -> list[str]:
+    """Short sentences about what limits the numbers, the most important first."""
+    result = []
+    for pair, count in () if data is None else data.facts.duplicates_across.items():
+        first, _, second = pair.partition("/")
+        if count > 0:
+            result.append(
+                f"{count} inputs of {second} are also in {first}; scores on {second} may be too "
+                "high."
+            )
+    result.append(_interval(facts))
+    few = facts.rows.get(facts.split, FEW_ROWS)
+    if few < FEW_ROWS:
+        result.append(f"{few} {facts.split} rows cannot resolve small differences.")
+    classes = [] if quality is None else quality.classes
+    small = [row for row in classes if row.support < FEW_ROWS_OF_A_CLASS]
+    if small:
+        result.append(
+            f"{len(small)} of {len(classes)} classes have fewer than {FEW_ROWS_OF_A_CLASS} rows in "
+            f"{facts.split}; their scores are unreliable."
+        )
+    tuned = facts.task == "multilabel" and facts.recipe.evaluate.thresholds == "tuned"
+    if tuned and facts.split == "dev":
+        result.append("The thresholds were tuned on dev, so every score on dev is optimistic.")
+    result += _worst_class(quality)
+    truncated = [
+        f"{100 * one.truncated:.0f} % of the inputs of {one.split} are longer than "
+        f"{facts.recipe.data.max_length} tokens and were truncated."
+        for one in (() if data is None else data.lengths)
+        if one.split == facts.split and one.truncated >= OFTEN_TRUNCATED
+    ]
+    return [*result, *truncated]
+
+
+def _interval(facts: RunFacts) -> str:
+    """Whether the intervals of the teacher and the served form overlap."""
+    own, teacher = facts.score(facts.served or "student"), facts.score("teacher")
+    name = "served form" if facts.served else "student"
+    if own.low <= teacher.high and teacher.low <= own.high:
+        return (
+            f"The 95 % intervals of the {name} and the teacher overlap: these rows do not clearly "
+            "separate the two."
+        )
+    side = "above" if own.low > teacher.high else "below"
+    return f"The 95 % interval of the {name} lies {side} the teacher's."
+
+
+def _worst_class(quality: Quality | None) -> list[str]:
+    if quality is None or not quality.classes:
+        return []
+    worst = quality.classes[0]
+    if worst.lost <= 0:
+        return ["No class lost F1 compared with the teacher."]
+    return [
+        f"{worst.label} lost most F1: {worst.teacher_f1:.3f} (teacher) to {worst.student_f1:.3f} "
+        f"(student), {worst.support} rows."
+    ]
 
 
 def _kind(model: str, served: str | None) -> Kind:
@@ -167,54 +219,35 @@ def _kind(model: str, served: str | None) -> Kind:
     return "served" if model == served else "form"
 
 
-def _kept(facts: RunFacts, model: str) -> float | None:
-    teacher: float = facts.scores["teacher"][facts.split][facts.metric]["value"]
-    value: float = facts.scores[model][facts.split][facts.metric]["value"]
-    return value / teacher if teacher > 0 else None
-
-
-def _verdict(facts: RunFacts, model: str) -> str:
+def _gate_2(facts: RunFacts, model: str) -> str:
     if model in TORCH_MODELS:
         return ""
     if model == facts.served:
         return "served"
-    for result in facts.gates:
-        if facts.served is None and result.title.startswith(f"Gate 2: {model},"):
-            return _broken([rule["text"] for rule in result.rules if not rule["passed"]])
-    said = facts.measurements.get("forms", {}).get(model)
-    if said is None:
+    rules = facts.measurements.verdicts.get(model)
+    if rules is None:
         return "not tried"
-    return _broken(said["failed_rules"])
-
-
-def _broken(failed: Sequence[str]) -> str:
-    names = ", ".join(text.partition(":")[0] for text in failed)
-    return f"fails {names}" if names else "passes"
+    failed = ", ".join(rule.rule for rule in rules if not rule.passed)
+    return f"fails {failed}" if failed else "passes"
 
 
 def _parameters(facts: RunFacts) -> dict[str, int]:
-    """Counted in the weights where they are still there, else as the bundle says."""
-    counts: dict[str, int] = dict(facts.measurements.get("parameters", {}))
+    """Counted in the weights that are still in the store, else as in the manifest."""
+    counts = dict(facts.measurements.parameters)
     for stage in facts.stages:
         weights = stage.directory / "model" / "model.safetensors"
         if stage.role in (*TORCH_MODELS, "trim") and weights.is_file():
             counts[stage.role] = _count(weights)
-    shipped = counts.pop("trim", counts.get("student"))
-    if shipped is not None:
-        counts |= {model: shipped for model in facts.scores if model not in TORCH_MODELS}
+    exported = counts.pop("trim", counts.get("student"))
+    if exported is not None:
+        forms = facts.measurements.scores.keys() - TORCH_MODELS.keys()
+        counts |= dict.fromkeys(forms, exported)
     return counts
 
 
 def _count(weights: Path) -> int:
-    """Numbers in a safetensors file: its head is the length of a JSON object, and the object."""
+    """Parameters in a safetensors file, which starts with the length of a JSON header."""
     with weights.open("rb") as file:
-        head: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    total = 0
-    for name, entry in head.items():
-        if name == "__metadata__":
-            continue
-        numbers = 1
-        for size in entry["shape"]:
-            numbers *= size
-        total += numbers
-    return total
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(math.prod(shape) for shape in shapes)

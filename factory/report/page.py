@@ -1,4 +1,4 @@
-"""The facts of a run to one self-contained HTML page."""
+"""Write `report.html`, one self-contained page about a run that passed or failed its gates."""
 
 from __future__ import annotations
 
@@ -7,39 +7,90 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factory.report.facts import RunFacts
-from factory.report.overview import cost_pictures, key_figures, model_rows, summary
-from factory.report.quality import measure_quality
-from factory.report.remarks import remarks
+from factory.bundle.measurements import GATE_FAILURE_FILE
+from factory.errors import StoreError
+from factory.report.facts import RunFacts, bundle_facts, failed_facts, report_folder
+from factory.report.overview import cost_charts, key_figures, model_rows, remarks, summary
+from factory.report.quality import compare_models
 from factory.report.training import (
     data_section,
     layer_map,
-    lesson,
-    loss_pictures,
+    loss_charts,
     recipe_lines,
     stage_rows,
+    training_lines,
 )
+from factory.store import Store, directory_name
 from factory.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from factory.planning import RunPlan
+
+PAGE_FILE = "report.html"
 CHARACTERS_SHOWN = 400
 NOTHING = "\N{EN DASH}"
 
 
+def report_bundle(bundle: Path, texts: int | None = None, output: Path | None = None) -> Path:
+    """Write the report of a finished run; returns its path.
+
+    Args:
+        texts: how many texts to show; None: as in the bundle's recipe.
+        output: the file; None: `report-FINGERPRINT/report.html` beside the bundle.
+
+    Raises:
+        BundleError: no readable manifest.
+    """
+    facts = bundle_facts(bundle)
+    folder = bundle.resolve().parent / directory_name("report", facts.fingerprint)
+    if output is None:  # left by a run of the same recipe that failed
+        (folder / GATE_FAILURE_FILE).unlink(missing_ok=True)
+    return _write(facts, texts, output or folder / PAGE_FILE)
+
+
+def report_recipe(
+    plan: RunPlan, store: Store, texts: int | None = None, output: Path | None = None
+) -> Path:
+    """Write the report of a recipe's last run, passed or failed; returns its path.
+
+    Raises:
+        StoreError: no run of the recipe in this store reached a gate.
+    """
+    evaluate, bundle = plan.keys["evaluate"], plan.keys["bundle"]
+    if store.status(bundle) == "cached":
+        texts = plan.recipe.report.texts if texts is None else texts
+        return report_bundle(store.directory(bundle), texts, output)
+    if store.status(evaluate) != "cached":
+        raise StoreError(
+            f"{store.root}: no run of this recipe reached a gate; `factory plan` shows which "
+            "stages are finished, `factory run` makes the others"
+        )
+    facts = failed_facts(plan.recipe, evaluate, bundle, store)
+    return _write(facts, texts, output or report_folder(store, bundle) / PAGE_FILE)
+
+
+def _write(facts: RunFacts, texts: int | None, file: Path) -> Path:
+    page = render_page(facts, facts.recipe.report.texts if texts is None else texts)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(file)
+    return file
+
+
 def render_page(facts: RunFacts, texts: int) -> str:
-    """The page of a run.
+    """The HTML of the report.
 
     Args:
         texts: how many texts to show on which the models disagree; 0 leaves all texts out.
     """
+    scores = facts.measurements.scores
     rows = model_rows(facts)
-    quality = measure_quality(facts, texts)
+    quality = compare_models(facts, texts)
     data = data_section(facts)
-    splits = [split for split in ("dev", "test") if split in facts.scores["teacher"]]
     stages = stage_rows(facts)
-    agreement = facts.measurements.get("label_agreement_with_fp32", {}).get(facts.served, {})
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -47,30 +98,31 @@ def render_page(facts: RunFacts, texts: int) -> str:
             version=VERSION,
             style=_style(),
             facts=facts,
+            recipe=facts.recipe,
+            measured=facts.measurements,
             summary=summary(facts),
             figures=key_figures(facts, rows),
-            remarks=remarks(facts, rows, quality, data),
+            remarks=remarks(facts, quality, data),
             rows=rows,
-            splits=splits,
-            metrics=[name for name in facts.scores["teacher"][facts.split] if name != "rows"],
-            costs=cost_pictures(facts, rows),
+            splits=[split for split in ("dev", "test") if split in scores["teacher"]],
+            metrics=list(scores["teacher"][facts.split]),
+            costs=cost_charts(facts, rows),
             quality=quality,
-            served_agreement=agreement.get(facts.split) if facts.task != "regression" else None,
             texts=texts,
             data=data,
             layers=layer_map(facts),
-            pictures=loss_pictures(facts),
-            lesson=lesson(facts),
+            losses=loss_charts(facts),
+            training=training_lines(facts),
             stages=stages,
             total_seconds=sum(stage.seconds for stage in stages),
-            recipe=recipe_lines(facts.recipe),
+            recipe_lines=recipe_lines(facts.recipe.model_dump(mode="json")),
         )
     )
 
 
 @functools.cache
 def _environment() -> Environment:
-    """Everything a template prints is escaped, unless it is one of our own drawings."""
+    """Everything a template prints is escaped, except our own drawings."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -94,7 +146,7 @@ def _environment() -> Environment:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds as hours, minutes and seconds."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -103,19 +155,19 @@ def duration(seconds: float) -> str:
 
 
 def clipped(text: str) -> str:
-    """A text, or its beginning."""
+    """A text, or its beginning if it is long."""
     return text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}…"
 
 
 def breakable(label: str) -> str:
-    """A label, escaped, that may be broken behind the marks that join words."""
+    """An escaped label with line break opportunities after the characters that join words."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"(?<=\w)([_./-])(?=[^\W\d])", r"\1<wbr>", str(escape(label))))
 
 
 def signed(number: float) -> str:
-    """A difference with three decimals; plus and minus are equally wide, zero has neither."""
+    """A difference with three decimals and a sign; zero has none."""
     shown = f"{number:+.3f}".replace("-", "\N{MINUS SIGN}")
     return "0.000" if shown[1:] == "0.000" else shown
 

@@ -1,39 +1,38 @@
-"""How the run was made: data, layer map, losses, stage times, recipe."""
+"""How the run was made: data, layer map, losses, times of the stages, recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from factory.data.dataset import read_dataset
 from factory.report.charts import lengths_chart, loss_chart
-from factory.report.curves import Panel, loss_panels
-from factory.report.data_lengths import Lengths, token_lengths
-from factory.report.facts import RunFacts
-from factory.report.run_files import stage_of
+from factory.report.curves import Lengths, Panel, loss_panels, token_lengths
+from factory.report.facts import DataFacts, RunFacts
 
 LABELS_SHOWN = 40
 KIND_TITLES = {
     "total": "total loss",
     "embedding": "embedding loss",
-    "hidden": "hidden loss by student layer, 1 is its start",
-    "attention": "attention loss by student layer, 1 is its start",
+    "hidden": "hidden loss by student layer, relative to its start",
+    "attention": "attention loss by student layer, relative to its start",
     "prediction": "prediction loss",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class LossPicture:
+class LossChart:
     """One panel of loss curves with its heading."""
 
     title: str
-    picture: str
+    chart: str
 
 
 @dataclass(frozen=True, slots=True)
 class LayerMap:
-    """Student layers (from 1, the embedding as 0) and the teacher layer each one learned from."""
+    """Pairs of a student layer and the teacher layer it imitates; 0 is the embedding."""
 
     teacher_layers: int
     student_layers: int
@@ -42,7 +41,7 @@ class LayerMap:
 
 @dataclass(frozen=True, slots=True)
 class BalanceRow:
-    """Rows of one label by split, and its share of train."""
+    """Rows of one label by split, and its share of the training rows."""
 
     label: str
     rows: Mapping[str, int]
@@ -51,18 +50,18 @@ class BalanceRow:
 
 @dataclass(frozen=True, slots=True)
 class DataSection:
-    """What went in; `hidden_labels` is how many labels the balance leaves out."""
+    """The data of the run; `hidden_labels` is how many labels `balance` leaves out."""
 
-    facts: Mapping[str, Any]
+    facts: DataFacts
     lengths: list[Lengths]
-    lengths_picture: str
+    lengths_chart: str
     balance: list[BalanceRow]
     hidden_labels: int
 
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """One stage of the run and what it took; `share` is of the longest stage."""
+    """One stage of the run and its time; `share` is relative to the longest stage."""
 
     stage: str
     seconds: float
@@ -70,10 +69,10 @@ class StageRow:
     fingerprint: str
 
 
-def loss_pictures(facts: RunFacts) -> dict[str, list[LossPicture]]:
-    """Every loss by phase, in the order in which they were trained."""
+def loss_charts(facts: RunFacts) -> dict[str, list[LossChart]]:
+    """Every loss by phase, in the order of training."""
     panels = loss_panels(facts.stages)
-    pictures: dict[str, list[LossPicture]] = {}
+    charts: dict[str, list[LossChart]] = {}
     for number, panel in enumerate(panels):
         if _repeats_total(panel, panels):
             continue
@@ -83,57 +82,57 @@ def loss_pictures(facts: RunFacts) -> dict[str, list[LossPicture]]:
             + f"from {curve.values[0]:.3g} to {curve.values[-1]:.3g}"
             for curve in panel.curves
         )
-        picture = loss_chart(panel, f"loss-{number}", description)
-        pictures.setdefault(panel.title, []).append(LossPicture(title, picture))
-    return pictures
+        chart = loss_chart(panel, f"loss-{number}", description)
+        charts.setdefault(panel.title, []).append(LossChart(title, chart))
+    return charts
 
 
 def layer_map(facts: RunFacts) -> LayerMap | None:
-    """Which teacher layer each student layer imitates, where the run's stages say so."""
-    teacher = stage_of(facts.stages, "teacher")
-    taught: list[int] | None = next(
+    """The teacher layer that each student layer imitates; None when the stages are gone."""
+    teacher = facts.stage("teacher")
+    layers: list[int] | None = next(
         (stage.facts["layer_map"] for stage in facts.stages if "layer_map" in stage.facts), None
     )
-    if teacher is None or taught is None:
+    if teacher is None or layers is None:
         return None
-    pairs = [(0, 0), *enumerate(taught, start=1)]
-    return LayerMap(teacher.facts["layers"], len(taught), pairs)
+    pairs = [(0, 0), *enumerate(layers, start=1)]
+    return LayerMap(teacher.facts["layers"], len(layers), pairs)
 
 
-def lesson(facts: RunFacts) -> list[tuple[str, str]]:
-    """What the student started from and learned on, as names and values."""
+def training_lines(facts: RunFacts) -> list[tuple[str, str]]:
+    """What the student was initialized from and trained on, as names and values."""
     stage = next((stage for stage in facts.stages if stage.record["stage"] == "distill"), None)
     if stage is None:
         return []
-    told = stage.facts
-    steps = ", ".join(f"{phase} {count}" for phase, count in told.get("steps", {}).items())
+    trained = stage.facts
+    steps = ", ".join(f"{phase} {count}" for phase, count in trained.get("steps", {}).items())
     lines = [
-        ("start", str(facts.recipe["student"]["start"])),
-        ("rows", str(told.get("rows", ""))),
+        ("start", facts.recipe.student.start),
+        ("rows", str(trained.get("rows", ""))),
         ("steps", steps),
-        ("attention", str(told.get("attention", ""))),
-        ("temperature", str(facts.recipe["distill"]["prediction"]["temperature"])),
+        ("attention", str(trained.get("attention", ""))),
+        ("temperature", str(facts.recipe.distill.prediction.temperature)),
     ]
     return [(name, value) for name, value in lines if value]
 
 
 def data_section(facts: RunFacts) -> DataSection | None:
-    """Lengths, balance, repeats; None where the data stage is gone."""
-    data = stage_of(facts.stages, "data")
-    if data is None:
+    """Rows, lengths and balance; None when the data stage is no longer in the store."""
+    stage, data, max_length = facts.stage("data"), facts.data, facts.recipe.data.max_length
+    if stage is None or data is None:
         return None
     lengths: list[Lengths] = []
-    picture = ""
+    chart = ""
     tokenizer = _tokenizer(facts)
     if tokenizer is not None:
-        splits = list(read_dataset(data.directory).splits())
-        lengths = token_lengths(splits, tokenizer, facts.max_length)
-        described = "Tokens per row. " + "; ".join(
+        splits = read_dataset(stage.directory).splits()
+        lengths = token_lengths(splits, tokenizer, max_length)
+        description = "Tokens per row. " + "; ".join(
             f"{one.split}: median {one.median}, 95 % up to {one.p95}" for one in lengths
         )
-        picture = lengths_chart(lengths, facts.max_length, "lengths", described)
-    balance, hidden = _balance(data.facts)
-    return DataSection(data.facts, lengths, picture, balance, hidden)
+        chart = lengths_chart(lengths, max_length, "lengths", description)
+    balance, hidden = _balance(data)
+    return DataSection(data, lengths, chart, balance, hidden)
 
 
 def stage_rows(facts: RunFacts) -> list[StageRow]:
@@ -151,7 +150,7 @@ def stage_rows(facts: RunFacts) -> list[StageRow]:
 
 
 def recipe_lines(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Every setting as a dotted key and its value; what is not set is left out."""
+    """Every setting as a dotted key and its value; unset keys are left out."""
     lines: list[tuple[str, str]] = []
     for key, value in recipe.items():
         if isinstance(value, Mapping):
@@ -163,16 +162,16 @@ def recipe_lines(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
 
 
 def _repeats_total(panel: Panel, panels: list[Panel]) -> bool:
-    """Whether a phase's only term is drawn already as its total."""
+    """Whether the term is the only one of its phase, and so equal to the total."""
     totals = (one for one in panels if one.phase == panel.phase and one.kind == "total")
     return panel.kind != "total" and any(panel.curves == total.curves for total in totals)
 
 
-def _tokenizer(facts: RunFacts) -> Any:
-    """The tokenizer that ships, or the student's own."""
+def _tokenizer(facts: RunFacts) -> Path | None:
+    """The file of the tokenizer that ships, or of the student's or teacher's."""
     folders = [] if facts.bundle is None else [facts.bundle]
     for role in ("trim", "student", "teacher"):
-        stage = stage_of(facts.stages, role)
+        stage = facts.stage(role)
         if stage is not None:
             folders.append(stage.directory / "model")
     return next(
@@ -181,15 +180,13 @@ def _tokenizer(facts: RunFacts) -> Any:
     )
 
 
-def _balance(facts: Mapping[str, Any]) -> tuple[list[BalanceRow], int]:
-    """The labels from the commonest on; of many only both ends."""
-    if "label_balance" not in facts:
-        return [], 0
-    balance = facts["label_balance"]
-    total = max(1, facts["rows"]["train"])
+def _balance(data: DataFacts) -> tuple[list[BalanceRow], int]:
+    """The labels, most frequent first; of many only both ends, and how many are left out."""
+    balance = data.label_balance
+    total = max(1, data.rows["train"])
     rows = [
         BalanceRow(label, {split: rows[label] for split, rows in balance.items()}, count / total)
-        for label, count in balance["train"].items()
+        for label, count in balance.get("train", {}).items()
     ]
     rows.sort(key=lambda row: (-row.share, row.label))
     hidden = max(0, len(rows) - LABELS_SHOWN)

@@ -49,10 +49,7 @@ TABLES = (
     ("factory.models.tasks", "factory.data"),  # one object per task, what it learns and reports
     ("factory.models.tasks", "factory.evaluation"),
     ("factory.models.tasks", "factory.recipe"),
-    ("factory.report.write", "factory.planning"),  # the type of a plan
-    ("factory.report", "factory.export.forms"),
-    # to be removed when bundle/ no longer reads modules of report/
-    ("factory.bundle", "factory.report"),
+    ("factory.report.page", "factory.planning"),  # the type of a plan
 )
 
 

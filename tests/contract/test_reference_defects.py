@@ -349,7 +349,7 @@ def test_scoring_one_split_leaves_the_next_alone(teacher: TorchClassifier) -> No
     other = evaluate(teacher, test, labels)
     again = evaluate(teacher, dev, labels)
     assert (first.split, first.rows, other.split, other.rows) == ("dev", 30, "test", 45)
-    assert first.facts() == again.facts()
+    assert first.to_facts() == again.to_facts()
     assert np.array_equal(first.predicted, again.predicted)
     expected = teacher.logits(dev.texts).argmax(axis=1) == np.array(dev.targets)
     assert first.scores["accuracy"].value == expected.mean()

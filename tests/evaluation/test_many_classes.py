@@ -12,14 +12,16 @@ from tiny_models import FILLERS, save_tiny, tiny_bert
 from tiny_teachers import adopted, make
 
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
+from factory.bundle.measurements import RunMeasurements
+from factory.bundle.model_card import card_text
 from factory.data.dataset import Dataset, facts_of, read_dataset, write_dataset
 from factory.data.load import load_dataset
 from factory.evaluation import gate
 from factory.evaluation.evaluate import evaluate_logits
+from factory.evaluation.metrics import Score
 from factory.export.onnx import export_onnx
 from factory.recipe.data import DataSettings
 from factory.recipe.gate import GateSettings
-from factory.report.tables import model_card
 from serving.bundle import write_manifest
 from serving.predictor import Predictor
 
@@ -89,7 +91,7 @@ def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
     directory = tmp_path / "bundle"
     directory.mkdir()
     copy_files(directory, model, {"fp32": tmp_path / "model.onnx"})
-    score = {"dev": {"accuracy": facts["dev"]["scores"]["accuracy"]}}
+    score = Score(**facts["dev"]["scores"]["accuracy"])
     parts = BundleParts(
         name="many",
         version="00",
@@ -100,22 +102,16 @@ def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
         lineage={},
         data_facts={"rows": {"train": 750, "dev": 150}},
     )
-    measurements = {
-        "size_bytes": {"teacher": 1},
-        "latency": {},
-        "latency_conditions": "none",
-        "choice": "fp32",
-    }
-    file = ship_only(directory, "fp32")
-    manifest = make_manifest(
-        directory, parts, "fp32", file, scores={"teacher": score}, measurements=measurements
+    measured = RunMeasurements(
+        scores={"teacher": {"dev": {"accuracy": score}}}, size_bytes={"teacher": 1}
     )
+    manifest = make_manifest(directory, parts, "fp32", ship_only(directory, "fp32"), measured)
     write_manifest(directory, manifest)
     predictor = Predictor.open(directory)
     assert predictor.labels == NAMES
     (answer,) = predictor.predict(["the shop 3"])
     assert len(answer.scores) == CLASSES
     assert sum(answer.scores) == pytest.approx(1.0)
-    card = model_card(manifest)
+    card = card_text(manifest)
     assert max(map(len, card.splitlines())) < 1000
     assert "intent 029 and 120 more, 150 in all" in card

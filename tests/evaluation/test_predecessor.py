@@ -15,8 +15,8 @@ from scored_bundle import write_scored_bundle
 from tiny_line import Line, line_recipe, published
 
 from factory import pipeline
-from factory.bundle import select as shipping
-from factory.bundle.candidates import Candidates, measure_candidates
+from factory.bundle import select
+from factory.bundle.select import MeasuredForms, measure_forms
 from factory.data.dataset import Dataset, Split
 from factory.errors import GateFailedError, RecipeError
 from factory.evaluation.gate import Measurements, check_rules
@@ -124,17 +124,17 @@ def test_a_real_run_against_its_own_predecessor(
     recipe = line_recipe(changes)
     spoil = [12]
 
-    def spoilt(*arguments: Any) -> Candidates:
+    def spoilt(*arguments: Any) -> MeasuredForms:
         """The real measurements, with answers of some rows turned."""
-        candidates = measure_candidates(*arguments)
-        evaluations = {name: dict(splits) for name, splits in candidates.evaluations.items()}
+        forms = measure_forms(*arguments)
+        evaluations = {name: dict(splits) for name, splits in forms.evaluations.items()}
         found = evaluations["int8-static"]["dev"]
         predicted = found.predicted.copy()
         predicted[: spoil[0]] = (predicted[: spoil[0]] + 1) % 3
         evaluations["int8-static"]["dev"] = replace(found, predicted=predicted)
-        return replace(candidates, evaluations=evaluations)
+        return replace(forms, evaluations=evaluations)
 
-    monkeypatch.setattr(shipping, "measure_candidates", spoilt)
+    monkeypatch.setattr(select, "measure_forms", spoilt)
     with pytest.raises(GateFailedError, match="not_worse_than_predecessor") as failed:
         pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
     rules = failed.value.verdicts["gate 2 (int8-static)"]

@@ -264,7 +264,6 @@ def test_every_model_and_form_is_scored(ran: Ran) -> None:
     assert set(scores) == set(floors)
     for model, floor in floors.items():
         assert set(scores[model]) == {"dev", "test"}
-        assert (scores[model]["dev"]["rows"], scores[model]["test"]["rows"]) == (90, 45)
         for split in ("dev", "test"):
             assert floor <= scores[model][split]["accuracy"]["value"] <= 1, (model, split)
 

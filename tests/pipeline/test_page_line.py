@@ -34,7 +34,7 @@ def test_a_run_writes_its_page_beside_the_bundle_and_says_where(line: Line) -> N
     assert [file.name for file in folder.iterdir()] == ["report.html"]
     text = page.read_text(encoding="utf-8")
     assert "<h2>Passed</h2>" in text
-    for part in ("gates", "models", "losses", "calibration", "disagreements", "data", "training"):
+    for part in ("gates", "models", "errors", "calibration", "disagreements", "data", "training"):
         assert f'<section id="{part}">' in text, part
     assert "student without distillation (torch)" in text
     assert text.count('class="chart"') >= 12
@@ -45,7 +45,7 @@ def test_a_run_writes_its_page_beside_the_bundle_and_says_where(line: Line) -> N
 def test_gate_1_leaves_a_page_that_says_why(line: Line, tmp_path: Path) -> None:
     store = line.copy_store(tmp_path, "bundle", "report")
     text = refused(line, store, {"gate.min_retention": 1.0, "gate.min_value": 1.0})
-    assert "Refused: nothing was published" in text
+    assert "Failed: nothing was published" in text
     assert '<section id="calibration">' in text
     arguments = ["report", str(line.recipe), "--store", str(store)]
     changes = ["--set", "gate.min_retention=1.0", "--set", "gate.min_value=1.0"]
@@ -55,7 +55,7 @@ def test_gate_1_leaves_a_page_that_says_why(line: Line, tmp_path: Path) -> None:
     assert result.stdout == f"{page}\n", result.stderr
     again = page.read_text(encoding="utf-8")
     assert "Gate 1: the student in torch</strong>: min_value: accuracy 0." in again
-    assert "Texts are left out of this page." in again
+    assert "Texts are left out of this report." in again
 
 
 @pytest.mark.usefixtures("pages")
@@ -63,12 +63,12 @@ def test_gate_2_leaves_a_page_with_what_it_measured(line: Line, tmp_path: Path) 
     """Then a run that passes takes the place of what was refused."""
     store = line.copy_store(tmp_path, "bundle", "report")
     text = refused(line, store, {"gate.max_size_bytes": 1000})
-    assert "Refused: nothing was published" in text
+    assert "Failed: nothing was published" in text
     assert "Gate 2: int8-static</strong>: max_size_bytes: file size" in text
     assert "fails max_<wbr>size_<wbr>bytes" in text
     assert "against latency" in text
     (folder,) = store.glob("report-*")
-    assert sorted(file.name for file in folder.iterdir()) == ["refusal.json", "report.html"]
+    assert sorted(file.name for file in folder.iterdir()) == ["gate_failure.json", "report.html"]
     assert not list(store.glob("bundle-*"))
 
 
@@ -76,7 +76,7 @@ def test_a_recipe_that_was_not_run_has_no_page(line: Line, tmp_path: Path) -> No
     store = tmp_path / "empty"
     result = CliRunner().invoke(main, ["report", str(line.recipe), "--store", str(store)])
     assert result.exit_code == 1
-    assert "no run of this recipe that got as far as a gate; `factory plan` shows" in result.stderr
+    assert "no run of this recipe reached a gate; `factory plan` shows" in result.stderr
     assert not store.exists()
 
 

@@ -83,7 +83,6 @@ def test_the_student_has_learned_and_distillation_helped(line: Line) -> None:
         assert scores["teacher"][split]["accuracy"]["value"] > 0.8
         assert scores["student"][split]["accuracy"]["value"] > 0.8
         assert scores["int8-static"][split]["accuracy"]["value"] > 0.7
-        assert scores["teacher"][split]["rows"] == {"dev": 90, "test": 60}[split]
 
 
 PLAIN_TRANSFORMERS = """

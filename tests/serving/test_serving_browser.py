@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from server_under_test import running
 
-FOLDER = Path(__file__).parents[1] / "report_page" / "browser"
+FOLDER = Path(__file__).parents[1] / "report" / "browser"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
     pytest.mark.skipif(
         not (FOLDER / "node_modules").is_dir(),
-        reason="run npm ci in tests/report_page/browser first",
+        reason="run npm ci in tests/report/browser first",
     ),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; or set CHROMIUM"),
 ]

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from factory.bundle.tables import result_table
 from factory.report.ci.outcome import Outcome, Rule
-from factory.report.tables import result_table
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -24,7 +24,8 @@ def summary(outcome: Outcome) -> str:
         parts.append(_as_code(str(outcome.error)))
     if outcome.manifest is not None:
         parts.append(f"### Results\n\n{result_table(outcome.manifest)}")
-        parts.append(f"Served form: {outcome.manifest.measurements.get('choice', '-')}.")
+        choice = outcome.manifest.measurements.get("choice", "")
+        parts.append(f"Served form: {outcome.manifest.model.variant}, {choice}.")
     if outcome.bundle is not None:
         parts.append(f"Bundle: `{outcome.bundle}`")
     parts.append(f"Took {_duration(outcome.seconds)}.")

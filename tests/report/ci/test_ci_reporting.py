@@ -11,10 +11,7 @@ from junitparser import JUnitXml
 from scored_bundle import rule, write_scored_bundle
 from tiny_line import factory_here, write_recipe
 
-from factory.bundle.select import _choose
 from factory.errors import GateFailedError, TrainingError
-from factory.evaluation import gate
-from factory.evaluation.gate import RuleResult
 
 BAD = rule("min_value", 0.25, 0.5, passed=False)
 
@@ -141,13 +138,3 @@ def test_the_page_that_cannot_be_written_hides_no_failure(
     result = factory_here("run", recipe, "--store", recipe.parent / "runs")
     assert result.exit_code == 3
     assert "cannot write the reports" in result.stderr
-
-
-def test_both_gates_hand_on_what_they_measured() -> None:
-    bad = RuleResult("min_value", 0.25, 0.5, False, str(BAD["text"]))
-    with pytest.raises(GateFailedError) as one:
-        gate.require("gate 1 (student in torch)", [bad])
-    assert one.value.verdicts == {"gate 1 (student in torch)": [BAD]}
-    with pytest.raises(GateFailedError) as two:
-        _choose({"int8-static": [bad], "fp32": [bad]})
-    assert two.value.verdicts == {"gate 2 (int8-static)": [BAD], "gate 2 (fp32)": [BAD]}

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from edge_bundles import Edge
 from google.protobuf import text_format
-from test_edge_package import quick_check  # noqa: F401
+from test_package import quick_check  # noqa: F401
 from tiny_line import factory_here
 from tokenizers import Tokenizer
 
-from factory.bundle.triton import TritonMachine, repository_name, write_model_configuration
+from factory.bundle.package import TritonMachine, repository_name, write_model_configuration
 from factory.errors import PackageError, TextModelError
 from factory.export.parity import open_session
 from factory.export.text import write as text_input
@@ -102,6 +102,9 @@ def test_both_models_answer_as_the_bundle(
         "tokenizer.json",
     ]
     usage = json.loads((output / "labels.json").read_text("utf-8"))
+    of_strings = usage["models"][f"{name}_text"]
+    assert of_strings["inputs"] == ["text", "text_pair"][: 1 + usage["text_pair"]]
+    assert of_strings["outputs"] == (["scores"] if kind == "regression" else ["label", "scores"])
     predictor = Predictor.open(given.bundle)
     tokens = read(definition, output / name)
     strings = read(definition, output / f"{name}_text")
@@ -127,7 +130,7 @@ def test_both_models_answer_as_the_bundle(
         answer = run(tokens, output / name, {key: np.array(row) for key, row in rows.items()})
         np.testing.assert_allclose(answer["logits"][0], expected.logits, atol=1e-4)
         texts = [item] if isinstance(item, str) else item
-        asked = dict(zip(usage["models"][f"{name}_text"]["inputs"], texts, strict=True))
+        asked = dict(zip(of_strings["inputs"], texts, strict=True))
         answer = run(
             strings,
             output / f"{name}_text",
@@ -191,7 +194,7 @@ def test_a_tokenizer_without_text_form(
         "package", edge("single").bundle, "--format", "triton", "--output", output
     )
     assert result.exit_code == 0
-    assert "no model that reads strings: no such tokenizer in a graph" in result.stderr
+    assert "no model that reads strings was written: no such tokenizer in a graph" in result.stderr
     assert sorted(path.name for path in output.iterdir()) == [
         "edge-single",
         "labels.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from factory.bundle.assemble import (
     open_candidate,
     ship_only,
 )
+from factory.bundle.measurements import RunMeasurements
 from factory.data.dataset import Dataset, read_dataset
+from factory.evaluation.gate import RuleResult
+from factory.evaluation.metrics import Score
 from factory.export.forms import FormName
 from serving.bundle import read_manifest, verify_files, write_manifest
 from serving.errors import BundleError
@@ -119,13 +123,15 @@ def test_manifest_lists_every_file_with_its_hash(
 ) -> None:
     copy_files(tmp_path, model, variants)
     file = ship_only(tmp_path, "int8-static")
+    score, rule = Score(0.5, 0.4, 0.6), RuleResult("min_value", 0.5, 0.4, True, "min_value: enough")
+    measured = RunMeasurements(
+        scores={"a": {"dev": {"b": score}}}, verdicts={"int8-static": [rule]}
+    )
     (tmp_path / "README.md").write_text("card", encoding="utf-8")
     listed = files_below(tmp_path)
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
     (tmp_path / "artifact.json").write_text("{}", encoding="utf-8")
-    manifest = make_manifest(
-        tmp_path, parts, "int8-static", file, gate=[{"rule": "x"}], scores={"a": 1}
-    )
+    manifest = make_manifest(tmp_path, parts, "int8-static", file, measured)
     assert set(manifest.files) == listed
     for name, record in manifest.files.items():
         content = (tmp_path / name).read_bytes()
@@ -133,7 +139,8 @@ def test_manifest_lists_every_file_with_its_hash(
     assert (manifest.name, manifest.version, manifest.task) == ("tiny", "00ff", "classification")
     assert manifest.labels == ["angry", "calm", "glad"]
     assert (manifest.text_pair, manifest.max_length) == (False, 24)
-    assert (manifest.gate, manifest.scores) == ([{"rule": "x"}], {"a": 1})
+    assert manifest.gate == [asdict(rule)]
+    assert manifest.scores == {"a": {"dev": {"b": asdict(score)}}}
     assert manifest.versions["tinybert-factory"]
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest

@@ -1,4 +1,4 @@
-"""A hub on this machine that speaks what the real client says, and keeps what arrives.
+"""A fake Hub on this machine that speaks the protocol of the real client and keeps the uploads.
 
 Repositories, preupload, LFS batch, upload and verify, and one commit of everything, as
 https://huggingface.co/docs/hub/api and huggingface_hub's own source describe them.

@@ -1,4 +1,4 @@
-"""The pictures as inline SVG, the front, the loss curves, the lengths."""
+"""The charts as inline SVG, the loss curves, the lengths."""
 
 from __future__ import annotations
 
@@ -8,29 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from factory.report.charts import Point, cost_chart, front_of, lengths_chart, loss_chart
-from factory.report.curves import POINTS_SHOWN, Curve, Panel, loss_panels
-from factory.report.data_lengths import Lengths
-from factory.report.run_files import StageFiles
-from factory.report.svg import COLOURS
+from factory.report.charts import COLOURS, Point, cost_chart, lengths_chart, loss_chart
+from factory.report.curves import POINTS_SHOWN, Curve, Lengths, Panel, loss_panels
+from factory.report.facts import StageFiles
 
 
 def point(letter: str, cost: float, value: float, exported: bool = True) -> Point:
     return Point(letter, "form", cost, value, value - 0.1, value + 0.1, exported)
-
-
-def test_the_front_is_what_nothing_cheaper_reaches() -> None:
-    """B costs as A and is worse, C costs more for less, D pays for more, E cannot ship."""
-    points = [
-        point("A", 1, 0.5),
-        point("B", 1, 0.4),
-        point("C", 2, 0.45),
-        point("D", 3, 0.6),
-        point("E", 0.5, 0.9, exported=False),
-        point("F", 4, 0.6),
-    ]
-    assert [one.letter for one in front_of(points)] == ["A", "D"]
-    assert front_of([]) == []
 
 
 def drawn(points: list[Point], name: str = "one") -> str:
@@ -90,8 +74,8 @@ def test_layers_are_drawn_against_their_own_start() -> None:
 def test_where_texts_are_cut_is_drawn_only_when_it_is_in_sight() -> None:
     edges = [0.0, 10.0, 20.0]
     one = Lengths("train", 4, 4, 5, 9, 12, 0.0, edges, [0.75, 0.25])
-    assert "cut here" in lengths_chart([one], 16, "lengths", "said")
-    assert "cut here" not in lengths_chart([one], 64, "lengths", "said")
+    assert "maximum length" in lengths_chart([one], 16, "lengths", "said")
+    assert "maximum length" not in lengths_chart([one], 64, "lengths", "said")
 
 
 def stage(folder: Path, rows: list[str]) -> StageFiles:

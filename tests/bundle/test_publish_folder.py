@@ -12,7 +12,7 @@ from click.testing import Result
 from scored_bundle import rule, write_scored_bundle
 from tiny_line import factory_here
 
-from factory.bundle.publish_target import repository_name
+from factory.bundle.publish import repository_name
 from factory.errors import PublishError
 from serving.bundle import read_manifest, write_manifest
 from serving.predictor import Predictor
@@ -56,7 +56,7 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(bundle: Path, tmp_path:
     before = files(target)
     result = publish(bundle, target)
     assert result.exit_code == 1
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
     assert files(target) == before
     assert publish(bundle, target, "--update").exit_code == 0
     assert "mine.txt" not in files(target)
@@ -97,8 +97,8 @@ def test_a_copy_that_changed_on_the_way_is_refused(
 @pytest.mark.parametrize(
     ("gate", "words"),
     [
-        ([rule("min_value", 0.4, 0.5, passed=False)], "its gate failed (min_value:"),
-        ([], "no gate judged it"),
+        ([rule("min_value", 0.4, 0.5, passed=False)], "the gate failed (min_value:"),
+        ([], "no gate results"),
     ],
 )
 def test_only_what_passed_its_gate_goes_out(
@@ -131,9 +131,9 @@ def test_a_target_is_a_repository_or_a_folder(target: str, repository: str | Non
 def test_a_target_that_could_be_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PublishError, match=r"Write \./out/tiny for the folder"):
+    with pytest.raises(PublishError, match=r"write \./out/tiny for a folder"):
         repository_name("out/tiny")
 
 
-def test_private_belongs_to_the_hub(bundle: Path, tmp_path: Path) -> None:
+def test_private_requires_the_hub(bundle: Path, tmp_path: Path) -> None:
     assert publish(bundle, tmp_path / "out", "--private").exit_code == 2

@@ -13,8 +13,8 @@ from click.testing import Result
 from scored_bundle import write_scored_bundle
 from tiny_line import factory_here
 
-from factory.comparison.flips import Flips, flips
-from factory.comparison.rows import rows_fingerprint
+from factory.bundle.compare import Flips, flips
+from factory.bundle.compare_rows import rows_fingerprint
 from factory.data.dataset import Dataset, Split, write_dataset
 from serving.bundle import Manifest, read_manifest, write_manifest
 from serving.predictor import Predictor
@@ -88,7 +88,7 @@ def test_both_answer_the_same_rows_by_the_names_of_their_labels(pair: tuple[Path
     assert sum(one["lost"] for one in found["flips"]) == lost
     assert sum(one["gained"] for one in found["flips"]) == gained
     alike = sum(a == b for a, b in zip(was, now, strict=True)) / rows
-    assert found["answered_alike"] == pytest.approx(alike)
+    assert found["agreement"] == pytest.approx(alike)
     assert found["recipe"] == {"distill.seed": {"old": 42, "new": 7}}
 
 
@@ -97,13 +97,13 @@ def test_a_bundle_equals_itself(pair: tuple[Path, Path]) -> None:
     file = data_file(old.parent, list(answers(old)))
     found = facts(old, old, "--data", file)
     assert all(one["p_value"] == 1.0 and one["difference"] == 0 for one in found["metrics"])
-    assert found["answered_alike"] == 1.0
+    assert found["agreement"] == 1.0
     assert all(cost["ratio"] == 1.0 for cost in found["costs"].values())
     assert found["recipe"] == {}
     text = call(old, old, "--data", file).stdout
     assert "**accuracy does not differ significantly**" in text
-    assert "No answer changed from right to wrong or back." in text
-    assert text.endswith("## Recipe\n\nThe same.\n")
+    assert "No row changed from right to wrong or back." in text
+    assert text.endswith("## Recipe\n\nNo differences.\n")
 
 
 def test_the_markdown_says_what_costs_more(pair: tuple[Path, Path]) -> None:
@@ -113,7 +113,7 @@ def test_the_markdown_says_what_costs_more(pair: tuple[Path, Path]) -> None:
     change(new, measurements=measured)
     text = call(old, new, "--data", data_file(old.parent, answers(old))).stdout
     assert "| latency p50 | 4.00 ms | 2.00 ms | 0.50 |" in text
-    assert "other machines or conditions" in text
+    assert "different machines or under different conditions" in text
     assert "| `distill.seed` | `42` | `7` |" in text
 
 
@@ -164,7 +164,7 @@ def test_rows_of_one_run_only_come_with_a_doubt(pair: tuple[Path, Path]) -> None
     change(old, lineage={"data": "c" * 64})
     result = call(old, new)
     assert result.exit_code == 0
-    assert f"{old}: its own data is not beside it" in result.stderr
+    assert f"{old}: its data stage was not found" in result.stderr
 
 
 def test_no_rows_anywhere(pair: tuple[Path, Path]) -> None:

@@ -12,11 +12,10 @@ from huggingface_hub import ModelCard
 from minimal_recipe import recipe_tree
 from scored_bundle import write_scored_bundle
 
-from factory.bundle.model_card import CardSources, card_metadata, card_sources
+from factory.bundle.model_card import CardSources, card_sources, model_card
 from factory.errors import RecipeError
 from factory.recipe.file import parse_recipe
 from factory.recipe.gate import TASK_METRICS
-from factory.report.tables import model_card
 from factory.store import Artifact, write_json
 
 # https://github.com/huggingface/hub-docs/blob/main/modelcard.md, what we write of it
@@ -41,7 +40,7 @@ def load(
 ) -> ModelCard:
     manifest = write_scored_bundle(tmp_path / "bundle", changes, **arguments)
     file = tmp_path / "README.md"
-    file.write_text(card_metadata(manifest, sources) + model_card(manifest), encoding="utf-8")
+    file.write_text(model_card(manifest, sources), encoding="utf-8")
     return ModelCard.load(file)
 
 

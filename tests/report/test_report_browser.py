@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_store import dataset_of, write_store
+from report_store import dataset_of, write_store
 
 from factory.report.facts import bundle_facts
 from factory.report.page import render_page
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
     pytest.mark.skipif(
         not (FOLDER / "node_modules").is_dir(),
-        reason="run npm ci in tests/report_page/browser first",
+        reason="run npm ci in tests/report/browser first",
     ),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; or set CHROMIUM"),
 ]

@@ -1,4 +1,4 @@
-"""The rows that two bundles are compared on: a file, or what they were made with."""
+"""Find the rows that two bundles are compared on: a file, or the data of their runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.bundle import MANIFEST_NAME, Manifest, read_manifest
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A labelled file, and its columns; unset ones are those of the new bundle's recipe."""
+    """A labelled file and its columns; the default is the columns of the new bundle's recipe."""
 
     path: Path
     text_columns: tuple[str, ...] = ()
@@ -28,10 +28,10 @@ class DataFile:
 
 
 def find_bundle(path: Path) -> Path:
-    """The bundle a path means: itself, or the newest of a store.
+    """The bundle at a path: the path itself, or the newest bundle of a store.
 
     Raises:
-        ComparisonError: neither.
+        ComparisonError: the path is neither a bundle nor a store with one.
     """
     if (path / MANIFEST_NAME).is_file():
         return path
@@ -39,8 +39,8 @@ def find_bundle(path: Path) -> Path:
     finished = [bundle for bundle in bundles if not bundle.name.endswith(".partial")]
     if not finished:
         raise ComparisonError(
-            f"{path}: neither a bundle ({MANIFEST_NAME}) nor a store with finished ones; give the "
-            "directory that `factory run` printed"
+            f"{path}: neither a bundle (no {MANIFEST_NAME}) nor a store with finished bundles; "
+            "give the directory that `factory run` printed"
         )
     return max(finished, key=lambda bundle: (bundle / MANIFEST_NAME).stat().st_mtime)
 
@@ -64,21 +64,21 @@ def rows_of_file(
 
 
 def rows_of_runs(old: Path, new: Path, split_name: str | None) -> tuple[Split, tuple[str, ...]]:
-    """The split that both runs were judged on, out of the data stages beside the bundles.
+    """The split that both runs were evaluated on, from the data stages beside the bundles.
 
     Args:
         split_name: dev or test; None: the split of the new bundle's gate.
 
     Raises:
-        ComparisonError: no data beside either bundle, no such split, or other rows in each.
+        ComparisonError: no data stage beside either bundle, no such split, or different rows.
     """
     name = split_name or str(read_manifest(new).recipe.get("gate", {}).get("split", "dev"))
     found = {bundle: _data_beside(bundle) for bundle in (old, new)}
     datasets = {bundle: data for bundle, data in found.items() if data is not None}
     if not datasets:
         raise ComparisonError(
-            f"{old}, {new}: the rows they were judged on are not beside them in a store; give "
-            "labelled rows with --data FILE"
+            f"{old}, {new}: no store around either bundle has the rows they were evaluated on; "
+            "give labelled rows with --data FILE"
         )
     splits = {bundle: _split(bundle, data, name) for bundle, data in datasets.items()}
     prints = {
@@ -90,21 +90,21 @@ def rows_of_runs(old: Path, new: Path, split_name: str | None) -> tuple[Split, t
             for bundle, made in prints.items()
         ]
         raise ComparisonError(
-            f"{name} of the two runs holds other rows ({'; '.join(lines)}); give rows that neither "
-            "learned on with --data FILE"
+            f"the two runs have different rows in {name} ({'; '.join(lines)}); give rows that "
+            "neither was trained on with --data FILE"
         )
     for bundle in (old, new):
         if bundle not in datasets and _data_fingerprint(old) != _data_fingerprint(new):
             say(
-                f"{bundle}: its own data is not beside it, so nobody knows whether it learned on "
-                f"these rows of {name}"
+                f"{bundle}: its data stage was not found, so it may have been trained on these "
+                f"rows of {name}"
             )
     last = list(datasets)[-1]
     return splits[last], datasets[last].labels
 
 
 def rows_fingerprint(split: Split, labels: Sequence[str]) -> str:
-    """SHA-256 over texts and labels of every row in order, whatever the labels' numbers."""
+    """SHA-256 over texts and label names of every row, in order."""
     targets: list[Any] = list(split.targets)
     if not isinstance(split.targets[0], float):
         targets = [sorted(labels[index] for index in row) for row in labels_of_rows(split)]
@@ -128,5 +128,5 @@ def _data_beside(bundle: Path) -> Dataset | None:
 def _split(bundle: Path, dataset: Dataset, name: str) -> Split:
     splits = {split.name: split for split in dataset.splits()}
     if name not in splits:
-        raise ComparisonError(f"{bundle}: its data has no split {name}, only {', '.join(splits)}")
+        raise ComparisonError(f"{bundle}: the data has no split {name}, only {', '.join(splits)}")
     return splits[name]

@@ -1,4 +1,4 @@
-"""Publishing with the real client to a stand-in of the hub: everything arrives, or nothing."""
+"""Publishing with the real client to a fake Hub: everything arrives, or nothing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from click.testing import Result
+from fake_hub import TOKEN, Hub, running_hub
 from huggingface_hub.utils import reset_sessions
 from msgspec.structs import replace
 from scored_bundle import write_scored_bundle
-from stand_in_hub import TOKEN, Hub, running_hub
 from tiny_line import ROOT, factory_here
 
-from factory.bundle.assemble import describe_files
 from factory.bundle.model_card import CardSources, card_metadata
-from serving.bundle import read_manifest, write_manifest
+from serving.bundle import describe_files, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_every_file_arrives_in_one_commit(hub: Hub, bundle: Path) -> None:
 def test_a_repository_that_is_there_is_left_alone(hub: Hub, bundle: Path) -> None:
     assert publish(bundle).exit_code == 0
     before = dict(hub.repositories["me/tiny"].files)
-    refused(publish(bundle), "me/tiny: is there already", "--update")
+    refused(publish(bundle), "me/tiny already exists", "--update")
     assert hub.repositories["me/tiny"].files == before
     assert len(hub.repositories["me/tiny"].commits) == 2
 
@@ -129,7 +128,7 @@ def test_a_failed_update_removes_nothing(hub: Hub, bundle: Path) -> None:
 def test_an_update_overwrites_no_change_it_has_not_seen(hub: Hub, bundle: Path) -> None:
     assert publish(bundle).exit_code == 0
     hub.intruder = True
-    refused(publish(bundle, "me/tiny", "--update"), "412", "somebody else changed it")
+    refused(publish(bundle, "me/tiny", "--update"), "412", "was changed during the upload")
     assert hub.repositories["me/tiny"].commits[-1] == "f" * 40
 
 
@@ -143,12 +142,12 @@ def test_no_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_bad_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_bad")
     result = publish(bundle)
-    refused(result, "401", "does not know this token")
+    refused(result, "401", "the token is invalid")
     assert "hf_bad" not in result.stderr
 
 
 def test_a_token_without_rights(hub: Hub, bundle: Path) -> None:
-    refused(publish(bundle, "foreign/tiny"), "403", "may not write there")
+    refused(publish(bundle, "foreign/tiny"), "403", "no write access")
     assert hub.repositories == {}
 
 

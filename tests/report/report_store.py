@@ -1,4 +1,4 @@
-"""A store as a finished run leaves it, written in milliseconds from chosen model outputs."""
+"""A store of a finished run, written in milliseconds from chosen model outputs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 from tiny_models import tiny_tokenizer
 
+<<<<<<< HEAD:tests/report_page/page_store.py
 from factory.data.dataset import Dataset, Split, facts_of, write_dataset
+=======
+from factory.bundle.measurements import RunMeasurements, torch_scores
+from factory.data.dataset import Dataset, Split, write_dataset
+from factory.data.dataset import facts_of
+>>>>>>> main:tests/report/report_store.py
 from factory.evaluation.evaluate import evaluate_logits, evaluations_from_facts
 from factory.evaluation.gate import check_rules, measure_student
+from factory.evaluation.latency import Latency
 from factory.recipe.file import parse_recipe
-from factory.report.facts import torch_scores
 from factory.store import ArtifactKey, Store
 from serving.bundle import Manifest, ModelFile, write_manifest
 
@@ -86,11 +92,21 @@ def write_store(
     stored |= {f"{name}.dev.logits.npy": one.logits for name, one in scored.items()}
     make("evaluate", evaluation, stored)
     make("bundle", {}, {})
-    measurements = measure_student(recipe, evaluations_from_facts(evaluation))
-    rules = check_rules(recipe.gate, recipe.metric, measurements)
+    evaluations = evaluations_from_facts(evaluation)
+    rules = check_rules(recipe.gate, recipe.metric, measure_student(recipe, evaluations))
     bundle = store.directory(keys["bundle"])
-    scores = torch_scores(evaluation)
-    latency = {"p50_ms": 2.0, "p95_ms": 3.0, "calls": 9}
+    scores = torch_scores(evaluations)
+    latency = Latency(2.0, 3.0, 9)
+    measured = RunMeasurements(
+        size_bytes={"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
+        latency={"teacher": Latency(8.0, 12.0, 9), "student": latency, "fp32": latency},
+        latency_conditions="batch 1, one thread",
+        machine={"processor": "a processor", "cores": 2},
+        agreement={"fp32": {"dev": 1.0}},
+        verdicts={"fp32": rules},
+        choice="the first of fp32 (recipe order) to pass gate 2",
+        scores={**scores, "fp32": scores["student"]},
+    ).to_facts()
     manifest = Manifest(
         name=recipe.name,
         version="0a1b",
@@ -108,15 +124,8 @@ def write_store(
             neighbour_independent=True,
         ),
         files={},
-        scores={**scores, "fp32": scores["student"]},
-        measurements={
-            "size_bytes": {"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
-            "latency": {"teacher": {**latency, "p50_ms": 8.0}, "student": latency, "fp32": latency},
-            "latency_conditions": "batch 1, one thread",
-            "machine": {"processor": "a processor", "cores": 2},
-            "label_agreement_with_fp32": {"fp32": {"dev": 1.0}},
-            "choice": "fp32: the only one",
-        },
+        scores=measured.pop("scores"),
+        measurements=measured,
         gate=[rule.to_facts() for rule in rules],
         recipe=recipe.model_dump(mode="json"),
         versions={"python": "3"},

@@ -1,0 +1,108 @@
+"""What a run measured of its models: the typed form of a manifest's scores and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from factory.evaluation.gate import RuleResult
+from factory.evaluation.latency import Latency
+from factory.evaluation.metrics import Score
+from factory.store import read_json, write_json
+from serving.bundle import MANIFEST_NAME, Manifest
+from serving.errors import BundleError
+
+if TYPE_CHECKING:  # loads the models
+    from factory.evaluation.evaluate import Evaluations
+
+# The models of a run that are not exported forms, in the order in which tables list them.
+TORCH_MODELS: Mapping[str, str] = {
+    "teacher": "teacher (torch)",
+    "student": "student (torch)",
+    "unpruned": "student before pruning (torch)",
+    "baseline": "student without distillation (torch)",
+}
+GATE_FAILURE_FILE = "gate_failure.json"
+
+Scores = Mapping[str, Mapping[str, Mapping[str, Score]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMeasurements:
+    """What a run measured of its torch models and of every exported form.
+
+    Args:
+        scores: by model, split and metric.
+        size_bytes: of each model's weights.
+        parameters: of teacher and student.
+        latency: of each form, and of teacher and student in torch.
+        latency_conditions: shape, threads and machine of the latencies, for people.
+        machine: where the latencies were measured.
+        agreement: by form and split, the share of rows labelled as the fp32 file labels them.
+        verdicts: the results of gate 2 for each form, in the order in which forms are tried.
+        choice: why the served form was chosen, for people; empty when no form passed.
+        vocabulary: facts of the trim stage, when the vocabulary was trimmed.
+        predecessor: the bundle to be replaced and how each form compares with it.
+    """
+
+    scores: Scores = field(default_factory=dict)
+    size_bytes: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    latency: Mapping[str, Latency] = field(default_factory=dict)
+    latency_conditions: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    agreement: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    verdicts: Mapping[str, Sequence[RuleResult]] = field(default_factory=dict)
+    choice: str = ""
+    vocabulary: Mapping[str, Any] | None = None
+    predecessor: Mapping[str, Any] | None = None
+
+    def to_facts(self) -> dict[str, Any]:
+        """The measurements as JSON data; what was not measured is left out."""
+        facts: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in facts.items() if value}
+
+
+def read_measurements(manifest: Manifest) -> RunMeasurements:
+    """The measurements of a bundle.
+
+    Raises:
+        BundleError: the manifest's scores or measurements have another structure.
+    """
+    try:
+        return msgspec.convert(
+            {**manifest.measurements, "scores": manifest.scores}, RunMeasurements
+        )
+    except msgspec.ValidationError as error:
+        raise BundleError(
+            Path(MANIFEST_NAME),
+            [f"{manifest.name}: scores or measurements cannot be read ({error})"],
+            "build the bundle again",
+        ) from error
+
+
+def torch_scores(evaluations: Evaluations) -> dict[str, dict[str, Mapping[str, Score]]]:
+    """The scores of the torch models by model, split and metric."""
+    return {
+        model: {split: evaluation.scores for split, evaluation in splits.items()}
+        for model, splits in evaluations.items()
+    }
+
+
+def save_gate_failure(directory: Path, measurements: RunMeasurements) -> None:
+    """Write the measurements of a run in which no form passed gate 2."""
+    write_json(directory / GATE_FAILURE_FILE, measurements.to_facts())
+
+
+def load_gate_failure(directory: Path) -> RunMeasurements | None:
+    """The measurements of a run that failed gate 2; None when it did not.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    file = directory / GATE_FAILURE_FILE
+    return msgspec.convert(read_json(file), RunMeasurements) if file.is_file() else None
