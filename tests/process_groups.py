@@ -103,7 +103,7 @@ def factory_command(*arguments: str) -> None:
 def _serve() -> None:
     # everything the stages import, so that a fork starts with it
 
-    import factory.data.stage
+    import factory.data.load
     import factory.distill.tinybert
     import factory.teacher.fine_tune  # noqa: F401
 

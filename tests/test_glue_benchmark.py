@@ -15,8 +15,8 @@ import pytest
 from tiny_line import ROOT, clean_environment, write_split
 from tiny_models import save_tiny, tiny_bert, tiny_split
 
-from factory.data import load_dataset
 from factory.data.dataset import Split
+from factory.data.load import load_dataset
 from factory.recipe.data import DataSettings
 
 SMALL_RUN = (

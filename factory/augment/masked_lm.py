@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from factory.augment.keyed_rng import text_key
 from factory.augment.words import CONTINUATION, Word, is_word
-from factory.data.telling import first_few
+from factory.data.messages import first_few
 from factory.errors import FactoryError, RecipeError, first_line
 from factory.models.classifier import longest_input
 from factory.models.source import ModelSource

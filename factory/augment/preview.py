@@ -12,7 +12,7 @@ from factory.augment.rows import AugmentedExample, Range, SourceRows
 from factory.augment.run import check_task
 from factory.augment.words import SplitText
 from factory.data.dataset import Split
-from factory.data.telling import count
+from factory.data.messages import count
 from factory.recipe.augment import AugmentSettings
 
 

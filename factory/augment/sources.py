@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.data.source import missing_file
+from factory.data.messages import missing_file
 from factory.errors import RecipeError
 from factory.models.source import ModelSource, find_model
 from factory.recipe.recipe import Recipe

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.augment.neighbours import NearestWords, Neighbours
-from factory.data.telling import count as counted
-from factory.data.telling import quote
+from factory.data.messages import count as counted
+from factory.data.messages import quote
 from factory.errors import DataError, first_line
 
 HEADLINE = "cannot read the word vectors (augment.vectors)"

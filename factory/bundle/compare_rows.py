@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.data.dataset import Dataset, Split, labels_of_rows, read_dataset
-from factory.data.single import load_split
+from factory.data.load import load_split
 from factory.errors import ComparisonError
 from factory.runtime.progress import say
 from factory.store import directory_name
@@ -59,10 +58,8 @@ def rows_of_file(
     columns = list(file.text_columns) or ([text] if isinstance(text, str) else list(text))
     label = file.label or recipe.get("label", "label")
     separator = file.label_separator or recipe.get("label_separator", ",")
-    with tempfile.TemporaryDirectory() as cache:
-        split = load_split(
-            file.path, columns, label, separator, manifest.task, tuple(labels), Path(cache)
-        )
+    quoting = recipe.get("quoting")
+    split = load_split(file.path, columns, label, separator, manifest.task, labels, quoting)
     return split, tuple(labels)
 
 

@@ -72,13 +72,13 @@ def evaluate(
     "source",
     type=click.Path(path_type=Path),
     required=True,
-    help=".csv, .tsv or .jsonl (.gz too), .parquet, or - for JSON lines on stdin.",
+    help="Delimited text, JSON Lines or Parquet (gzip, too), or - for JSON Lines on stdin.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Same formats, - for stdout; must not exist.",
+    help=".csv, .tsv or .jsonl (.gz, too), .parquet, or - for stdout; must not exist.",
 )
 @click.option("--text", help="Text column; default: the one used in training.")
 @text_pair_option
@@ -92,7 +92,7 @@ def evaluate(
     help="If rows cannot be scored: list them and stop, or skip them.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
-@click.option("--restart", is_flag=True, help="Discard unfinished work on the same output.")
+@click.option("--restart", is_flag=True, help="Discard partial output of an interrupted run.")
 @quiet_option
 def predict(
     bundle: Path,

@@ -31,7 +31,7 @@ SHELLS = ("bash", "zsh", "fish")
     "--train",
     "train",
     type=click.Path(path_type=Path),
-    help="Labelled file: csv, tsv, jsonl or parquet (.gz too), in any encoding.",
+    help="Labelled file: delimited text, JSON Lines or Parquet (gzip, too), in any encoding.",
 )
 @click.option("--dev", type=click.Path(path_type=Path), help="Default: rows held out from train.")
 @click.option("--test", type=click.Path(path_type=Path), help="File that is only reported.")

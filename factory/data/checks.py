@@ -1,11 +1,11 @@
-"""What can be wrong with texts, with rows that stand twice, and with too few rows."""
+"""Checks of texts, repeated rows, rows in two splits, and the number of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from factory.data.messages import Findings, count, first_few, quote
 from factory.data.table import Table
-from factory.data.telling import Findings, count, first_few, quote
 from factory.errors import DataError
 
 Targets = Sequence[int | None] | Sequence[float | None] | Sequence[tuple[int, ...] | None]
@@ -48,7 +48,7 @@ def check_texts(
 
 
 def check_repeats(table: Table, targets: Targets, findings: Findings) -> None:
-    """Notices on inputs that stand twice in one split, those with unlike labels first."""
+    """Notices about repeated inputs in one split, those with different labels first."""
     first: dict[tuple[str | None, ...], int] = {}
     same: list[tuple[int, int]] = []
     unlike: list[tuple[int, int]] = []
@@ -69,7 +69,7 @@ def check_repeats(table: Table, targets: Targets, findings: Findings) -> None:
 def check_leaks(
     tables: Mapping[str, Table], allow_duplicates: bool, findings: Findings
 ) -> dict[str, int]:
-    """Note inputs that stand in two splits; return their number by pair of splits."""
+    """Note inputs that are in two splits; return their number by pair of splits."""
     counts: dict[str, int] = {}
     for one, other in SPLIT_PAIRS:
         if one not in tables or other not in tables:
@@ -89,11 +89,6 @@ def check_leaks(
                 f"{told}; remove them from one of the two, or set data.allow_duplicates = true"
             )
     return counts
-
-
-def count_repeats(keys: Sequence[object]) -> int:
-    """How many rows repeat an earlier row."""
-    return len(keys) - len(set(keys))
 
 
 def _shared(one: Table, other: Table) -> list[tuple[int, int]]:

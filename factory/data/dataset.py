@@ -1,15 +1,20 @@
-"""The labelled splits a run works on, and their form on disk."""
+"""The labelled splits of a run, their facts, and their form on disk."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from factory.errors import DataError
 from factory.store import write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DESCRIPTION_FILE = "dataset.json"
 Task = Literal["classification", "regression", "multilabel"]
@@ -69,7 +74,6 @@ class Dataset:
 def write_dataset(dataset: Dataset, directory: Path) -> None:
     """Write one parquet file per split and a description; every text survives exactly."""
     import pyarrow
-    import pyarrow.parquet
 
     directory.mkdir(parents=True, exist_ok=True)
     kinds = {
@@ -78,17 +82,37 @@ def write_dataset(dataset: Dataset, directory: Path) -> None:
         "multilabel": pyarrow.list_(pyarrow.int64()),
     }
     for split in dataset.splits():
-        columns = {"text": pyarrow.array(split.texts, pyarrow.string())}
-        if split.text_pairs is not None:
-            columns["text_pair"] = pyarrow.array(split.text_pairs, pyarrow.string())
-        columns["target"] = pyarrow.array(split.targets, kinds[dataset.task])
-        pyarrow.parquet.write_table(pyarrow.table(columns), _split_file(directory, split.name))
+        targets = pyarrow.array(split.targets, kinds[dataset.task])
+        path = directory / f"{split.name}.parquet"
+        write_texts(path, split.texts, split.text_pairs, {"target": targets})
     description = {
         "task": dataset.task,
         "labels": list(dataset.labels),
         "splits": [split.name for split in dataset.splits()],
     }
     write_json(directory / DESCRIPTION_FILE, description)
+
+
+def write_texts(
+    path: Path, texts: list[str], pairs: list[str] | None, others: Mapping[str, Any]
+) -> None:
+    """Write texts, second texts and other Arrow columns as one Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"text": texts} if pairs is None else {"text": texts, "text_pair": pairs}
+    arrays = {name: pyarrow.array(column, pyarrow.string()) for name, column in columns.items()}
+    pyarrow.parquet.write_table(pyarrow.table(arrays | dict(others)), path)
+
+
+def read_columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of a Parquet file that a stage wrote."""
+    import pyarrow.parquet
+
+    # ParquetFile, because read_table would take folder names of the path as columns
+    with pyarrow.parquet.ParquetFile(path) as file:
+        columns: dict[str, list[Any]] = file.read().to_pydict()
+    return columns
 
 
 def read_dataset(directory: Path) -> Dataset:
@@ -140,17 +164,65 @@ def labels_of_rows(split: Split) -> list[tuple[int, ...]]:
     return rows
 
 
-def _read_split(directory: Path, name: str, task: Task) -> Split:
-    import pyarrow.parquet
+def multi_hot(split: Split, labels: int) -> NDArray[np.bool_]:
+    """Which labels apply to which row: (rows, labels)."""
+    import numpy as np
 
-    # ParquetFile, because read_table would take folder names of the path as columns
-    with pyarrow.parquet.ParquetFile(_split_file(directory, name)) as file:
-        columns = file.read().to_pydict()
+    applies = np.zeros((len(split), labels), dtype=np.bool_)
+    for row, indices in enumerate(labels_of_rows(split)):
+        applies[row, list(indices)] = True
+    return applies
+
+
+def facts_of(
+    dataset: Dataset, across: Mapping[str, int], notices: Sequence[str]
+) -> dict[str, object]:
+    """Rows, label balance, longest text and duplicates, as JSON data."""
+    splits = dataset.splits()
+    facts: dict[str, object] = {
+        "task": dataset.task,
+        "labels": list(dataset.labels),
+        "rows": {split.name: len(split) for split in splits},
+        "longest_text_characters": {split.name: _longest(split) for split in splits},
+        "duplicates_within": {
+            split.name: len(split) - len(set(split.inputs())) for split in splits
+        },
+        "duplicates_across": dict(across),
+        "notices": list(notices),
+    }
+    if dataset.task != "regression":
+        facts["label_balance"] = {split.name: _balance(split, dataset.labels) for split in splits}
+    if dataset.task == "multilabel":
+        facts["rows_without_labels"] = {split.name: _unlabelled(split) for split in splits}
+    if dataset.task == "regression":
+        facts["target_range"] = {split.name: _range(split) for split in splits}
+    return facts
+
+
+def _longest(split: Split) -> int:
+    """Characters of the longest input; a pair counts both texts."""
+    pairs = split.text_pairs or [""] * len(split)
+    return max(len(one) + len(other) for one, other in zip(split.texts, pairs, strict=True))
+
+
+def _balance(split: Split, labels: Sequence[str]) -> dict[str, int]:
+    """Rows of each label; of several labels each counts."""
+    rows = Counter(label for labels in labels_of_rows(split) for label in labels)
+    return {name: rows[index] for index, name in enumerate(labels)}
+
+
+def _unlabelled(split: Split) -> int:
+    return sum(not labels for labels in labels_of_rows(split))
+
+
+def _range(split: Split) -> dict[str, float]:
+    numbers = [target for target in split.targets if isinstance(target, float)]
+    return {"min": min(numbers), "mean": sum(numbers) / len(split), "max": max(numbers)}
+
+
+def _read_split(directory: Path, name: str, task: Task) -> Split:
+    columns = read_columns(directory / f"{name}.parquet")
     targets = columns["target"]
     if task == "multilabel":
         targets = [tuple(indices) for indices in targets]
     return Split(name, columns["text"], columns.get("text_pair"), targets)
-
-
-def _split_file(directory: Path, name: str) -> Path:
-    return directory / f"{name}.parquet"

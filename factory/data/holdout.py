@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from factory.data.dataset import Split, labels_of_rows, select
-from factory.data.telling import Findings, count, first_few_of_names
+from factory.data.messages import Findings, count, first_few_of_names
 from factory.recipe.data import DataSettings
 
 Group = list[int]  # row indices of one input

@@ -1,18 +1,18 @@
-"""A hub data set, or a local folder in its layout, to tables."""
+"""A hub data set, or a local folder in its layout, to tables, by the library `datasets`."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from factory.data import loading
-from factory.data.reading import column_problems
+from factory.data.messages import Findings, first_few_of_names, nearest
 from factory.data.source import hub_folder
-from factory.data.table import UNLABELLED_SPLIT, Table
-from factory.data.telling import Findings, first_few_of_names, nearest
+from factory.data.table import UNLABELLED_SPLIT, Table, column_problems, columns_of
+from factory.errors import DataError, MissingDependencyError
 from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
 
@@ -68,7 +68,7 @@ def _read(
         # by content, because the library's own key is paths and times of the last change
         cache = cache_directory / sha256_of_directory(folder)[:16]
     source = settings.hub if settings.config is None else f"{settings.hub} ({settings.config})"
-    with loading.library_errors(source):
+    with library_errors(source):
         splits = _load(settings, folder, cache)
     return _tables(splits, wanted, source, settings, findings)
 
@@ -116,19 +116,106 @@ def _tables(
             continue
         place = f"{source}, split {name}"
         dataset = splits[name]
-        if column_problems(place, dataset.column_names, split, settings, findings):
-            continue
-        if len(dataset) == 0:
-            findings.problems.append(f"{place}: holds no rows")
-            continue
-        table = loading.typed_table(dataset, split, place, settings, findings)
-        if table is not None:
-            tables.append(_without_types(table, dataset))
+        columns = columns_of(settings, split)
+        if problems := column_problems(place, dataset.column_names, columns.wanted):
+            findings.problems.extend(problems)
+        elif len(dataset) == 0:
+            findings.problems.append(f"{place}: has no rows")
+        elif table := _table(dataset, split, place, columns.text, columns.label, findings):
+            tables.append(table)
     return tables
 
 
-def _without_types(table: Table, dataset: LoadedDataset) -> Table:
-    """Labels read from csv are text, as in a local csv file, unless the data set types them."""
+def _table(
+    dataset: LoadedDataset,
+    split: str,
+    source: str,
+    text: Sequence[str],
+    label: str | None,
+    findings: Findings,
+) -> Table | None:
+    from datasets import ClassLabel, LargeList, List
+
+    for name in text:
+        kind = getattr(dataset.features[name], "dtype", "nested values")
+        if kind not in ("string", "large_string", "string_view"):
+            findings.problems.append(f"{source}: column {name!r} holds {kind}, not text")
+            return None
+    numbers = list(range(1, len(dataset) + 1))
+    texts: Any = tuple(_column(dataset, name) for name in text)
+    if label is None:
+        return Table(split, source, "row", numbers, texts, [], typed=True)
+    feature = dataset.features[label]
+    if isinstance(feature, List | LargeList):
+        feature = feature.feature
+    labels = _column(dataset, label)
+    # labels read from csv are text, as in a local csv file, unless the data set types them
     from_csv = getattr(dataset.info, "builder_name", None) == "csv"
-    strings = all(isinstance(label, str) for label in table.labels)
-    return replace(table, typed=False) if from_csv and strings else table
+    typed = not (from_csv and all(isinstance(value, str) for value in labels))
+    names = tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    return Table(split, source, "row", numbers, texts, labels, typed, names)
+
+
+def _column(dataset: LoadedDataset, name: str) -> list[Any]:
+    rows: Mapping[str, list[Any]] = dataset.select_columns([name])[:]
+    return rows[name]
+
+
+@contextmanager
+def library_errors(source: str) -> Iterator[None]:
+    """Run `datasets` without bars and log lines; its exceptions become DataErrors.
+
+    Raises:
+        DataError: the library could not read the source.
+        MissingDependencyError: the library is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        message = f"reading data needs {error.name}; pip install 'tinybert-factory[build]'"
+        raise MissingDependencyError(message) from error
+    try:
+        with _quiet(), warnings.catch_warnings():
+            # the csv builder leaves closing its file to the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            # pandas says so when it drops the surplus fields of a row
+            warnings.filterwarnings("error", message="Length of header or names")
+            yield
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        raise DataError("the data cannot be read", [f"{source}: {_reason(error)}"]) from error
+    except (ImportError, TypeError, KeyError) as error:
+        raise DataError("the data cannot be read", [f"{source}: {_reason(error)}"]) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no log lines of the two libraries; their settings come back."""
+    import datasets
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    verbosity = datasets.logging.get_verbosity()
+    datasets_bars = not datasets.are_progress_bars_disabled()
+    hub_bars = not are_progress_bars_disabled()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        if datasets_bars:
+            datasets.enable_progress_bars()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def _reason(error: BaseException) -> str:
+    """The library's words, from the innermost cause, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}"

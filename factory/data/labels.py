@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from factory.data.label_checks import (
-    UNLABELLED,
-    Names,
-    note_classes_of_train,
-    note_lookalikes,
-    note_rows,
-    note_unknown,
-    note_unlabelled,
+from factory.data.formats import DECIMAL_NUMBER
+from factory.data.messages import (
+    Findings,
+    count,
+    first_few,
+    first_few_of_names,
+    nearest,
+    numbered,
+    quote,
 )
-from factory.data.multilabel import cells_of, flattened, gathered
-from factory.data.regression import numbers_of
 from factory.data.table import Table
-from factory.data.telling import Findings, count, first_few, first_few_of_names, quote
 from factory.recipe.data import DataSettings
 
+UNLABELLED = -1  # what GLUE writes into its test splits
+NO_LABELS_ADVICE = "an empty list means that no label applies"
 WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")
+
+Names = list[str | None]
+Cells = list[list[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +46,18 @@ class Encoding:
 def encode(tables: Mapping[str, Table], settings: DataSettings, findings: Findings) -> Encoding:
     """Turn every table's labels into numbers, noting every label that cannot be one."""
     if settings.task == "regression":
-        numbers = {split: numbers_of(table, findings) for split, table in tables.items()}
+        numbers = {split: _numbers_of(table, findings) for split, table in tables.items()}
         return Encoding(("value",), numbers)
     if settings.task == "classification":
         return Encoding(*_encode_classes(tables, settings, findings))
     cells = {
-        split: cells_of(table, settings.label_separator, findings)
+        split: _cells_of(table, settings.label_separator, findings)
         for split, table in tables.items()
     }
-    flat = {split: flattened(table, cells[split]) for split, table in tables.items()}
+    flat = {split: _flattened(table, cells[split]) for split, table in tables.items()}
     labels, indices = _encode_classes(flat, settings, findings)
     targets = {
-        split: gathered(table, cells[split], indices[split], findings)
+        split: _gathered(table, cells[split], indices[split], findings)
         for split, table in tables.items()
     }
     return Encoding(labels, targets)
@@ -64,11 +69,11 @@ def _encode_classes(
     """Class names in order, and the class index of each row by split."""
     names = {split: _names(table, settings, findings) for split, table in tables.items()}
     if settings.labels is None:
-        note_lookalikes(tables, names, findings)
+        _note_lookalikes(tables, names, findings)
     order = _class_order(tables, names, settings)
-    note_unknown(tables, names, order, settings, findings)
+    _note_unknown(tables, names, order, settings, findings)
     if "train" in tables:
-        note_classes_of_train(tables, names, order, settings, findings)
+        _note_classes_of_train(tables, names, order, settings, findings)
     index = {name: i for i, name in enumerate(order)}
     targets = {
         split: [None if name is None else index.get(name) for name in column]
@@ -80,15 +85,14 @@ def _encode_classes(
 def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:
     """The class name of each row; None where the row has none that can be used."""
     labels = table.labels
-    note_rows(table, [i for i, v in enumerate(labels) if v is None], "without a label", findings)
-    note_rows(table, [i for i, v in enumerate(labels) if v == ""], "with an empty label", findings)
+    _note_rows(table, [i for i, v in enumerate(labels) if v is None], "without a label", findings)
+    _note_rows(table, [i for i, v in enumerate(labels) if v == ""], "with an empty label", findings)
     odd = [i for i, v in enumerate(labels) if v is not None and type(v) not in (str, int)]
-    if odd:
-        values = first_few(dict.fromkeys(quote(labels[row]) for row in odd))
-        what = f"whose label is neither text nor a whole number ({values})"
-        note_rows(table, odd, what, findings)
-    kinds = {type(value) for value in labels if type(value) in (str, int)}
-    if kinds == {str, int}:
+    what = "whose label is neither text nor a whole number ({})"
+    if settings.task == "classification" and any(isinstance(labels[row], list) for row in odd):
+        what += '; if several labels apply to a text, set data.task = "multilabel"'
+    _note_rows(table, odd, what, findings)
+    if {str, int} <= {type(value) for value in labels}:
         rows = [next(i for i, v in enumerate(labels) if type(v) is kind) for kind in (str, int)]
         findings.problems.append(
             f"{table.places(rows)}: text and numbers mixed in column {settings.label!r} "
@@ -102,18 +106,17 @@ def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:
 
 
 def _integers(table: Table, settings: DataSettings) -> list[int | None] | None:
-    """The labels as integers, if that is what they are; csv and tsv only look like it."""
-    labels = [value for value in table.labels if value is not None]
+    """The labels as integers, if they are; in delimited text they only look like it."""
+    labels = table.labels
     if any(type(value) is int for value in labels):
-        return [value if type(value) is int else None for value in table.labels]
+        return [value if type(value) is int else None for value in labels]
     if table.typed or settings.labels is None:
         return None
-    filled = [value for value in labels if value != ""]
-    written = all(isinstance(v, str) and WHOLE_NUMBER.fullmatch(v) for v in filled)
-    if not filled or not written or any(WHOLE_NUMBER.fullmatch(n) for n in settings.labels):
+    filled = [value for value in labels if isinstance(value, str) and value]
+    written = all(map(WHOLE_NUMBER.fullmatch, filled))
+    if not filled or not written or any(map(WHOLE_NUMBER.fullmatch, settings.labels)):
         return None
-    values = table.labels
-    return [int(v) if isinstance(v, str) and v != "" else None for v in values]
+    return [int(value) if isinstance(value, str) and value else None for value in labels]
 
 
 def _names_of_integers(
@@ -123,39 +126,33 @@ def _names_of_integers(
     unlabelled = [row for row, value in enumerate(integers) if value == UNLABELLED]
     all_unlabelled = table.unit == "row" and len(unlabelled) == len(present)
     if unlabelled and (table.class_names is not None or all_unlabelled):
-        note_unlabelled(table, unlabelled, findings)
+        _note_unlabelled(table, unlabelled, findings)
         integers = [None if value == UNLABELLED else value for value in integers]
     declared = _declared_names(table, settings, findings)
     if declared is None:
         return [None if value is None else str(value) for value in integers]
+    inside = range(len(declared))
     outside = [
-        row
-        for row, value in enumerate(integers)
-        if value is not None and not 0 <= value < len(declared)
+        row for row, value in enumerate(integers) if value is not None and value not in inside
     ]
-    if outside:
-        values = first_few(dict.fromkeys(str(integers[row]) for row in outside))
-        what = (
-            f"whose label ({values}) is outside 0..{len(declared) - 1}, the positions in "
-            f"data.labels ({first_few_of_names(declared)})"
-        )
-        note_rows(table, outside, what, findings)
-    return [
-        declared[value] if value is not None and 0 <= value < len(declared) else None
-        for value in integers
-    ]
+    what = (
+        f"whose label ({{}}) is outside 0..{len(declared) - 1}, the positions in data.labels "
+        f"({first_few_of_names(declared)})"
+    )
+    _note_rows(table, outside, what, findings)
+    return [declared[v] if v is not None and v in inside else None for v in integers]
 
 
 def _declared_names(
     table: Table, settings: DataSettings, findings: Findings
 ) -> Sequence[str] | None:
-    """What integer i is called, by the source or by data.labels; None when nothing says."""
+    """The names of the integers, in the source or in data.labels; None where there are none."""
     ours, theirs = settings.labels, table.class_names
-    if ours is None or theirs is None:
-        names = ours or theirs
-        if ours is not None:
-            _note_misleading_numerals(ours, findings)
-        return names
+    if ours is None:
+        return theirs
+    if theirs is None:
+        _note_misleading_numerals(ours, findings)
+        return ours
     if set(ours) == set(theirs):
         return theirs
     if len(ours) == len(theirs):
@@ -194,3 +191,226 @@ def _class_order(
     if all(WHOLE_NUMBER.fullmatch(name) for name in seen):
         return tuple(sorted(seen, key=int))
     return tuple(sorted(seen))
+
+
+# several labels per row
+
+
+def split_cell(cell: str, separator: str) -> list[str]:
+    """The names in a csv or tsv label cell, without blanks around them; a blank cell has none."""
+    if not cell.strip():
+        return []
+    return [name.strip() for name in cell.split(separator)]
+
+
+def _cells_of(table: Table, separator: str, findings: Findings) -> Cells:
+    """The labels of each row, as typed by the source; empty where a problem was noted."""
+    if not table.typed:
+        return [list(split_cell(str(value), separator)) for value in table.labels]
+    nulls = [row for row, value in enumerate(table.labels) if value is None]
+    _note_rows(table, nulls, f"without labels (null); {NO_LABELS_ADVICE}", findings)
+    odd = [i for i, v in enumerate(table.labels) if v is not None and not isinstance(v, list)]
+    what = "whose labels are no list ({}); multilabel needs a list of names per row"
+    _note_rows(table, odd, what, findings)
+    cells = [value if isinstance(value, list) else [] for value in table.labels]
+    if _are_flags(cells):
+        findings.problems.append(
+            f"{table.source}: the labels look like one 0 or 1 per label; write the names (or the "
+            "positions in data.labels) of those that apply"
+        )
+    return cells
+
+
+def _flattened(table: Table, cells: Cells) -> Table:
+    """A table with one row per label of a cell, which the checks of single labels understand.
+
+    It has no texts, and one row for each label of a source row.
+    """
+    numbers = [
+        number for number, cell in zip(table.numbers, cells, strict=True) for _ in range(len(cell))
+    ]
+    labels = [label for cell in cells for label in cell]
+    return replace(table, numbers=numbers, texts=(), labels=labels)
+
+
+def _gathered(
+    table: Table, cells: Cells, flat: Sequence[int | None], findings: Findings
+) -> list[tuple[int, ...] | None]:
+    """The class indices of each row in increasing order, each once; None with an unusable label."""
+    targets: list[tuple[int, ...] | None] = []
+    repeating: list[int] = []
+    start = 0
+    for row, cell in enumerate(cells):
+        found = flat[start : start + len(cell)]
+        start += len(cell)
+        usable = sorted({index for index in found if index is not None})
+        targets.append(None if None in found else tuple(usable))
+        if None not in found and len(usable) < len(cell):
+            repeating.append(row)
+    if repeating:
+        findings.notices.append(
+            f"{table.places(repeating)}: {count(len(repeating), 'row')} with the same label "
+            "twice; it counts once"
+        )
+    return targets
+
+
+def _are_flags(cells: Cells) -> bool:
+    """Whether every cell is a list of equally many integers 0 and 1, which are no positions."""
+    if len({len(cell) for cell in cells}) != 1 or len(cells[0]) < 2:
+        return False
+    flags = all(type(value) is int and value in (0, 1) for cell in cells for value in cell)
+    return flags and any(len(set(cell)) < len(cell) for cell in cells)
+
+
+# numbers
+
+
+def _numbers_of(table: Table, findings: Findings) -> list[float | None]:
+    """The target of each row; None, with the problem noted, where it is no finite number."""
+    numbers = [_number(value, table.typed) for value in table.labels]
+    bad = [row for row, number in enumerate(numbers) if number is None]
+    what = "whose label is no finite number ({}); regression needs one number per row"
+    _note_rows(table, bad, what, findings)
+    if table.unit == "row" and all(number == UNLABELLED for number in numbers):
+        _note_unlabelled(table, range(len(numbers)), findings)
+    return numbers
+
+
+def _number(value: object, typed: bool) -> float | None:
+    if isinstance(value, str) and not typed and DECIMAL_NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+# what can be wrong with class labels
+
+
+def _note_rows(table: Table, rows: Sequence[int], what: str, findings: Findings) -> None:
+    """One problem for all the given rows, with their labels in place of {}; none for no rows."""
+    if rows:
+        once = _distinct(table, rows)
+        labels = first_few(dict.fromkeys(quote(table.labels[row]) for row in rows))
+        what = what.replace("{}", labels)
+        findings.problems.append(f"{table.places(once)}: {count(len(once), 'row')} {what}")
+
+
+def _note_unlabelled(table: Table, rows: Sequence[int], findings: Findings) -> None:
+    """The problem of a split that was published without its labels."""
+    everything = len(rows) == len(table)
+    which = "has no labels" if everything else f"has no labels in {count(len(rows), 'row')}"
+    findings.problems.append(
+        f"{table.places(rows)}: the split {which} ({UNLABELLED} marks a label kept back); "
+        f"choose another split as data.{table.split}_split, or a file with labels"
+    )
+
+
+def _note_unknown(
+    tables: Mapping[str, Table],
+    names: Mapping[str, Names],
+    order: Sequence[str],
+    settings: DataSettings,
+    findings: Findings,
+) -> None:
+    """Labels that data.labels does not name, and labels of dev and test that train lacks."""
+    trained: set[str | None] = set(names.get("train", ()))
+    for split, table in tables.items():
+        if settings.labels is not None:
+            unnamed = _rows_lacking(names[split], order)
+            _note_labels(table, unnamed, "not in data.labels", order, findings)
+        if split == "train" or "train" not in tables:
+            continue
+        untrained = _rows_lacking(names[split], trained)
+        if settings.labels is not None:
+            untrained = {name: rows for name, rows in untrained.items() if name in order}
+        reason = "without a row in train (add one, or correct the label)"
+        _note_labels(table, untrained, reason, sorted(trained - {None}, key=str), findings)
+
+
+def _note_classes_of_train(
+    tables: Mapping[str, Table],
+    names: Mapping[str, Names],
+    order: Sequence[str],
+    settings: DataSettings,
+    findings: Findings,
+) -> None:
+    """Classes train has no row of, and too few classes."""
+    source = tables["train"].source
+    present = {name for name in names["train"] if name is not None}
+    absent = [name for name in order if name not in present]
+    if absent and settings.labels is not None:
+        findings.problems.append(
+            f"{source}: no row has the label {first_few_of_names(absent)} of data.labels; "
+            "add rows or remove it there"
+        )
+    elif absent:
+        findings.notices.append(
+            f"{source}: no row has the label {first_few_of_names(absent)} the data set declares"
+        )
+    if len(present) < 2:
+        found = f"only {quote(present.pop())}" if present else "none"
+        findings.problems.append(
+            f"{source}: at least two classes are needed, column {settings.label!r} has {found}"
+        )
+
+
+def _note_lookalikes(
+    tables: Mapping[str, Table], names: Mapping[str, Names], findings: Findings
+) -> None:
+    """Names that differ only by case or surrounding blanks, over all splits."""
+    spellings: dict[str, dict[str, str]] = {}
+    rows = Counter(name for column in names.values() for name in column)
+    for split, column in names.items():
+        if tables[split].class_names is not None:
+            continue
+        for row, name in enumerate(column):
+            if name is not None and name not in spellings.setdefault(name.strip().casefold(), {}):
+                spellings[name.strip().casefold()][name] = tables[split].places([row])
+    for group in spellings.values():
+        if len(group) > 1:
+            told = first_few(
+                f"{name!r} ({count(rows[name], 'row')}, first at {place})"
+                for name, place in group.items()
+            )
+            findings.problems.append(
+                f"labels that differ only by case or surrounding blanks: {told}; "
+                "write them one way, or list them in data.labels if they are different"
+            )
+
+
+def _distinct(table: Table, rows: Sequence[int]) -> list[int]:
+    """The rows without those of the same line: a line with several labels stands several times."""
+    return list({table.numbers[row]: row for row in reversed(rows)}.values())[::-1]
+
+
+def _rows_lacking(names: Names, known: Container[str | None]) -> dict[str, list[int]]:
+    """The rows of each name that is not among the known ones."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        if name is not None and name not in known:
+            rows.setdefault(name, []).append(row)
+    return rows
+
+
+def _note_labels(
+    table: Table,
+    rows: Mapping[str, list[int]],
+    reason: str,
+    known: Sequence[str | None],
+    findings: Findings,
+) -> None:
+    if rows:
+        told = first_few(
+            f"{quote(name)} ({numbered(table.unit, [table.numbers[row] for row in found])})"
+            f"{nearest(name, filter(None, known))}"
+            for name, found in rows.items()
+        )
+        total = len(_distinct(table, [row for found in rows.values() for row in found]))
+        findings.problems.append(
+            f"{table.source}: {count(len(rows), 'label')} {reason}: {told}; {count(total, 'row')}"
+        )

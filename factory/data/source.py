@@ -2,69 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from factory.data.table import UNLABELLED_SPLIT
+from factory.data.formats import FILES_HEADLINE, DataFile, find_format
+from factory.data.messages import missing_file
+from factory.data.table import UNLABELLED_SPLIT, column_problems, columns_of
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
 from serving.bundle import sha256_file
 
-Format = Literal["csv", "tsv", "jsonl", "parquet", "txt"]
-FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
-FILES_HEADLINE = "the data files cannot be used"
-UNLABELLED_FORMATS: tuple[Format, ...] = ("txt", *FORMATS)
 
-
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """One file of the recipe.
-
-    Args:
-        split: train, dev, test or unlabelled.
-        name: the path as the recipe gives it; messages use it.
-        path: where it is.
-        format: how it is written, without compression.
-        gzipped: whether it is compressed.
-    """
-
-    split: str
-    name: str
-    path: Path
-    format: Format
-    gzipped: bool
-
-
-def local_files(settings: DataSettings, base_directory: Path) -> list[LocalFile]:
-    """The recipe's files, found and of a known format.
+def local_files(settings: DataSettings, base_directory: Path) -> dict[str, DataFile]:
+    """The recipe's labelled files with their formats, by split.
 
     Raises:
-        DataError: a file is missing or has an unknown ending; all such files together.
+        DataError: a file is missing, empty, or in no known format; all such files together.
     """
     named = {"train": settings.train, "dev": settings.dev, "test": settings.test}
     wanted = [(split, name) for split, name in named.items() if name is not None]
-    return _found(wanted, FORMATS, base_directory)
+    files = _found(wanted, settings, base_directory)
+    return {split: file for (split, _), file in zip(wanted, files, strict=True)}
 
 
-def unlabelled_files(settings: DataSettings, base_directory: Path) -> list[LocalFile]:
+def unlabelled_files(settings: DataSettings, base_directory: Path) -> list[DataFile]:
     """The recipe's files of unlabelled text, in its order.
 
     Raises:
         DataError: as `local_files`, or lines of a txt file where pairs are needed.
     """
     wanted = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_names]
-    files = _found(wanted, UNLABELLED_FORMATS, base_directory)
+    files = _found(wanted, settings, base_directory)
     if len(settings.text_columns) == 2:
         columns = " and ".join(repr(name) for name in settings.text_columns)
         problems = [
             f"data.unlabelled: {file.name} holds one text per line, but data.text asks for pairs; "
             f"give a csv, tsv, jsonl or parquet file with the columns {columns}"
             for file in files
-            if file.format == "txt"
+            if file.format.kind == "lines"
         ]
         if problems:
             raise DataError(FILES_HEADLINE, problems)
@@ -72,19 +48,26 @@ def unlabelled_files(settings: DataSettings, base_directory: Path) -> list[Local
 
 
 def _found(
-    wanted: Sequence[tuple[str, str]], formats: Sequence[Format], base_directory: Path
-) -> list[LocalFile]:
-    files: list[LocalFile] = []
+    wanted: Sequence[tuple[str, str]], settings: DataSettings, base_directory: Path
+) -> list[DataFile]:
+    files: list[DataFile] = []
     problems: list[str] = []
     for split, name in wanted:
         path = base_directory / name
-        file_format, gzipped = format_of(path, formats)
         if not path.is_file():
             problems.append(missing_file(f"data.{split}", name, path))
-        elif file_format is None:
-            problems.append(_unknown_format(split, name, formats))
-        else:
-            files.append(LocalFile(split, name, path, file_format, gzipped))
+            continue
+        wanted_columns = columns_of(settings, split).wanted
+        columns = [column for column, _ in wanted_columns]
+        lines = split == UNLABELLED_SPLIT
+        try:
+            file = find_format(path, name, columns, settings.quoting, lines=lines)
+        except DataError as error:
+            problems.extend(error.problems)
+            continue
+        files.append(file)
+        if file.columns:
+            problems.extend(column_problems(name, file.columns, wanted_columns))
     if problems:
         raise DataError(FILES_HEADLINE, problems)
     return files
@@ -116,14 +99,14 @@ def hub_folder(name: str, base_directory: Path, key: str) -> Path | None:
 
 
 def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, object]:
-    """What identifies the source: SHA-256 of each file, or hub name, config and revision.
+    """What identifies the source: SHA-256 and format of each file, or hub name and revision.
 
     Raises:
-        DataError: a file is missing or has an unknown ending.
+        DataError: a file is missing, empty, or in no known format.
     """
     if settings.hub is None:
         files = local_files(settings, base_directory)
-        return {"files": {file.split: sha256_file(file.path) for file in files}}
+        return {"files": {split: file_identity(file) for split, file in files.items()}}
     folder = hub_folder(settings.hub, base_directory, "data.hub")
     identity: dict[str, object] = {
         "hub": settings.hub,
@@ -139,47 +122,16 @@ def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[st
     """What identifies the unlabelled text beside the labelled source; None when there is none.
 
     Raises:
-        DataError: a file is missing, has an unknown ending, or cannot hold what is needed.
+        DataError: a file is missing, empty, in no known format, or cannot hold what is needed.
     """
     files = unlabelled_files(settings, base_directory)
     splits = settings.unlabelled_split
     if not files and splits is None:
         return None
-    # how a file is read follows from its ending, and which repetition stays from the order
-    named = [{"format": file.format, "sha256": sha256_file(file.path)} for file in files]
-    return {"files": named, "splits": splits}
+    # in order, which decides which repetition stays
+    return {"files": [file_identity(file) for file in files], "splits": splits}
 
 
-def format_of(path: Path, formats: Sequence[Format]) -> tuple[Format | None, bool]:
-    """The format a file's ending names, None if none of `formats`; and whether it is gzipped."""
-    endings = [ending.lower().lstrip(".") for ending in path.suffixes]
-    gzipped = endings[-1:] == ["gz"]
-    if gzipped:
-        endings.pop()
-    found = [name for name in formats if endings[-1:] == [name]]
-    return (found[0] if found else None), gzipped
-
-
-def missing_file(key: str, name: str, path: Path) -> str:
-    """What to say of a file that is not there, with similar names that are.
-
-    Args:
-        key: the recipe key that holds the name.
-    """
-    if path.is_dir():
-        return f"{key}: {name} is a folder; name a file in it"
-    if not path.parent.is_dir():
-        return f"{key}: no such file {name}: the folder {path.parent} does not exist"
-    there = sorted(entry.name for entry in path.parent.iterdir())
-    close = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
-    hint = f"; similar there: {', '.join(close)}" if close else "; nothing there has a similar name"
-    return f"{key}: no such file {name} in {path.parent}{hint}"
-
-
-def _unknown_format(setting: str, name: str, formats: Sequence[Format]) -> str:
-    endings = ", ".join(f".{known}" for known in formats)
-    if Path(name.removesuffix(".gz")).suffix.lower() in (".json", ".ndjson"):
-        hint = "one JSON object per line goes into a file with the ending .jsonl"
-    else:
-        hint = "rename or convert it"
-    return f"data.{setting}: {name} has none of the endings {endings} (.gz may follow); {hint}"
+def file_identity(file: DataFile) -> dict[str, object]:
+    """What decides the rows of a file: its bytes, and how they are read."""
+    return {"sha256": sha256_file(file.path), "format": file.format.facts()}

@@ -6,15 +6,14 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from factory.data.dataset import Dataset
+from factory.data.dataset import Dataset, read_columns, write_texts
 from factory.data.hub import read_unlabelled_splits
-from factory.data.reading import read_file
+from factory.data.messages import Findings, count
 from factory.data.source import unlabelled_files
-from factory.data.table import Table
-from factory.data.telling import Findings, count
+from factory.data.table import UNLABELLED_SPLIT, Table, columns_of, read_table
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
 
@@ -24,8 +23,8 @@ REASONS = {
     "empty": "empty",
     "repeated": "repeated",
     "in_train": "already in train",
-    "in_dev": "in dev, which must stay unseen",
-    "in_test": "in test, which must stay unseen",
+    "in_dev": "in dev, so excluded",
+    "in_test": "in test, so excluded",
 }
 
 Inputs = list[str] | list[tuple[str, str]]
@@ -34,7 +33,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """What became of the rows of one file or hub split.
+    """How many rows of one file or hub split are kept.
 
     Args:
         source: the file or hub split, as messages name it.
@@ -53,14 +52,9 @@ class Sifted:
 
     def facts(self) -> dict[str, object]:
         """The counts as JSON data."""
-        return {
-            "source": self.source,
-            "rows": self.rows,
-            "kept": self.kept,
-            "dropped": dict(self.dropped),
-        }
+        return {**asdict(self), "kept": self.kept}
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line: "reviews.txt: 120 rows, 110 kept; dropped: 3 empty, 7 repeated"."""
         parts = [f"{rows:,} {REASONS[reason]}" for reason, rows in self.dropped.items() if rows]
         dropped = f"; dropped: {', '.join(parts)}" if parts else ""
@@ -82,7 +76,7 @@ def load_unlabelled(
     higher limit keeps every row of a lower one.
 
     Args:
-        cache_directory: where Arrow caches and unpacked files go.
+        cache_directory: where the Arrow caches of a hub data set go.
         dataset: the labelled splits.
         notice: called with each thing worth knowing that is no error.
 
@@ -96,12 +90,12 @@ def load_unlabelled(
     findings = Findings()
     tables = _tables(settings, base_directory, cache_directory, findings)
     rows, sources = _sift(tables, dataset) if not findings.problems else ([], [])
-    for line in (*findings.notices, *(source.told() for source in sources)):
+    for line in (*findings.notices, *(source.summary() for source in sources)):
         notice(line)
     if findings.problems:
         raise DataError(HEADLINE, findings.problems)
     if not rows:
-        raise DataError(HEADLINE, [f"no row is left of {source.told()}" for source in sources])
+        raise DataError(HEADLINE, [f"no row is left of {source.summary()}" for source in sources])
     found = len(rows)
     if settings.unlabelled_limit is not None and len(rows) > settings.unlabelled_limit:
         rows = _draw(rows, settings.unlabelled_limit, settings.seed)
@@ -117,14 +111,9 @@ def load_unlabelled(
 
 def write_unlabelled(inputs: Inputs, directory: Path) -> None:
     """Write the rows as one parquet file; every text survives exactly."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = {"text": [row if isinstance(row, str) else row[0] for row in inputs]}
-    if not isinstance(inputs[0], str):
-        columns["text_pair"] = [row[1] for row in inputs]
-    arrays = {name: pyarrow.array(texts, pyarrow.string()) for name, texts in columns.items()}
-    pyarrow.parquet.write_table(pyarrow.table(arrays), directory / ROWS_FILE)
+    texts = [row if isinstance(row, str) else row[0] for row in inputs]
+    pairs = None if isinstance(inputs[0], str) else [row[1] for row in inputs]
+    write_texts(directory / ROWS_FILE, texts, pairs, {})
 
 
 def read_unlabelled(directory: Path) -> Inputs:
@@ -133,12 +122,8 @@ def read_unlabelled(directory: Path) -> Inputs:
     Raises:
         DataError: the directory holds no such rows, or broken ones.
     """
-    import pyarrow.parquet
-
     try:
-        # ParquetFile, because read_table would take folder names of the path as columns
-        with pyarrow.parquet.ParquetFile(directory / ROWS_FILE) as file:
-            columns = file.read().to_pydict()
+        columns = read_columns(directory / ROWS_FILE)
         texts: list[str] = columns["text"]
     except (OSError, ValueError, KeyError) as error:
         problem = f"{error}; delete the directory and run the unlabelled stage again"
@@ -151,9 +136,9 @@ def read_unlabelled(directory: Path) -> Inputs:
 def _tables(
     settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
 ) -> list[Table]:
-    # no second reader has to agree here, as for labelled files: no label can slip from its row
+    columns = columns_of(settings, UNLABELLED_SPLIT)
     tables = [
-        read_file(file, settings, cache_directory, findings)
+        read_table(file, UNLABELLED_SPLIT, columns, findings)
         for file in unlabelled_files(settings, base_directory)
     ]
     if settings.unlabelled_split is not None:

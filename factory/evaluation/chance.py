@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Dataset, multi_hot
 from factory.evaluation.metrics import mean_recall
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Dataset, Split, Task
-from factory.data.single import load_split
+from factory.data.formats import Quoting
+from factory.data.load import load_split
 from factory.errors import FactoryError, TrainingError
 from factory.evaluation.metrics import (
     RESAMPLES,
@@ -255,8 +255,7 @@ def score_file(
     """
     opened = _open(model, max_length)
     task, labels = opened.task, opened.labels
-    with tempfile.TemporaryDirectory() as cache:
-        split = load_split(data, text_columns, label, label_separator, task, labels, Path(cache))
+    split = load_split(data, text_columns, label, label_separator, task, labels, opened.quoting)
     return evaluate(opened.classifier, split, labels, opened.thresholds, opened.positive_label)
 
 
@@ -287,6 +286,7 @@ class _Opened:
     task: Task
     thresholds: Thresholds | None = None
     positive_label: str | None = None
+    quoting: Quoting | None = None
 
 
 def _open(model: Path, max_length: int | None) -> _Opened:
@@ -294,8 +294,14 @@ def _open(model: Path, max_length: int | None) -> _Opened:
         predictor = Predictor.open(model)
         values = predictor.thresholds
         thresholds = None if values is None else Thresholds(values, "the bundle's own")
-        positive_label = positive_label_of(predictor.manifest)
-        return _Opened(predictor, predictor.labels, predictor.task, thresholds, positive_label)
+        return _Opened(
+            predictor,
+            predictor.labels,
+            predictor.task,
+            thresholds,
+            positive_label_of(predictor.manifest),
+            predictor.manifest.recipe.get("data", {}).get("quoting"),
+        )
     if not (model / "config.json").is_file():
         raise FactoryError(
             f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"

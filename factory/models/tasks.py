@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, Task
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Dataset, Split, Task, multi_hot
 from factory.evaluation.chance import (
     chance_problem_of_classes,
     chance_problem_of_label_sets,

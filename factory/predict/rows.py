@@ -1,43 +1,28 @@
-"""Rows of a file, one at a time, each with its number, or with what is wrong with it."""
+"""The rows of a file to score, one at a time, each with its texts or with what is wrong with it."""
 
 from __future__ import annotations
 
-import csv
 import difflib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, TextIO
+from pathlib import Path
+from typing import Any
 
-import msgspec
-
+from factory.data.formats import DataFile, FileFormat, Quoting, find_format
+from factory.data.messages import missing_file
+from factory.data.reading import BadRow, Row, read_rows, stream_rows
 from factory.errors import PredictError, short_list
-from factory.predict.files import DataFile, open_bytes, open_text, parquet_module
 
-# A quotation mark that is never closed makes the rest of a file one field: stop there instead.
-FIELD_CHARACTERS = 16 * 1024 * 1024
-PARQUET_BATCH = 1024
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+STANDARD_STREAM = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row: its number, its one or two texts, and all of it in the form of its file.
+class TextRow:
+    """A row that can be scored: its one or two texts, and all of it."""
 
-    `content` is a list of cells (csv, tsv), the line and its object (jsonl), or a record batch and
-    a place in it (parquet).
-    """
-
-    number: int
     texts: tuple[str, ...]
-    content: Any
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that cannot be scored."""
-
-    number: int
-    reason: str
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,184 +37,99 @@ class Wanted:
 
     texts: tuple[str, ...]
     new: tuple[str, ...]
-    same_fields: bool
+    same_fields: bool = False
 
 
-def read_rows(file: DataFile, wanted: Wanted) -> Iterator[Row | BadRow]:
+def open_input(path: Path, texts: Sequence[str], quoting: Quoting | None = None) -> DataFile:
+    """The file to score with its format; `-` is standard input, in JSON Lines.
+
+    Args:
+        quoting: of a delimited file, where the bundle's recipe says so.
+
+    Raises:
+        PredictError: it does not exist.
+        DataError: it is empty, or in no known format.
+    """
+    if path == STANDARD_STREAM:
+        return DataFile(path, "standard input", FileFormat("jsonl"))
+    if not path.is_file():
+        raise PredictError(missing_file("--input", str(path), path))
+    return find_format(path, columns=texts, quoting=quoting)
+
+
+def text_rows(file: DataFile, wanted: Wanted) -> Iterator[TextRow | BadRow]:
     """Every row of a file, in order; memory holds one of them, or one batch of Parquet.
 
     Raises:
-        PredictError: the file is empty, lacks a text column, or has one that would be added.
+        PredictError: the file lacks a text column, has one that would be added, or has no row.
+        DataError: it cannot be unpacked or decoded.
     """
-    if file.format == "parquet":
-        yield from _parquet_rows(file, wanted)
-        return
-    if file.format == "jsonl":
-        with open_bytes(file) as stream:
-            yield from _json_rows(stream, file, wanted)
-        return
-    with open_text(file) as text:
-        yield from _delimited_rows(text, file, wanted)
-
-
-def unit(file: DataFile) -> str:
-    """What a row's number counts."""
-    return "row" if file.format == "parquet" else "line"
+    if file.columns:
+        _check_columns(file, file.columns, wanted)
+    if file.path == STANDARD_STREAM:
+        rows = stream_rows(sys.stdin.buffer, file)
+    else:
+        rows = read_rows(file, wanted.texts, whole=True)
+    first: Sequence[str] = file.columns
+    empty = True
+    for row in rows:
+        empty = False
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        if not first:
+            first = list(row.values)
+            _check_columns(file, first, wanted)
+        yield _text_row(row, wanted, None if file.columns else first)
+    if empty:
+        raise PredictError(f"{file.name}: is empty; it needs at least one row")
 
 
 def columns_of(file: DataFile, row: Row) -> list[str]:
     """The names of a row's columns; those of the other rows too, where that was asked for."""
-    if file.format == "jsonl":
-        return list(row.content[1])
-    if file.format == "parquet":
-        return list(row.content[0].schema.names)
-    with open_text(file) as text:
-        return list(next(_csv_reader(text, file)))
+    return list(file.columns or row.values)
 
 
-def row_values(file: DataFile, row: Row, columns: Sequence[str]) -> dict[str, Any]:
+def row_values(file: DataFile, row: Row) -> dict[str, Any]:
     """A row as values by column name."""
-    if file.format == "jsonl":
-        return dict(row.content[1])
-    if file.format == "parquet":
-        batch, place = row.content
+    if file.format.kind == "parquet":
+        batch, place = row.source
         return dict(batch.slice(place, 1).to_pylist()[0])
-    return dict(zip(columns, row.content, strict=True))
+    return row.values
 
 
-def _delimited_rows(text: TextIO, file: DataFile, wanted: Wanted) -> Iterator[Row | BadRow]:
-    csv.field_size_limit(FIELD_CHARACTERS)
-    reader = _csv_reader(text, file)
-    try:
-        header = next(reader, None)
-    except csv.Error as error:
-        raise PredictError(f"{file.path}, line 1: {error}; write a header of names") from error
-    if header is None:
-        raise _empty(file)
-    _check_columns(file, header, wanted)
-    places = [header.index(name) for name in wanted.texts]
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield BadRow(number, str(error))
-            continue
-        if cells is None:
-            return
-        if not cells:  # an empty line
-            continue
-        if len(cells) != len(header):
-            yield BadRow(number, f"has {len(cells)} cells, the header has {len(header)}")
-        elif not _has_bytes("".join(cells)):
-            yield BadRow(number, "is not UTF-8")
-        else:
-            yield _row(number, [cells[place] for place in places], cells, wanted)
-
-
-def _csv_reader(text: TextIO, file: DataFile) -> Any:
-    # as where training data is read: quotation marks in tsv files are characters
-    if file.format == "tsv":
-        return csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    return csv.reader(text, strict=True)
-
-
-def _json_rows(stream: IO[bytes], file: DataFile, wanted: Wanted) -> Iterator[Row | BadRow]:
-    fields: dict[str, Any] | None = None
-    empty = True
-    for number, line in enumerate(stream, start=1):
-        if number == 1:
-            line = line.removeprefix(BYTE_ORDER_MARK)
-        line = line.strip()
-        if not line:
-            continue
-        empty = False
-        try:
-            values = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield BadRow(number, f"is not JSON ({error})")
-            continue
-        if not isinstance(values, dict):
-            yield BadRow(number, "is not a JSON object")
-            continue
-        if fields is None:
-            _check_columns(file, list(values), wanted)
-            fields = values
-        yield _json_row(number, line, values, fields, wanted)
-    if empty:
-        raise _empty(file)
-
-
-def _json_row(
-    number: int, line: bytes, values: dict[str, Any], first: dict[str, Any], wanted: Wanted
-) -> Row | BadRow:
-    """One object, compared with the first."""
-    if taken := [name for name in wanted.new if name in values]:
-        return BadRow(number, f"has a field {taken[0]!r}, which would be added; see --prefix")
-    if wanted.same_fields and (unknown := [name for name in values if name not in first]):
-        return BadRow(number, f"has a field {unknown[0]!r}, which the first row does not have")
-    return _row(number, [values.get(name) for name in wanted.texts], (line, values), wanted)
-
-
-def _parquet_rows(file: DataFile, wanted: Wanted) -> Iterator[Row | BadRow]:
-    import pyarrow
-
-    module = parquet_module()
-    try:
-        with module.ParquetFile(file.path, pre_buffer=False) as opened:
-            _check_columns(file, opened.schema_arrow.names, wanted)
-            if opened.metadata.num_rows == 0:
-                raise _empty(file)
-            number = 0
-            for batch in opened.iter_batches(batch_size=PARQUET_BATCH):
-                texts = [batch.column(name).to_pylist() for name in wanted.texts]
-                for place, values in enumerate(zip(*texts, strict=True)):
-                    number += 1
-                    yield _row(number, values, (batch, place), wanted)
-    except pyarrow.ArrowException as error:
-        raise PredictError(f"{file.path}: cannot be read as Parquet ({error})") from error
-
-
-def _row(number: int, values: Sequence[Any], content: Any, wanted: Wanted) -> Row | BadRow:
-    """A row, if its texts are texts."""
-    for name, value in zip(wanted.texts, values, strict=True):
+def _text_row(row: Row, wanted: Wanted, fields: Sequence[str] | None) -> TextRow | BadRow:
+    """A row, if its texts are texts and its JSON fields (of the first row: `fields`) are right."""
+    if fields is not None:
+        if taken := [name for name in wanted.new if name in row.values]:
+            return BadRow(row.number, f"field {taken[0]!r} would be added; see --prefix")
+        unknown = [name for name in row.values if name not in fields] if wanted.same_fields else []
+        if unknown:
+            return BadRow(row.number, f"field {unknown[0]!r} does not exist in the first row")
+    texts = []
+    for name in wanted.texts:
+        value = row.values.get(name)
         if value is None:
-            return BadRow(number, f"has no {name}")
+            return BadRow(row.number, f"no {name}")
         if not isinstance(value, str):
-            return BadRow(number, f"{name} is not a text")
+            return BadRow(row.number, f"{name} is not a text")
         if not value.strip():
-            return BadRow(number, f"{name} is empty")
-        if not _has_bytes(value):
-            return BadRow(number, f"{name} has characters without UTF-8 form")
-    return Row(number, tuple(values), content)
-
-
-def _has_bytes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+            return BadRow(row.number, f"{name} is empty")
+        texts.append(value)
+    return TextRow(tuple(texts), row)
 
 
 def _check_columns(file: DataFile, columns: Sequence[str], wanted: Wanted) -> None:
-    where = f"{file.path}"
-    if repeated := [name for name in columns if list(columns).count(name) > 1]:
-        raise PredictError(f"{where}: two columns are called {repeated[0]!r}; rename one")
     for name in wanted.texts:
         if name not in columns:
             nearest = difflib.get_close_matches(name, columns, n=1, cutoff=0.0)
             raise PredictError(
-                f"{where}: has no column {name!r}, it has {short_list(columns)}; "
+                f"{file.name}: no column {name!r}, only {short_list(columns)}; "
                 f"name the right one with --text or --text-pair, "
                 f"perhaps {(nearest or [''])[0]!r}"
             )
     if taken := [name for name in wanted.new if name in columns]:
         raise PredictError(
-            f"{where}: has a column {taken[0]!r} already, which would be added; "
-            "give the new ones another name, as with --prefix predicted_"
+            f"{file.name}: column {taken[0]!r} exists already and would be added; "
+            "give the new columns other names, as with --prefix predicted_"
         )
-
-
-def _empty(file: DataFile) -> PredictError:
-    return PredictError(f"{file.path}: is empty; it needs at least one row")

@@ -13,7 +13,7 @@ class DataSettings(Section):
     """Source and format of the labelled text."""
 
     train: str | None = Field(
-        default=None, description="training file: csv, tsv, jsonl or parquet (.gz too)"
+        default=None, description="training file: delimited text, JSON Lines or Parquet (gzip, too)"
     )
     dev: str | None = Field(default=None, description="file used for selection and for the gate")
     test: str | None = Field(default=None, description="file that is only reported")
@@ -42,13 +42,14 @@ class DataSettings(Section):
     )
     label_separator: Annotated[str, Field(min_length=1)] = Field(
         default=",",
-        description="separator between labels in a csv or tsv cell; multilabel only",
+        description="separator between labels in a delimited cell; multilabel only",
     )
     max_length: Annotated[int, Field(ge=8, le=512)] = Field(
         default=128, description="tokens per input"
     )
     quoting: Literal["standard", "none"] | None = Field(
-        default=None, description='quotes in csv/tsv; unset: "standard" for csv, "none" for tsv'
+        default=None,
+        description='quotes of delimited text; unset: "none" between tabs, else "standard"',
     )
     allow_duplicates: bool = Field(
         default=False, description="allow texts that occur in two splits; they are counted"
@@ -60,7 +61,7 @@ class DataSettings(Section):
     unlabelled: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="file or files of unlabelled text, also used to train the student: "
-        "txt (one text per line), or csv, tsv, jsonl, parquet with the same text columns",
+        "txt (one text per line), or any other data file with the same text columns",
     )
     unlabelled_split: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="hub splits read without their labels, for the same purpose"

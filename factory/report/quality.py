@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, read_dataset
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Dataset, Split, multi_hot, read_dataset
 from factory.evaluation.evaluate import Evaluations
 from factory.report.charts import numbers_chart, reliability_chart
 from factory.report.errors import (

@@ -1,4 +1,4 @@
-"""Rows of a sheet that can be learned from, in a file that every reader understands alike."""
+"""The rows of a sheet to train on, and a cleaned copy of them where the file needs one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from factory.data.dataset import Task
-from factory.data.multilabel import split_cell
-from factory.data.telling import count, places
+from factory.data.labels import split_cell
+from factory.data.messages import count, places
 from factory.errors import FactoryError
 from factory.scaffold.columns import Roles
 from factory.scaffold.sniff import Sheet
@@ -22,10 +22,11 @@ Label = str | float | list[str]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts with their labels, and what was left out or rewritten."""
+    """Texts with their labels and lines; notes on what was left out or rewritten."""
 
     texts: list[tuple[str, ...]]
     labels: list[Label]
+    numbers: list[int]
     notes: tuple[str, ...]
 
 
@@ -37,6 +38,7 @@ def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = (
     """
     texts: list[tuple[str, ...]] = []
     labels: list[Label] = []
+    numbers: list[int] = []
     left_out: dict[str, list[int]] = {}
     label_column = sheet.columns[roles.label]
     columns = [sheet.columns[name] for name in roles.text]
@@ -48,16 +50,17 @@ def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = (
         elif label is None:
             left_out.setdefault("without a usable label", []).append(number)
         elif text in elsewhere:
-            left_out.setdefault("that dev or test holds too", []).append(number)
+            left_out.setdefault("also in dev or test", []).append(number)
         else:
             texts.append(text)
             labels.append(label)
+            numbers.append(number)
     notes = [
-        f"{places(sheet.name, 'line', numbers)}: {count(len(numbers), 'row')} {what}, left out"
-        for what, numbers in left_out.items()
+        f"{places(sheet.name, sheet.file.unit, lines)}: {count(len(lines), 'row')} {what}; left out"
+        for what, lines in left_out.items()
     ]
     labels, spellings = _one_spelling(labels)
-    return Rows(texts, labels, (*notes, *spellings))
+    return Rows(texts, labels, numbers, (*notes, *spellings))
 
 
 def label_counts(labels: Sequence[Label]) -> Counter[str]:
@@ -86,10 +89,7 @@ def write_rows(path: Path, rows: Rows, roles: Roles) -> None:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else str(value)
-    return text.encode("utf-8", errors="replace").decode("utf-8")  # halves of surrogate pairs
+    return "" if value is None else str(value)
 
 
 def _label(value: Any, task: Task, separator: str) -> Label | None:
@@ -116,7 +116,7 @@ def _one_spelling(labels: Sequence[Label]) -> tuple[list[Label], list[str]]:
         for name in found
     }
     notes = [
-        f"labels that differ only by case or blanks become one: {', '.join(map(repr, found))}"
+        f"labels that differ only in case or blanks are merged: {', '.join(map(repr, found))}"
         for found in spellings.values()
         if len(found) > 1
     ]

@@ -1,4 +1,4 @@
-"""Which columns hold the text and the label, and what kind of task the labels make."""
+"""Find the text and label columns of a file, and the task that the labels imply."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.data.dataset import Task
-from factory.data.multilabel import split_cell
-from factory.data.regression import DECIMAL_NUMBER
-from factory.data.telling import count, first_few_of_names, missing_column
+from factory.data.formats import DECIMAL_NUMBER
+from factory.data.labels import split_cell
+from factory.data.messages import count, first_few_of_names
+from factory.data.table import Columns, column_problems
 from factory.errors import RecipeError
 from factory.scaffold.sniff import Sheet
 
@@ -34,7 +35,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What each column is for.
+    """The columns to use and the task.
 
     Args:
         text: one text column, or two for pairs.
@@ -50,20 +51,14 @@ class Roles:
 
 
 def find_roles(sheet: Sheet, text: Sequence[str], label: str | None, task: Task | None) -> Roles:
-    """The user's choice of columns and task, completed.
+    """Complete the user's choice of columns and task.
 
     Raises:
-        RecipeError: a column that is not there, or no way to tell; the message shows the columns.
+        RecipeError: a column does not exist or cannot be determined; the message lists the columns.
     """
     names = list(sheet.columns)
-    given = [(name, "text") for name in text] + ([(label, "label")] if label is not None else [])
-    wrong = [
-        missing_column(sheet.name, role, name, names).partition("; set data.")[0]
-        + f"; give one of them to --{role}"
-        for name, role in given
-        if name not in names
-    ]
-    if wrong:
+    given = Columns(tuple(text), label, "--").wanted
+    if wrong := column_problems(sheet.name, names, given):
         raise RecipeError("init", wrong)
     reasons: list[str] = []
     if not text:
@@ -120,7 +115,7 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
         problem = f"cannot tell which column is the label: {first_few_of_names(found)}"
     else:
         rest = first_few_of_names([name for name in sheet.columns if name not in text])
-        problem = f"no column holds few, repeated values: {rest}"
+        problem = f"no column looks like a label (few distinct values): {rest}"
     raise RecipeError("init", [f"{sheet.name}: {problem}; give --label"])
 
 
@@ -176,7 +171,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def _separator(values: Sequence[Any]) -> str | None:
-    """What stands between the names of a cell: its parts are fewer than the cells and recur."""
+    """The separator between names in a cell: its parts are fewer than the cells and recur."""
     if not values or not all(isinstance(value, str) for value in values):
         return None
     cells = set(values)

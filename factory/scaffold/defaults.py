@@ -24,7 +24,7 @@ SKEWED = 10  # largest class / smallest class from which accuracy says little
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the recipe will say, and why, one line each."""
+    """The settings for the recipe, and the reasons, one line each."""
 
     max_length: int
     dev_fraction: float | None
@@ -121,16 +121,16 @@ def choose(
         largest, smallest = classes.most_common()[0], classes.most_common()[-1]
         reasons.append(
             f"skewed: {largest[0]!r} has {largest[1]:,} rows, {smallest[0]!r} {smallest[1]:,}"
-            + (", so the gate looks at macro_f1" if metric else "")
-            + (" and the teacher weighs classes" if balanced else "")
+            + (", so the gate uses macro_f1" if metric else "")
+            + (" and the teacher weights the classes" if balanced else "")
         )
     retention = 0.968 if dev_rows >= 2000 else 0.95 if dev_rows >= 500 else 0.9
     # three rows of dev, or a hundredth
     drop = max(0.01, _between(round(300 / dev_rows), 1, 10) / 100)
     agreement = 0.98 if dev_rows >= 1000 else 0.95 if dev_rows >= 200 else 0.9
     reasons.append(
-        f"gate: {retention:.1%} of the teacher's metric must be kept; {dev_rows:,} rows of dev "
-        "tell no finer difference"
+        f"gate: retention of at least {retention:.1%} of the teacher's metric; {dev_rows:,} dev "
+        "rows cannot resolve smaller differences"
     )
     return Choices(
         max_length, fraction, batch_size, teacher, intermediate, prediction, metric, balanced,
@@ -139,7 +139,7 @@ def choose(
 
 
 def _max_length(lengths: Sequence[int], counted: bool, reasons: list[str]) -> int:
-    """The smallest usual length that cuts at most one text in a hundred."""
+    """The smallest usual length that truncates at most 1 % of the texts."""
     ordered = sorted(lengths)
     most = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     found = next((length for length in LENGTHS if length >= most), LENGTHS[-1])
@@ -147,7 +147,7 @@ def _max_length(lengths: Sequence[int], counted: bool, reasons: list[str]) -> in
     how = "counted by the teacher's tokenizer" if counted else "estimated from words"
     reasons.append(
         f"tokens ({how}): median {ordered[len(ordered) // 2]}, 99 % up to {most}, longest "
-        f"{ordered[-1]}; max_length {found} cuts {cut:.1%} of the texts"
+        f"{ordered[-1]}; max_length {found} truncates {cut:.1%} of the texts"
     )
     return found
 

@@ -1,17 +1,16 @@
-"""From a data file to a recipe that runs, with every finding and decision told."""
+"""Inspect a data file and write a recipe for it; report every finding and decision."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Task
-from factory.data.stage import scan_dataset
-from factory.data.telling import count
+from factory.data.dataset import Task
+from factory.data.load import load_dataset
+from factory.data.messages import count, places
 from factory.errors import DataError, FactoryError
 from factory.recipe.data import DataSettings
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
@@ -32,7 +31,7 @@ SHOWN_CLASSES = 8
 
 @dataclass(slots=True)
 class Start:
-    """What was found in the data and decided for the recipe, one line each."""
+    """Findings about the data and decisions for the recipe, one line each."""
 
     recipe: Path
     found: list[str] = field(default_factory=list)
@@ -61,41 +60,40 @@ def start_recipe(
     teacher: str | None = None,
     offline: bool = False,
 ) -> Start:
-    """Look at the data and write a commented recipe beside which `factory run` works.
+    """Inspect the data and write a commented recipe that `factory run` accepts.
 
-    A file that the recipe cannot name as it is (another delimiter or encoding, no header, rows
-    without a label) is copied, cleaned, to RECIPE-SPLIT.jsonl; the file itself stays as it is.
+    Where a file has rows that a run refuses (without a text or a label, also in dev or test), a
+    cleaned copy is written to RECIPE-SPLIT.jsonl; the file itself stays unchanged.
 
     Args:
         recipe: the file to write; must not exist.
-        text: the text column or the two of a pair; empty: found out, as are `label` and `task`.
+        text: the text column or the two of a pair; empty: determined, as are `label` and `task`.
         teacher: unset: a BERT of the hub, or the packaged model when `offline`.
 
     Raises:
-        RecipeError: a column cannot be found or told.
-        DataError: the data cannot be learned from.
+        RecipeError: a column does not exist or cannot be determined.
+        DataError: the data cannot be used for training.
         FactoryError: the recipe exists, or there is no teacher.
     """
     if recipe.exists():
         raise FactoryError(f"{recipe}: exists already; give another path or remove it")
     start = Start(recipe)
-    paths = {"train": train, "dev": dev, "test": test}
-    wanted = [*text, *([label] if label is not None else [])]
-    sheets = {s: read_sheet(path, wanted) for s, path in paths.items() if path is not None}
+    sheets = {"train": read_sheet(train, [*text, *([label] if label is not None else [])])}
     roles = find_roles(sheets["train"], text, label, task)
-    for name in ("dev", "test"):
-        if name in sheets:
+    for name, path in (("dev", dev), ("test", test)):
+        if path is not None:
+            sheets[name] = read_sheet(path, [*roles.text, roles.label])
             find_roles(sheets[name], roles.text, roles.label, roles.task)
     held = {s: clean(sheet, roles) for s, sheet in sheets.items() if s != "train"}
     elsewhere = {key for rows in held.values() for key in rows.texts}
     rows = {"train": clean(sheets["train"], roles, elsewhere), **held}
-    _tell_data(sheets, rows, roles, start)
+    _describe(sheets, rows, roles, start)
     _require_enough(train, rows["train"], roles)
     model, reason = choose_teacher(teacher, offline)
     start.decided += [*roles.reasons, f"teacher {model}: {reason}"]
     choices = _choices(rows, roles, model, recipe.parent)
     start.decided += choices.reasons
-    start.settings = _data_settings(sheets, rows, roles, choices, recipe, paths, start)
+    start.settings = _data_settings(sheets, rows, roles, choices, start)
     write_template(
         recipe,
         train=start.settings["train"],
@@ -107,6 +105,7 @@ def start_recipe(
         teacher=model,
         separator=roles.separator,
         quoting=start.settings.get("quoting"),
+        allow_duplicates="allow_duplicates" in start.settings,
         choices=choices,
     )
     return start
@@ -121,12 +120,11 @@ def _choices(rows: dict[str, Rows], roles: Roles, teacher: str, base: Path) -> C
     return choose(lengths, counted, len(texts), classes, dev_rows, roles.task, packaged)
 
 
-def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
+def _describe(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
     for split, sheet in sheets.items():
+        rows_found = f"{split} {sheet.name}: {count(len(sheet), 'row')}"
         columns = ", ".join(sheet.columns)
-        start.found.append(
-            f"{split} {sheet.name}: {count(len(sheet), 'row')}, {sheet.kind}, columns {columns}"
-        )
+        start.found.append(f"{rows_found}, {sheet.file.format}, columns {columns}")
         start.found += [*sheet.notes, *rows[split].notes]
     texts = rows["train"].texts
     repeats = len(texts) - len(set(texts))
@@ -139,7 +137,7 @@ def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, st
         start.found.append(f"{count(len(classes), 'label')}: {shown}{more}")
         alone = [name for name, number in classes if number == 1]
         if alone:
-            start.found.append(f"labels with a single row, so none on dev: {', '.join(alone[:8])}")
+            start.found.append(f"labels with a single row, none in dev: {', '.join(alone[:8])}")
     else:
         numbers = sorted(x for x in rows["train"].labels if isinstance(x, float))
         if numbers:
@@ -147,91 +145,71 @@ def _tell_data(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, st
 
 
 def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
-    problems = []
+    problems: list[str] = []
     if len(rows.texts) < FEWEST_ROWS:
         problems.append(
             f"{train}: {count(len(rows.texts), 'row')} with text and label; at least "
-            f"{FEWEST_ROWS} are needed, a few hundred to learn anything: add rows"
+            f"{FEWEST_ROWS} are required, and a few hundred for a useful model: add rows"
         )
     classes = label_counts(rows.labels)
     if roles.task != "regression" and len(classes) < 2:
         problems.append(
             f"{train}: column {roles.label!r} holds {count(len(classes), 'class', 'classes')}; "
-            "at least 2 are needed: add rows of another, or name another column with --label"
+            "at least 2 are required: add rows of another class, or give another --label"
         )
     if problems:
-        raise DataError("the data cannot be learned from", problems)
+        raise DataError("the data cannot be used for training", [*problems, *rows.notes])
 
 
 def _data_settings(
-    sheets: dict[str, Sheet],
-    rows: dict[str, Rows],
-    roles: Roles,
-    choices: Choices,
-    recipe: Path,
-    paths: dict[str, Path | None],
-    start: Start,
+    sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, choices: Choices, start: Start
 ) -> dict[str, Any]:
-    """The table [data]: the files as they are where every check of a run passes, else copies."""
-    common: dict[str, Any] = {
+    """The table [data]: the files as they are where a run accepts them, else cleaned copies."""
+    settings: dict[str, Any] = {
         "text": roles.text[0] if len(roles.text) == 1 else list(roles.text),
         "label": roles.label,
         "task": roles.task,
         "max_length": choices.max_length,
     }
     if roles.task == "multilabel":
-        common["label_separator"] = roles.separator
+        settings["label_separator"] = roles.separator
     if choices.dev_fraction is not None:
-        common["dev_fraction"] = choices.dev_fraction
-    quoting = sheets["train"].quoting
-    usual = (
-        "none"
-        if any(e.lower() == ".tsv" for e in Path(sheets["train"].name).suffixes)
-        else ("standard")
-    )
-    if quoting not in (None, usual):
-        common["quoting"] = quoting
+        settings["dev_fraction"] = choices.dev_fraction
+    if len(rows) == 3 and (shared := set(rows["dev"].texts) & set(rows["test"].texts)):
+        test = rows["test"]
+        lines = [n for n, text in zip(test.numbers, test.texts, strict=True) if text in shared]
+        where = places(sheets["test"].name, sheets["test"].file.unit, lines)
+        start.decided.append(f"{where}: also in dev; kept, with data.allow_duplicates = true")
+        settings["allow_duplicates"] = True
+    folder = start.recipe.parent
     files = {
-        split: os.path.relpath(path.resolve(), recipe.parent.resolve())
-        for split, path in paths.items()
-        if path is not None
+        s: os.path.relpath(sheet.file.path.resolve(), folder.resolve())
+        for s, sheet in sheets.items()
     }
-    if _readable({**common, **files}, recipe.parent, rows):
-        return {**common, **files}
-    common.pop("quoting", None)
-    copies = {split: recipe.with_name(f"{recipe.stem}-{split}.jsonl") for split in files}
+    found = sheets["train"].file.format
+    quoting = {}
+    if found.quoting not in (None, "none" if found.delimiter == "\t" else "standard"):
+        quoting = {"quoting": found.quoting}
+    if not any(split.notes for split in rows.values()):
+        try:
+            _load(settings | files | quoting, folder)
+            return settings | files | quoting
+        except DataError:
+            pass  # what a copy does not mend is an error below
+    copies = {s: start.recipe.with_name(f"{start.recipe.stem}-{s}.jsonl") for s in files}
     for split, path in copies.items():
         write_rows(path, rows[split], roles)
-        start.decided.append(f"{path}: a cleaned copy of {paths[split]}, which stays as it is")
-    settings = {**common, **{split: path.name for split, path in copies.items()}}
+        original = sheets[split].name
+        start.decided.append(f"{path}: cleaned copy of {original}, which stays unchanged")
     try:
-        _scan(settings, recipe.parent)
+        _load(settings | {split: path.name for split, path in copies.items()}, folder)
     except DataError:
         for path in copies.values():
             path.unlink()
         raise
-    return settings
+    return settings | {split: path.name for split, path in copies.items()}
 
 
-def _readable(settings: dict[str, Any], base: Path, rows: dict[str, Rows]) -> bool:
-    """Whether a run would read the very rows that were found."""
-    try:
-        dataset = _scan(settings, base)
-    except DataError:
-        return False
-    read = {split.name: list(split.inputs()) for split in dataset.splits()}
-    if "dev" not in rows:
-        read["train"] += read.pop("dev")
-    return all(
-        sorted(map(str, read[split])) == sorted(map(str, _inputs(found)))
-        for split, found in rows.items()
-    )
-
-
-def _inputs(rows: Rows) -> list[object]:
-    return [text[0] if len(text) == 1 else text for text in rows.texts]
-
-
-def _scan(settings: dict[str, Any], base: Path) -> Dataset:
-    with tempfile.TemporaryDirectory(prefix="factory-init-") as cache:
-        return scan_dataset(DataSettings(**settings), base, Path(cache), lambda _: None)
+def _load(settings: dict[str, Any], folder: Path) -> None:
+    # local files need no cache
+    load_dataset(DataSettings(**settings), folder, Path(), lambda _: None)

@@ -20,12 +20,12 @@ TEMPLATE = """\
 name = {name}
 
 [data]
-# csv, tsv, jsonl or parquet, .gz too; relative to this file
+# delimited text, JSON Lines or Parquet, gzip too; relative to this file
 train = {train}
 {dev}
 {test}text = {text}   # one column, or two for sentence pairs
 label = {label}
-{task}{quoting}max_length = {max_length}   # tokens; longer inputs are cut
+{task}{quoting}{duplicates}max_length = {max_length}   # tokens; longer inputs are cut
 
 [teacher]
 # hub id, local folder, or package:NAME
@@ -85,6 +85,7 @@ def write_template(
     test: str | None = None,
     separator: str = ",",
     quoting: str | None = None,
+    allow_duplicates: bool = False,
     choices: Choices | None = None,
 ) -> None:
     """Write a recipe that is valid as it stands; an existing file is never overwritten.
@@ -112,6 +113,7 @@ def write_template(
         label=_toml(label),
         task=TASK_LINES[task].format(separator=_toml(separator)),
         quoting="" if quoting is None else f"quoting = {_toml(quoting)}   # marks in the file\n",
+        duplicates="allow_duplicates = true\n" if allow_duplicates else "",
         teacher=_toml(teacher),
         teacher_rate="2e-4" if teacher.startswith("package:") else "5e-5",
         **_chosen(task, choices),

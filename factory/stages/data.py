@@ -27,7 +27,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 def _make(output: Path, run: Run) -> Facts:
     from factory.data.dataset import write_dataset
-    from factory.data.stage import load_dataset
+    from factory.data.load import load_dataset
     from factory.runtime.environment import scratch_directory
     from factory.runtime.progress import say
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from factory.data.dataset import Split, is_multilabel
-from factory.data.label_sets import multi_hot
+from factory.data.dataset import Split, is_multilabel, multi_hot
 from factory.models.classifier import forward_logits
 from factory.models.encoding import Batch
 from factory.training.trainer import BatchLoss

@@ -47,7 +47,7 @@ def test_evaluate_names_an_unknown_label(line: Line, tmp_path: Path) -> None:
         (["new.csv", "--label", "lable"], "lable"),
         (["new.csv", "--text", "body"], "body"),
         (["new.csv", "--text-pair", "label"], "tiny-line takes single texts"),
-        (["new.json"], "none of the endings"),
+        (["new.json"], "line 1: invalid JSON"),
     ],
 )
 def test_evaluate_on_data_that_does_not_fit(

@@ -93,7 +93,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str) -> None:
 def test_a_missing_package_gives_the_install_line(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = call("run", line.recipe, "--store", tmp_path / "runs")
     message = error_of(result, 1)
     assert "pip install 'tinybert-factory[build]'" in message

@@ -58,7 +58,7 @@ def test_missing_data_names_file_and_key(line: Line, tmp_path: Path, command: st
     result = call(command, line.recipe, "--set", "data.dev=dve.tsv", *arguments)
     message = error_of(result, 1)
     assert "data.dev: no such file dve.tsv" in message
-    assert "similar there: dev.tsv" in message
+    assert "similar names: dev.tsv" in message
 
 
 def test_bad_data_exits_with_1_and_names_the_lines(line: Line, tmp_path: Path) -> None:

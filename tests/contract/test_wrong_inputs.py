@@ -82,11 +82,11 @@ def served_port(folder: Path) -> list[str]:
 TABLE = {
     "wrong column": Wrong(
         run_with(data__text="txt"), 1,
-        "no column 'txt'", "train.tsv, line 1", "set data.text to one of them",
+        "no column 'txt'", "train.tsv: no column", "set data.text to one of them",
     ),
     "missing file": Wrong(
         run_with(data__train="trian.tsv"), 1,
-        "no such file trian.tsv", "data.train", "similar there: train.tsv",
+        "no such file trian.tsv", "data.train", "similar names: train.tsv",
     ),
     "typo in the recipe": Wrong(
         recipe_text("learning_rate", "lerning_rate"), 2,
@@ -164,7 +164,7 @@ def test_the_message(name: str, good: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
     if name == "no space left":
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "train.parquet")
-        monkeypatch.setattr("factory.data.stage.load_dataset", _raising(full))
+        monkeypatch.setattr("factory.data.load.load_dataset", _raising(full))
     with working_in(good):
         result = CliRunner().invoke(main, wrong.prepare(good))
     if result.exception is not None and not isinstance(result.exception, SystemExit):

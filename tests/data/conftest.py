@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from factory.data import Dataset, load_dataset
+from factory.data.dataset import Dataset
+from factory.data.load import load_dataset
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
 

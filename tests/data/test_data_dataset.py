@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.data import Dataset, Split, read_dataset, write_dataset
+from factory.data.dataset import Dataset, Split, read_dataset, write_dataset
 from factory.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT, st.integers(0, 1)), min_size=1), st.booleans())
 def test_every_text_survives(rows: list[tuple[str, str, int]], pairs: bool) -> None:
     split = [

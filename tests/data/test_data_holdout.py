@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from factory.data.dataset import Split
 from factory.data.holdout import hold_out
-from factory.data.telling import Findings
+from factory.data.messages import Findings
 from factory.recipe.data import DataSettings
 
 
@@ -61,7 +61,7 @@ def test_a_fraction_too_small_is_a_problem() -> None:
     ]
 
 
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=60),
     st.floats(0.01, 0.99),

@@ -55,7 +55,7 @@ def test_an_integer_is_a_position_in_given_labels(load: Load, reader: Any) -> No
     assert loaded.dataset.labels == ("neg", "pos")
     assert [name for _, name in loaded.rows()] == ["pos", "neg"]
     outside = reader(load, ["0", "2", "1"], labels=["neg", "pos"])
-    outside.problem("1 row whose label (2) is outside 0..1", "'neg', 'pos'")
+    outside.problem("is outside 0..1", "'neg', 'pos'")
 
 
 def test_given_labels_set_the_order(load: Load) -> None:
@@ -95,10 +95,10 @@ def test_regression_targets(load: Load) -> None:
 @pytest.mark.parametrize("bad", ["nan", "inf", "1e999", "", "1_000", "high", " 2", "0x10", "1,5"])
 def test_targets_that_are_no_numbers(load: Load, bad: str) -> None:
     loaded = load_labels(load, ["1.0", f'"{bad}"'], task="regression")
-    loaded.problem("t.csv, line 3: 1 target not a finite number", repr(bad))
+    loaded.problem("t.csv, line 3: 1 row whose label is no finite number", repr(bad))
 
 
 @pytest.mark.parametrize("bad", ["null", "true", '"2.5"'])
 def test_typed_targets_that_are_no_numbers(load: Load, bad: str) -> None:
     loaded = load_typed(load, ["1.0", bad], task="regression")
-    loaded.problem("t.jsonl, line 2: 1 target not a finite number")
+    loaded.problem("t.jsonl, line 2: 1 row whose label is no finite number")

@@ -11,11 +11,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.data import load_dataset, read_dataset, write_dataset
-from factory.data.multilabel import split_cell
+from factory.data.dataset import read_dataset, write_dataset
+from factory.data.labels import split_cell
+from factory.data.load import load_dataset
 from factory.recipe.data import DataSettings
 
 Load = Callable[..., Any]
@@ -60,6 +61,7 @@ def test_csv_quotes_its_commas(load: Load) -> None:
     assert loaded.dataset.train.targets == [(0, 1), (0,)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), max_size=5),
        st.sampled_from([",", ";", "|", " / "]))  # fmt: skip
 def test_any_names_come_back(names: list[str], separator: str) -> None:
@@ -67,15 +69,6 @@ def test_any_names_come_back(names: list[str], separator: str) -> None:
     usable = [name for name in clean if name and separator.strip() not in name]
     assert split_cell(separator.join(usable), separator) == usable
     assert split_cell(f"  {separator.join(usable)} ", separator) == usable
-
-
-@given(st.text(max_size=20))
-def test_no_part_of_a_cell_is_lost(cell: str) -> None:
-    parts = split_cell(cell, ",")
-    assert "".join(parts).replace(" ", "") == "".join(
-        part.strip() for part in cell.split(",")
-    ).replace(" ", "")
-    assert len(parts) == (cell.count(",") + 1 if cell.strip() else 0)
 
 
 @pytest.mark.parametrize("cell", ["joy,", ",joy", "joy,,fear", ","])
@@ -88,7 +81,7 @@ def test_an_empty_name_is_a_problem(load: Load, cell: str) -> None:
 def test_a_label_that_stands_twice_is_noted_and_counts_once(load: Load) -> None:
     loaded = load_tsv(load, "text\tlabel\na\tjoy,fear, joy\nb\tfear,joy\n", "text\tlabel\nc\tjoy\n")
     assert loaded.dataset.train.targets == [(0, 1), (0, 1)]
-    loaded.notice("t.tsv, line 2: 1 row with a label that stands twice in its cell")
+    loaded.notice("t.tsv, line 2: 1 row with the same label twice")
 
 
 def test_labels_train_lacks(load: Load) -> None:
@@ -153,7 +146,7 @@ def test_lists_of_integers(load: Load) -> None:
         ([["a"], ["b", ["c"]]], ("line 2", "neither text nor a whole number")),
         ([["a"], [1, 2]], ("text and numbers mixed",)),
         ([[1, 0, 0], [0, 1, 1]], ("t.jsonl: the labels look like one 0 or 1 per label",)),
-        ([["a"], ["\ud800"]], ("half of a surrogate pair",)),
+        ([["a"], ["\ud800"]], ("t.jsonl, line 2: invalid JSON",)),
     ],
 )
 def test_lists_that_cannot_be_used(load: Load, cells: list[Any], parts: tuple[str, ...]) -> None:
@@ -162,9 +155,9 @@ def test_lists_that_cannot_be_used(load: Load, cells: list[Any], parts: tuple[st
 
 def test_a_list_needs_the_task(tmp_path: Path) -> None:
     save_parquet(tmp_path, {"text": ["a", "b"], "label": [["x"], ["y"]]})
-    settings = DataSettings(train="t.parquet", dev_fraction=0.5)
+    data = DataSettings(train="t.parquet", dev_fraction=0.5)
     with pytest.raises(Exception, match=r'set data\.task = "multilabel"'):
-        load_dataset(settings, tmp_path, tmp_path / "cache", lambda line: None)
+        load_dataset(data, tmp_path, tmp_path / "cache", lambda line: None)
 
 
 def save_parquet(folder: Path, columns: dict[str, Any], features: Any = None) -> None:
@@ -182,8 +175,8 @@ def test_parquet_with_names_or_declared_classes(tmp_path: Path, declared: bool) 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.List(kind)})
     texts = [f"t{i}" for i in range(len(cells))]
     save_parquet(tmp_path, {"text": texts, "label": cells}, features)
-    settings = DataSettings(train="t.parquet", dev_fraction=0.2, task="multilabel")
-    dataset, _ = load_dataset(settings, tmp_path, tmp_path / "cache", lambda line: None)
+    data = DataSettings(train="t.parquet", dev_fraction=0.2, task="multilabel")
+    dataset, _ = load_dataset(data, tmp_path, tmp_path / "cache", lambda line: None)
     assert dataset.labels == (tuple(names) if declared else tuple(sorted(names)))
     by_text = {
         text: {dataset.labels[index] for index in target}

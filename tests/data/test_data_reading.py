@@ -6,9 +6,6 @@ import csv
 import gzip
 import io
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.data import load_dataset, reading
-from factory.errors import DataError
+from factory.data.formats import find_format
+from factory.data.load import load_dataset, load_split
+from factory.data.reading import BadRow, Row, read_rows
+from factory.predict.rows import TextRow, Wanted, open_input, text_rows
 from factory.recipe.data import DataSettings
+from factory.scaffold.sniff import read_sheet
 
 Rows = list[tuple[str, str]]
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -30,17 +30,6 @@ TEXT = st.text(CHARACTERS, min_size=1).filter(str.strip)
 AWKWARD = st.text(st.sampled_from(list('a",\t\r\n\0\u2028 ')), min_size=1).filter(str.strip)
 LOOKALIKES = st.sampled_from(["NA", "null", "None", "nan", "1", "001", "1e5", "-0", "2020-01-01"])
 TEXTS = st.lists(TEXT | AWKWARD | LOOKALIKES, min_size=2, max_size=8, unique=True)
-
-TRICKY: Rows = [
-    ("NA", "x"),
-    ("null", "y"),
-    ("None", "x"),
-    ("001", "y"),
-    ("1", "x"),
-    ("1e5", "y"),
-    (" kept blanks ", "x"),
-    ("🙂 ünï\u2028code\x85", "y"),
-]
 
 
 def write_csv(rows: Rows) -> bytes:
@@ -65,21 +54,6 @@ def write_parquet(rows: Rows) -> bytes:
 
 
 WRITERS = {"csv": write_csv, "tsv": write_tsv, "jsonl": write_jsonl, "parquet": write_parquet}
-
-
-@pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_format_and_its_gzip(load: Callable[..., Any], name: str, gzipped: bool) -> None:
-    content = WRITERS[name](TRICKY)
-    ending = f"{name}.gz" if gzipped else name
-    train = gzip.compress(content) if gzipped else content
-    loaded = load(
-        {f"train.{ending}": train, "dev.csv": "text,label\nother,x\n"},
-        train=f"train.{ending}",
-        dev="dev.csv",
-    )
-    assert loaded.rows() == TRICKY
-    assert loaded.rows("dev") == [("other", "x")]
 
 
 def load_rows(content: bytes, ending: str, **more: Any) -> Rows:
@@ -118,17 +92,6 @@ def test_any_text_of_a_quoted_tsv_comes_back(texts: list[str]) -> None:
     assert load_rows(written.getvalue().encode(), "tsv", quoting="standard") == rows
 
 
-def test_texts_that_all_look_like_dates_stay_texts() -> None:
-    rows = [("2020-01-01", "x"), ("2021-02-03T04:05:06Z", "y")]
-    assert load_rows(write_jsonl(rows), "jsonl") == rows
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column() -> None:
-    for ending in ("csv", "jsonl"):
-        content = b"\xef\xbb\xbf" + WRITERS[ending](TRICKY)
-        assert load_rows(content, ending) == TRICKY
-
-
 def test_unused_columns_may_hold_anything() -> None:
     table = "id,text,,label\n1,a,,x\nNA,b,,y\n"
     assert load_rows(table.encode(), "csv") == [("a", "x"), ("b", "y")]
@@ -147,54 +110,152 @@ def test_pairs(load: Callable[..., Any]) -> None:
     assert loaded.rows("dev") == [(("two", "one"), "y")]
 
 
-def test_a_second_write_is_not_answered_from_the_cache(tmp_path: Path) -> None:
-    """Same path, same size, same time; the brackets are no glob pattern either."""
-    train = tmp_path / "[t].csv"
-    data = DataSettings(train=train.name, dev_fraction=0.5)
-    for first, second in (("a", "b"), ("c", "d")):
-        train.write_text(f"text,label\n{first},x\n{first}2,x\n{second},y\n{second}2,y\n")
-        os.utime(train, (1_000_000_000, 1_000_000_000))
-        dataset, _ = load_dataset(data, tmp_path, tmp_path / "cache", lambda line: None)
-        found = sorted(dataset.train.texts + dataset.dev.texts)
-        assert found == [first, f"{first}2", second, f"{second}2"]
+# one reader for every command
+
+TABLE = [
+    ("text", "id", "label"),
+    ("grün; weiß, blau", "1", "x"),
+    ('er sagte "nein"', "2", "y"),
+    ("zwei\nZeilen\r\nund eine", "3", "x"),
+    ("café  ", "4", "y"),
+]
+ROWS = [(row[0], row[2]) for row in TABLE[1:]]
 
 
-def test_two_readers_that_disagree_are_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "t.csv").write_text("text,label\na,x\nb,y\n")
-    data = DataSettings(train="t.csv", dev_fraction=0.5)
-    for columns, words in (
-        ([["a", "c"], ["x", "y"]], "t.csv, line 3: column 'text' holds 'b', datasets reads 'c'"),
-        ([["a"], ["x"]], "the file holds 2 records, datasets reads 1"),
-    ):
-        monkeypatch.setattr(reading.loading, "columns_of", lambda *_, found=columns: found)
-        with pytest.raises(DataError, match=words):
-            load_dataset(data, tmp_path, tmp_path / "cache", lambda line: None)
+def delimited(mark: str, end: str = "\n", quoting: Any = csv.QUOTE_MINIMAL) -> str:
+    """The table as the standard library writes it."""
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=mark, lineterminator=end, quoting=quoting).writerows(TABLE)
+    return text.getvalue()
 
 
-def test_nothing_is_cached_elsewhere_or_said(tmp_path: Path) -> None:
-    """In a process of its own, since the library fixes its folders when it is imported."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "t.csv.gz").write_bytes(gzip.compress(write_csv(TRICKY)))
-    code = (
-        "from pathlib import Path\n"
-        "from factory.data import load_dataset\n"
-        "from factory.recipe.recipe import DataSettings\n"
-        "settings = DataSettings(train='t.csv.gz', dev_fraction=0.25)\n"
-        "load_dataset(settings, Path(), Path('cache'), lambda line: None)\n"
-    )
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path / "work",
-        env={**inherited, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert list((tmp_path / "home").iterdir()) == []
-    assert {path.name for path in (tmp_path / "work").iterdir()} == {"cache", "t.csv.gz"}
+def objects(ascii_only: bool = False) -> list[str]:
+    rows = [dict(zip(TABLE[0], row, strict=True)) for row in TABLE[1:]]
+    return [json.dumps(row, ensure_ascii=ascii_only) for row in rows]
+
+
+def parquet() -> bytes:
+    columns = {name: [row[i] for row in TABLE[1:]] for i, name in enumerate(TABLE[0])}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+MAKES: dict[str, tuple[str, bytes]] = {
+    "comma": ("t.csv", delimited(",").encode()),
+    "crlf": ("t.csv", delimited(",", "\r\n").encode()),
+    "all quoted": ("t.csv", delimited(",", quoting=csv.QUOTE_ALL).encode()),
+    "bom": ("t.csv", delimited(",").encode("utf-8-sig")),
+    "cp1252": ("t.csv", delimited(",").encode("cp1252")),
+    "utf-16": ("t.csv", delimited(",").encode("utf-16")),
+    "semicolons": ("t.csv", delimited(";", "\r\n").encode()),
+    "semicolons, cp1252": ("t.csv", delimited(";", "\r\n").encode("cp1252")),
+    "semicolons, utf-16, gz": ("t.csv.gz", gzip.compress(delimited(";").encode("utf-16"))),
+    "bars": ("t.txt", delimited("|").encode()),
+    "quoted header between tabs": ("t.tsv", delimited("\t", quoting=csv.QUOTE_ALL).encode()),
+    "gz": ("t.csv.gz", gzip.compress(delimited(",").encode())),
+    "gz in disguise": ("t.csv", gzip.compress(delimited(",").encode())),
+    "text called gz": ("t.csv.gz", delimited(",").encode()),
+    "jsonl": ("t.jsonl", "\n".join(objects()).encode()),
+    "jsonl, crlf, bom": ("t.jsonl", "\r\n\r\n".join(objects()).encode("utf-8-sig")),
+    "jsonl, utf-16": ("t.ndjson", "\n".join(objects()).encode("utf-16")),
+    "jsonl, cp1252": ("t.jsonl", "\n".join(objects()).encode("cp1252")),
+    "jsonl, gz": ("t.jsonl.gz", gzip.compress("\n".join(objects(True)).encode())),
+    "jsonl called csv": ("t.csv", "\n".join(objects()).encode()),
+    "json array": ("t.json", f"[{', '.join(objects())}]".encode()),
+    "parquet": ("t.parquet", parquet()),
+    "parquet, gz": ("t.parquet.gz", gzip.compress(parquet())),
+}
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_what_one_command_reads_every_command_reads(tmp_path: Path, make: str) -> None:
+    """Training, scoring with labels (evaluate, compare), predict and init."""
+    name, content = MAKES[make]
+    file = tmp_path / name
+    file.write_bytes(content)
+    assert load_rows(content, name.partition(".")[2]) == ROWS
+    split = load_split(file, ["text"], "label", ",", "classification", ["y", "x"])
+    assert list(zip(split.texts, split.targets, strict=True)) == [
+        (text, int(label == "x")) for text, label in ROWS
+    ]
+    given = open_input(file, ["text"])
+    scored = list(text_rows(given, Wanted(("text",), ("score",))))
+    assert [row.texts[0] for row in scored if isinstance(row, TextRow)] == [row[0] for row in ROWS]
+    sheet = read_sheet(file)
+    assert list(zip(sheet.columns["text"], sheet.columns["label"], strict=True)) == ROWS
+    assert sheet.columns["id"] == ["1", "2", "3", "4"]
+
+
+def test_windows_1252_is_noticed(load: Callable[..., Any]) -> None:
+    content = "text,label\ncoffee,x\ntea,thé".encode("cp1252")
+    loaded = load({"t.csv": content}, train="t.csv", dev_fraction=0.5)
+    loaded.notice("t.csv: is not UTF-8; read as Windows-1252")
+
+
+def test_rows_without_a_header_have_numbered_columns(load: Callable[..., Any]) -> None:
+    rows = "".join(f"{i},text number {i},{'xy'[i % 2]}\n" for i in range(8))
+    names = {"text": "column_2", "label": "column_3"}
+    loaded = load({"t.csv": rows}, train="t.csv", dev_fraction=0.25, **names)
+    assert len(loaded.rows()) + len(loaded.rows("dev")) == 8
+    named = load({"t.csv": f"id,text,label\n{rows}"}, train="t.csv", dev_fraction=0.25, **names)
+    named.problem("t.csv: no column 'column_2'", "'id', 'text', 'label'")
+
+
+def test_a_column_without_a_name_and_a_name_twice(load: Callable[..., Any]) -> None:
+    content = ",text,note,note\n" + "".join(f"{'xy'[i % 2]},text {i},1,2\n" for i in range(8))
+    loaded = load({"t.csv": content}, train="t.csv", dev_fraction=0.5, label="column_1")
+    assert loaded.dataset.labels == ("x", "y")
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(b'h,i\r\n"a\nb\r\nc",x\n\ny\rlast,row')
+    rows = list(read_rows(find_format(file)))
+    assert [row.number for row in rows] == [2, 6, 7]
+    assert rows[1] == BadRow(6, "1 field, the header has 2")
+
+
+AWKWARD_LINES = st.text(st.sampled_from(list('ab",\t\r\n ')), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(AWKWARD_LINES, st.sampled_from(["none", "standard"]))
+def test_cells_are_those_of_the_csv_module(text: str, quoting: Any) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "t.csv"
+        file.write_bytes(f"h,i\n{text}".encode())
+        rows = list(read_rows(find_format(file, columns=["h", "i"], quoting=quoting)))
+    marks = csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL
+    reader = csv.reader(io.StringIO(text, newline=""), quoting=marks, strict=True)
+    expected: list[list[str] | None] = []
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error:
+            expected.append(None)
+            continue
+        if cells is None:
+            break
+        if cells:
+            expected.append(cells if len(cells) == 2 else None)
+    found = [list(row.values.values()) if isinstance(row, Row) else None for row in rows]
+    assert found == expected
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    import tracemalloc
+
+    file = tmp_path / "t.csv.gz"
+    line = f"{'word ' * 200},x\n"
+    with gzip.open(file, "wt", compresslevel=1) as stream:
+        stream.write("text,label\n")
+        for _ in range(80):
+            stream.write(line * 100)
+    tracemalloc.start()
+    try:
+        given = find_format(file, columns=["text"])
+        assert sum(1 for _ in read_rows(given)) == 8_000
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from factory.data import load_dataset, read_dataset, write_dataset
+from factory.data.dataset import read_dataset, write_dataset
+from factory.data.load import load_dataset
 from factory.recipe.data import DataSettings
 
 REAL_DATA = os.environ.get("FACTORY_REAL_DATA")

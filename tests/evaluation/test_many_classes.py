@@ -14,8 +14,8 @@ from tiny_teachers import adopted, make
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
 from factory.bundle.measurements import RunMeasurements
 from factory.bundle.model_card import card_text
-from factory.data import Dataset, load_dataset, read_dataset, write_dataset
-from factory.data.facts import facts_of
+from factory.data.dataset import Dataset, facts_of, read_dataset, write_dataset
+from factory.data.load import load_dataset
 from factory.evaluation import gate
 from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.metrics import Score

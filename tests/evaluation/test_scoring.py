@@ -56,9 +56,10 @@ def test_the_dev_file_gives_the_manifests_score(line: Line) -> None:
 
 
 def test_other_column_names(line: Line, rows: Path, tmp_path: Path) -> None:
+    """Between semicolons and in UTF-16, too."""
     renamed = tmp_path / "renamed.csv"
-    with rows.open(encoding="utf-8") as source, renamed.open("w", encoding="utf-8") as target:
-        writer = csv.writer(target)
+    with rows.open(encoding="utf-8") as source, renamed.open("w", encoding="utf-16") as target:
+        writer = csv.writer(target, delimiter=";")
         for number, row in enumerate(csv.reader(source, delimiter="\t")):
             writer.writerow(["body", "queue"] if number == 0 else row)
     plain = score_file(line.bundle, rows, ["text"], "label", None)

@@ -96,7 +96,7 @@ def _serve() -> None:
     import matplotlib.backends.backend_svg  # noqa: F401
 
     import factory.data.corpus.shards
-    import factory.data.stage
+    import factory.data.load
     import factory.teacher.fine_tune
     import factory.training.trainer
 

@@ -21,7 +21,6 @@ from click.testing import CliRunner, Result
 
 from factory.cli.main import main
 from factory.predict import job as job_module
-from factory.predict import scoring
 from serving.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +170,28 @@ def test_csv_keeps_hard_cells(bundle: Path, tmp_path: Path) -> None:
     assert "which tsv cannot hold; write csv" in result.stderr
 
 
+def test_a_file_of_an_old_office_program(bundle: Path, tmp_path: Path) -> None:
+    """Semicolons, Windows-1252, and a line break in a cell; what `factory init` reads, too."""
+    rows = 'id;text\r\n1;gut\r\n2;"schön;\r\nteuer"\r\n'
+    (tmp_path / "in.csv").write_bytes(rows.encode("cp1252"))
+    result = predict(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert result.exit_code == 0, result.output
+    assert "in.csv: is not UTF-8; read as Windows-1252" in result.stderr
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as stream:
+        written = list(csv.DictReader(stream))
+    assert [(row["id"], row["text"]) for row in written] == [("1", "gut"), ("2", "schön;\r\nteuer")]
+    assert all(0 < float(row["score"]) <= 1 for row in written)
+
+
+def test_quotation_marks_are_read_as_the_recipe_says(bundle: Path, tmp_path: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    manifest["recipe"] = {"data": {"quoting": "standard"}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    (tmp_path / "in.tsv").write_text('id\ttext\n1\t"a\tb"\n', "utf-8")
+    assert predict(bundle, tmp_path / "in.tsv", tmp_path / "out.jsonl").exit_code == 0
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["text"] == "a\tb"
+
+
 def test_tasks(make_bundle: MakeBundle, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in some_texts(12)])
     multilabel = make_bundle("many", task="multilabel", thresholds=[0.3, 0.5, 0.6])
@@ -202,7 +223,7 @@ def test_pairs_and_column_names(make_bundle: MakeBundle, tmp_path: Path) -> None
     (expected,) = Predictor.open(pairs).predict([("good", "bad")])
     assert read_jsonl(output)[0]["score"] == pytest.approx(max(expected.scores), abs=1e-6)
     result = predict(pairs, source, tmp_path / "other.jsonl")
-    assert "has no column 'text_pair'" in result.stderr
+    assert "no column 'text_pair'" in result.stderr
     single = predict(make_bundle(), source, tmp_path / "o.jsonl", "--text-pair", "y")
     assert "takes single texts; leave --text-pair out" in single.stderr
 
@@ -224,7 +245,7 @@ def test_bad_rows(bundle: Path, tmp_path: Path, small_chunks: None) -> None:
     result = predict(bundle, source, output)
     assert result.exit_code == 1
     assert "13 rows cannot be scored; correct the file, or leave such rows out" in result.stderr
-    assert "- line 4 text is empty\n" in result.stderr
+    assert "- line 4: text is empty\n" in result.stderr
     assert result.stderr.endswith("- and 3 more\n")
     assert not output.exists()
     result = predict(bundle, source, output, "--on-error", "skip")
@@ -236,7 +257,7 @@ def test_bad_rows(bundle: Path, tmp_path: Path, small_chunks: None) -> None:
     (tmp_path / "alone.csv").write_text("text\npoison\n", "utf-8")
     result = predict(bundle, tmp_path / "alone.csv", tmp_path / "alone.jsonl")
     assert result.exit_code == 1
-    assert "line 2 the model fails on it" in result.stderr
+    assert "line 2: the model fails on it" in result.stderr
 
 
 def test_existing_output_and_missing_input(bundle: Path, tmp_path: Path) -> None:
@@ -246,7 +267,7 @@ def test_existing_output_and_missing_input(bundle: Path, tmp_path: Path) -> None
     assert "exists already" in result.stderr
     result = predict(bundle, tmp_path / "none.csv", tmp_path / "out.csv")
     assert result.exit_code == 1
-    assert "none.csv: No such file" in result.stderr
+    assert "--input: no such file" in result.stderr
 
 
 def test_standard_streams(bundle: Path, tmp_path: Path) -> None:
@@ -260,14 +281,14 @@ def test_standard_streams(bundle: Path, tmp_path: Path) -> None:
     assert len(everything(tmp_path / "two.csv")) == 9
     result = predict(bundle, "-", tmp_path / "three.csv", input=content + '{"text": 1}\n')
     assert result.exit_code == 1
-    assert "line 10 text is not a text" in result.stderr
+    assert "line 10: text is not a text" in result.stderr
     assert sorted(path.name for path in tmp_path.glob("*three*")) == []
     assert list(tmp_path.glob(".*")) == []
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
     """Let the next work end after some chunks, as a kill would: with nothing tidied up."""
-    original = scoring.score_chunks
+    original = job_module.score_chunks
 
     def few(*arguments: Any) -> Iterator[Any]:
         yield from islice(original(*arguments), chunks)
@@ -320,12 +341,12 @@ def test_ended_work_on_something_else(
     other = make_bundle("other", max_length=8)
     result = predict(other, source, output)
     assert result.exit_code == 1
-    assert "half-finished work with another bundle;" in result.stderr
+    assert "is partial output for another bundle;" in result.stderr
     assert "start again with --restart" in result.stderr
     assert "another text column;" in predict(bundle, source, output, "--text", "other").stderr
     rows[0]["text"] = "bad"
     write_jsonl(source, rows)
-    assert "with another input;" in predict(bundle, source, output).stderr
+    assert "for another input;" in predict(bundle, source, output).stderr
     assert predict(bundle, source, output, "--restart").exit_code == 0
     assert read_jsonl(output)[0]["text"] == "bad"
 
@@ -339,7 +360,7 @@ def test_two_processes_on_one_output(bundle: Path, tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         result = predict(bundle, source, tmp_path / "out.jsonl", "--restart")
     assert result.exit_code == 1
-    assert "another process is making it" in result.stderr
+    assert "another process is writing it" in result.stderr
 
 
 def test_killed_half_way(bundle: Path, tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from tiny_models import tiny_tokenizer
 
 from factory.bundle.measurements import RunMeasurements, torch_scores
-from factory.data.dataset import Dataset, Split, write_dataset
-from factory.data.facts import facts_of
+from factory.data.dataset import Dataset, Split, facts_of, write_dataset
 from factory.evaluation.evaluate import evaluate_logits, evaluations_from_facts
 from factory.evaluation.gate import check_rules, measure_student
 from factory.evaluation.latency import Latency

@@ -1,21 +1,22 @@
-"""Raw corpora as a stream of pieces of documents, one in memory at a time."""
+"""A raw corpus as a stream of pieces of documents, one in memory at a time."""
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data import loading
-from factory.data.corpus.source import HEADLINE, CorpusFile, corpus_files, corpus_folder
-from factory.data.telling import first_few_of_names, nearest, quote
+from factory.data.formats import DataFile, FileFormat, Kind, is_gzipped
+from factory.data.hub import library_errors
+from factory.data.messages import first_few_of_names, missing_file, nearest, quote
+from factory.data.reading import BadRow, Row, read_rows
+from factory.data.source import file_identity, hub_folder
 from factory.errors import DataError
 from factory.recipe.training import GeneralSettings
+from factory.store import sha256_of_directory
+
+HEADLINE = "the corpus cannot be used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +39,78 @@ def read_pieces(settings: GeneralSettings, base_directory: Path) -> Iterator[Pie
             place.
     """
     if settings.hub is not None:
-        return _hub_pieces(settings, corpus_folder(settings, base_directory))
+        return _hub_pieces(settings, hub_folder(settings.hub, base_directory, "general.hub"))
     return _file_pieces(settings, corpus_files(settings, base_directory))
 
 
-def _file_pieces(settings: GeneralSettings, files: Iterable[CorpusFile]) -> Iterator[Piece]:
-    for file in files:
-        lines = _decoded_lines(file)
-        if file.format == "jsonl":
-            yield from (
-                Piece(_json_text(line, f"{file.name}, line {number}", settings.text), starts=True)
-                for number, line in lines
+def corpus_files(settings: GeneralSettings, base_directory: Path) -> list[DataFile]:
+    """The recipe's corpus files; none for a hub data set.
+
+    Their names tell the format and they must be UTF-8, since finding out means reading them whole.
+
+    Raises:
+        DataError: a file is missing or has an unknown ending; all such files together.
+    """
+    files: list[DataFile] = []
+    problems: list[str] = []
+    for name in settings.corpus_names:
+        path = base_directory / name
+        ending = Path(name.lower().removesuffix(".gz")).suffix
+        if not path.is_file():
+            problems.append(missing_file("general.corpus", name, path))
+        elif ending not in (".txt", ".jsonl"):
+            problems.append(
+                f"general.corpus: {name} has none of the endings .txt, .jsonl (.gz may follow); "
+                "rename or convert it"
             )
-        elif settings.documents == "lines":
-            yield from (Piece(line, starts=True) for _, line in lines if line.strip())
         else:
-            yield from _between_blank_lines(line for _, line in lines)
+            kind: Kind = "lines" if ending == ".txt" else "jsonl"
+            form = FileFormat(kind, is_gzipped(path, name), "utf-8-sig")
+            files.append(DataFile(path, name, form))
+    if problems:
+        raise DataError(HEADLINE, problems)
+    return files
+
+
+def corpus_identity(settings: GeneralSettings, base_directory: Path) -> dict[str, object]:
+    """What identifies the corpus: SHA-256 of each file in order, or name and revision on the hub.
+
+    Raises:
+        DataError: a file or folder is missing, or a file has an unknown ending.
+    """
+    if settings.hub is None:
+        return {"files": [file_identity(file) for file in corpus_files(settings, base_directory)]}
+    folder = hub_folder(settings.hub, base_directory, "general.hub")
+    identity: dict[str, object] = {
+        "hub": settings.hub,
+        "config": settings.config,
+        "revision": settings.revision,
+        "split": settings.split,
+    }
+    if folder is not None:
+        identity["sha256"] = sha256_of_directory(folder)
+    return identity
+
+
+def _file_pieces(settings: GeneralSettings, files: Iterable[DataFile]) -> Iterator[Piece]:
+    for file in files:
+        rows = (_good(row, file) for row in read_rows(file))
+        if file.format.kind == "jsonl":
+            for row in rows:
+                place = f"{file.name}, line {row.number}"
+                yield Piece(_text_of(row.values, place, settings.text), starts=True)
+            continue
+        lines = (row.values["text"] for row in rows)
+        if settings.documents == "lines":
+            yield from (Piece(line, starts=True) for line in lines if line.strip())
+        else:
+            yield from _between_blank_lines(lines)
+
+
+def _good(row: Row | BadRow, file: DataFile) -> Row:
+    if isinstance(row, BadRow):
+        raise DataError(HEADLINE, [f"{file.name}, line {row.number}: {row.reason}"])
+    return row
 
 
 def _between_blank_lines(lines: Iterable[str]) -> Iterator[Piece]:
@@ -64,42 +121,6 @@ def _between_blank_lines(lines: Iterable[str]) -> Iterator[Piece]:
             starts = False
         else:
             starts = True
-
-
-def _decoded_lines(file: CorpusFile) -> Iterator[tuple[int, str]]:
-    """Lines without their ends, numbered from 1."""
-    number = 0
-    try:
-        with gzip.open(file.path) if file.gzipped else file.path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                yield number, content.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        problem = (
-            f"{file.name}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-            "save the file as UTF-8"
-        )
-        raise DataError(HEADLINE, [problem]) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        problem = f"{file.name}, after line {number}: broken gzip ({error}); fetch the file again"
-        raise DataError(HEADLINE, [problem]) from error
-
-
-def _json_text(line: str, place: str, column: str) -> str:
-    """The text of one JSON object.
-
-    Raises:
-        DataError: no object, no such key, or something else than text under it.
-    """
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        problem = f"{place}: not a JSON object ({reason}): {quote(line)}"
-        raise DataError(HEADLINE, [problem]) from error
-    if not isinstance(row, dict):
-        raise DataError(HEADLINE, [f"{place}: not a JSON object: {quote(line)}"])
-    return _text_of(row, place, column)
 
 
 def _text_of(row: Mapping[str, Any], place: str, column: str) -> str:
@@ -114,17 +135,12 @@ def _text_of(row: Mapping[str, Any], place: str, column: str) -> str:
     if not isinstance(value, str):
         problem = f"{place}: {column!r} holds {quote(value)}, not text"
         raise DataError(HEADLINE, [problem])
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        problem = f"{place}: {column!r} holds half of a surrogate pair, which is no character"
-        raise DataError(HEADLINE, [problem]) from error
     return value
 
 
 def _hub_pieces(settings: GeneralSettings, folder: Path | None) -> Iterator[Piece]:
     source = f"{settings.hub}, split {settings.split}"
-    with loading.library_errors(source):
+    with library_errors(source):
         import datasets
 
         rows = datasets.load_dataset(

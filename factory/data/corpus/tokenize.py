@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.data.corpus.reading import read_pieces
+from factory.data.corpus.reading import HEADLINE, read_pieces
 from factory.data.corpus.shards import RowLayout, Tokenize, write_shards
-from factory.data.corpus.source import HEADLINE
-from factory.data.telling import count
+from factory.data.messages import count
 from factory.errors import DataError, RecipeError, TeacherError, first_line
 from factory.models.source import ModelSource
 from factory.recipe.training import GeneralSettings

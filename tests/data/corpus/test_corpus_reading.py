@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.data.corpus import reading
-from factory.data.corpus.reading import Piece, read_pieces
-from factory.data.corpus.source import CorpusFile, corpus_identity
+from factory.data.corpus.reading import Piece, corpus_identity, read_pieces
+from factory.data.formats import DataFile
+from factory.data.reading import Row
 from factory.errors import DataError
 from factory.recipe.training import GeneralSettings
 
@@ -83,6 +84,7 @@ def test_line_separators_inside_a_line_are_ordinary_characters(read: Read) -> No
     )
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n")), max_size=8))
 def test_lines_come_back(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     file = tmp_path_factory.mktemp("lines") / "a.jsonl"
@@ -105,15 +107,14 @@ def test_missing_and_unknown_files_are_told_together(tmp_path: Path) -> None:
 def test_broken_encoding_is_told_with_its_line(read: Read) -> None:
     for name in ("a.txt", "a.txt.gz"):
         line = problem(read, {name: b"fine\nalso \xc3\xa9\nbad \xe9 byte\n"})
-        assert line.startswith(f"{name}, line 3: not UTF-8 (byte 0xe9)")
+        assert line.startswith(f"{name}, line 3: byte 0xe9 is not part of the file's encoding")
 
 
 def test_a_cut_or_damaged_gz_is_told(read: Read, tmp_path: Path) -> None:
     content = gzip.compress("\n".join(str(number) for number in range(9999)).encode())
-    for broken in (content[:-9], b"no gzip at all"):
-        (tmp_path / "cut.txt.gz").write_bytes(broken)
-        with pytest.raises(DataError, match=r"cut\.txt\.gz, after line \d+: broken gzip"):
-            list(read_pieces(GeneralSettings(corpus="cut.txt.gz"), tmp_path))
+    (tmp_path / "cut.txt.gz").write_bytes(content[:-9])
+    with pytest.raises(DataError, match=r"cut\.txt\.gz: cannot be unpacked"):
+        list(read_pieces(GeneralSettings(corpus="cut.txt.gz"), tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -122,10 +123,9 @@ def test_a_cut_or_damaged_gz_is_told(read: Read, tmp_path: Path) -> None:
         ('{"txt": "a"}', "no key 'text' (did you mean 'txt'?); the keys are 'txt'"),
         ('{"text": 3}', "'text' holds 3, not text"),
         ('{"text": null}', "'text' holds None, not text"),
-        ('{"text": "\\ud800"}', "half of a surrogate pair"),
-        ('["a"]', "not a JSON object"),
-        ('{"text": "a"', "not a JSON object (Expecting ',' delimiter)"),
-        ("", "not a JSON object"),
+        ('{"text": "\\ud800"}', "invalid JSON"),
+        ('["a"]', "a list in place of a JSON object"),
+        ('{"text": "a"', "invalid JSON (Input data was truncated)"),
     ],
 )
 def test_a_line_without_text_is_told_with_its_place(read: Read, line: str, words: str) -> None:
@@ -166,13 +166,13 @@ def test_one_line_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The reader takes from an endless file only what its consumer asked for."""
     taken = 0
 
-    def endless(_file: CorpusFile) -> Iterator[tuple[int, str]]:
+    def endless(_file: DataFile) -> Iterator[Row]:
         nonlocal taken
         for taken in itertools.count(1):
-            yield taken, f"line {taken}" if taken % 5 else ""
+            yield Row(taken, {"text": f"line {taken}" if taken % 5 else ""})
 
     (tmp_path / "a.txt").touch()
-    monkeypatch.setattr(reading, "_decoded_lines", endless)
+    monkeypatch.setattr(reading, "read_rows", endless)
     for documents in ("lines", "blank_lines"):
         pieces = read_pieces(GeneralSettings(corpus="a.txt", documents=documents), tmp_path)
         assert taken == 0

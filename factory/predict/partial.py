@@ -1,4 +1,4 @@
-"""Half-finished work beside the output: what was scored so far, and of which input."""
+"""Partial output: the logits scored so far, and of which input, so that work can be resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOGITS_FILE = "logits.float32"
 ABOUT_FILE = "about.json"
 
 
-class Unfinished:
+class PartialOutput:
     """The logits of the first rows of an input, in a file that only grows.
 
     A row counts once all of its bytes are there, so whatever ends the process leaves a beginning
@@ -53,16 +53,16 @@ class Unfinished:
 
 
 @contextlib.contextmanager
-def unfinished(
+def partial_output(
     output: Path, about: dict[str, object], labels: int, *, restart: bool
-) -> Iterator[Unfinished]:
-    """The work on `output`, new or from an earlier process; it is removed when the block succeeds.
+) -> Iterator[PartialOutput]:
+    """The partial output, new or of an earlier process; it is removed when the block succeeds.
 
     Args:
-        about: what the logits depend on; work on anything else is not continued.
+        about: what the logits depend on; partial output for anything else is refused.
 
     Raises:
-        PredictError: the earlier work is on something else, or its process still runs.
+        PredictError: the partial output is for something else, or its process still runs.
     """
     directory = output.with_name(f".{output.name}.partial")
     directory.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def unfinished(
             new = description.with_suffix(".new")
             new.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
             new.replace(description)
-        yield Unfinished(directory, stream, labels)
+        yield PartialOutput(directory, stream, labels)
     shutil.rmtree(directory)
 
 
@@ -87,8 +87,8 @@ def _check_same(
 ) -> None:
     if changed := [name for name, value in now.items() if before.get(name) != value]:
         raise PredictError(
-            f"{output}: {directory} holds half-finished work with another {', '.join(changed)}; "
-            "go back to the old one, or start again with --restart"
+            f"{output}: {directory} is partial output for another {', '.join(changed)}; "
+            "undo the change, or start again with --restart"
         )
 
 
@@ -102,5 +102,5 @@ def _lock(stream: IO[bytes], output: Path) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise PredictError(
-            f"{output}: another process is making it; wait, or give another --output"
+            f"{output}: another process is writing it; wait, or give another --output"
         ) from error

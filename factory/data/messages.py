@@ -1,10 +1,11 @@
-"""How findings are told: places, counts and nearest names, and where they are collected."""
+"""Format data problems for messages (line numbers, counts, did-you-mean) and collect them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 SHOWN = 5
 LONGEST_QUOTE = 60
@@ -12,7 +13,7 @@ LONGEST_QUOTE = 60
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything noticed while reading, told together at the end.
+    """Everything noticed while reading, reported together at the end.
 
     Args:
         problems: lines that make the data unusable.
@@ -60,13 +61,34 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {by_folded[close[0]]!r}?)" if close else ""
 
 
-def missing_column(source: str, setting: str, name: str, columns: Sequence[str]) -> str:
-    """The problem line for a column that is not there."""
-    there = first_few_of_names(columns)
+def missing_column(source: str, option: str, name: str, columns: Sequence[str]) -> str:
+    """The problem line for a column that does not exist.
+
+    Args:
+        option: the recipe key or the command's option that names the column.
+    """
     return (
-        f"{source}: no column {name!r}{nearest(name, columns)}; the columns are {there}; "
-        f"set data.{setting} to one of them"
+        f"{source}: no column {name!r}{nearest(name, columns)}; the columns are "
+        f"{first_few_of_names(columns)}; set {option} to one of them"
     )
+
+
+def missing_file(key: str, name: str, path: Path) -> str:
+    """The problem line for a file that does not exist, with similar names that do.
+
+    Args:
+        key: the recipe key or the command's option that names the file.
+    """
+    if "://" in name or name.startswith(("http:/", "https:/")):  # a path has lost a slash
+        return f"{key}: {name} is a URL; download the file first"
+    if path.is_dir():
+        return f"{key}: {name} is a folder; name a file in it"
+    if not path.parent.is_dir():
+        return f"{key}: no such file {name}: the folder {path.parent} does not exist"
+    there = sorted(entry.name for entry in path.parent.iterdir())
+    close = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
+    hint = f"; similar names: {', '.join(close)}" if close else ""
+    return f"{key}: no such file {name} in {path.parent}{hint}"
 
 
 def first_few_of_names(names: Sequence[str], shown: int = 20) -> str:

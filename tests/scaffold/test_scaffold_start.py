@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factory.cli.main import main
-from factory.data.stage import scan_dataset
+from factory.data.dataset import Dataset
+from factory.data.load import load_dataset
 from factory.errors import DataError, FactoryError, RecipeError
 from factory.planning import make_plan
 from factory.recipe.file import load_recipe
@@ -45,11 +46,16 @@ def teacher_in(folder: Path) -> str:
     return "teacher"
 
 
+def loaded(recipe: Recipe, folder: Path) -> Dataset:
+    """The recipe's data, as a run reads it."""
+    return load_dataset(recipe.data, folder, folder / "cache", lambda _: None)[0]
+
+
 def accepted(folder: Path) -> Recipe:
     """The recipe after `factory validate`'s checks and the data stage's."""
     recipe = load_recipe(folder / "recipe.toml")
     make_plan(recipe, folder)
-    scan_dataset(recipe.data, folder, folder / "cache", lambda _: None)
+    loaded(recipe, folder)
     return recipe
 
 
@@ -83,23 +89,25 @@ def test_text_and_label_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "copied"),
+    ("name", "content"),
     [
-        ("t.tsv", csv_text(tickets(), "\t"), False),
-        ("t.csv", csv_text(tickets(), ";"), True),
-        ("t.txt", csv_text(tickets(), "|"), True),
-        ("t.csv", csv_text(tickets()).encode("utf-16"), True),
-        ("t.csv", csv_text([*tickets(), [1, "d", "café crème", "billing"]]).encode("cp1252"), True),
-        ("t.csv", b"\xef\xbb\xbf" + csv_text(tickets()).encode(), False),
-        ("t.csv.gz", gzip.compress(csv_text(tickets()).encode(), mtime=0), False),
-        ("t.csv", gzip.compress(csv_text(tickets()).encode(), mtime=0), True),
+        ("t.tsv", csv_text(tickets(), "\t")),
+        ("t.csv", csv_text(tickets(), ";")),
+        ("t.txt", csv_text(tickets(), "|")),
+        ("t.csv", csv_text(tickets()).encode("utf-16")),
+        ("t.csv", csv_text([*tickets(), [1, "d", "café crème", "billing"]]).encode("cp1252")),
+        ("t.csv", b"\xef\xbb\xbf" + csv_text(tickets()).encode()),
+        ("t.csv.gz", gzip.compress(csv_text(tickets()).encode(), mtime=0)),
+        ("t.csv", gzip.compress(csv_text(tickets()).encode(), mtime=0)),
     ],
     ids=["tsv", "semicolons", "bars", "utf-16", "cp1252", "bom", "gz", "gz-in-disguise"],
 )
-def test_every_make_of_file(tmp_path: Path, name: str, content: str | bytes, copied: bool) -> None:
+def test_every_make_of_file_is_named_as_it_is(
+    tmp_path: Path, name: str, content: str | bytes
+) -> None:
     recipe = started(tmp_path, name, content)
     assert (recipe.data.text, recipe.data.label) == ("body", "queue")
-    assert recipe.data.train == ("recipe-train.jsonl" if copied else name)
+    assert recipe.data.train == name
 
 
 def test_json_lines_and_a_json_list(tmp_path: Path) -> None:
@@ -108,7 +116,7 @@ def test_json_lines_and_a_json_list(tmp_path: Path) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in objects)
     assert started(tmp_path, "t.jsonl", lines).data.train == "t.jsonl"
     (tmp_path / "recipe.toml").unlink()
-    assert started(tmp_path, "t.json", json.dumps(objects)).data.train == "recipe-train.jsonl"
+    assert started(tmp_path, "t.json", json.dumps(objects)).data.train == "t.json"
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -125,13 +133,13 @@ def test_parquet(tmp_path: Path) -> None:
 def test_no_header(tmp_path: Path) -> None:
     recipe = started(tmp_path, "t.csv", csv_text(tickets()[1:]))
     assert (recipe.data.text, recipe.data.label) == ("column_3", "column_4")
-    assert len(scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None).train) == 96
+    assert len(loaded(recipe, tmp_path).train) == 96
 
 
 def test_delimiters_inside_quoted_texts(tmp_path: Path) -> None:
     rows = [[body(i) + "; then, so", "ab"[i % 2]] for i in range(60)]
     recipe = started(tmp_path, "t.csv", csv_text([["text", "label"], *rows], ";"))
-    data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
+    data = loaded(recipe, tmp_path)
     assert sorted(data.train.texts + data.dev.texts) == sorted(str(row[0]) for row in rows)
 
 
@@ -142,11 +150,11 @@ def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
     file.write_text(csv_text(rows) + "one,two,three\n\n", encoding="utf-8")
     start = start_recipe(tmp_path / "recipe.toml", file, teacher=teacher_in(tmp_path))
     found = "\n".join(start.found)
-    assert f"{file}, line 62: 1 row without a text, left out" in found
-    assert f"{file}, line 63: 1 row without a usable label, left out" in found
-    assert f"{file}, line 66: 1 row without 2 fields, left out" in found
-    assert "labels that differ only by case or blanks become one: 'a', 'A'" in found
-    data = scan_dataset(accepted(tmp_path).data, tmp_path, tmp_path, lambda _: None)
+    assert f"{file}, line 62: 1 row without a text; left out" in found
+    assert f"{file}, line 63: 1 row without a usable label; left out" in found
+    assert f"{file}, line 66: 3 fields, the header has 2; left out" in found
+    assert "labels that differ only in case or blanks are merged: 'a', 'A'" in found
+    data = loaded(accepted(tmp_path), tmp_path)
     assert data.labels == ("a", "b")
     assert len(data.train) + len(data.dev) == 62
 
@@ -171,7 +179,7 @@ def test_several_labels_in_a_cell(tmp_path: Path) -> None:
     rows = [["text", "emotions"], *([body(i), cells[i % 6]] for i in range(90))]
     recipe = started(tmp_path, "t.csv", csv_text(rows))
     assert (recipe.data.task, recipe.data.label_separator) == ("multilabel", ";")
-    data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
+    data = loaded(recipe, tmp_path)
     assert data.labels == ("anger", "fear", "joy")
 
 
@@ -202,8 +210,23 @@ def test_rows_of_dev_are_taken_out_of_train(tmp_path: Path) -> None:
     (tmp_path / "dev.csv").write_text(csv_text([header, *rows[:20]]), encoding="utf-8")
     content = csv_text([header, *rows[10:]])
     recipe = started(tmp_path, "t.csv", content, dev=tmp_path / "dev.csv")
-    data = scan_dataset(recipe.data, tmp_path, tmp_path, lambda _: None)
+    data = loaded(recipe, tmp_path)
     assert (len(data.train), len(data.dev)) == (40, 20)
+
+
+def test_a_row_of_dev_and_test_is_kept_and_noted(tmp_path: Path) -> None:
+    rows = [[body(i), "ab"[i % 2]] for i in range(60)]
+    for name, some in (("dev", rows[:12]), ("test", [*rows[12:20], rows[3]])):
+        content = csv_text([["text", "label"], *some])
+        (tmp_path / f"{name}.csv").write_text(content, encoding="utf-8")
+    (tmp_path / "t.csv").write_text(csv_text([["text", "label"], *rows[20:]]), encoding="utf-8")
+    start = start_recipe(
+        tmp_path / "recipe.toml", tmp_path / "t.csv", dev=tmp_path / "dev.csv",
+        test=tmp_path / "test.csv", teacher=teacher_in(tmp_path),
+    )  # fmt: skip
+    assert any("test.csv, line 10: also in dev; kept" in line for line in start.decided)
+    recipe = accepted(tmp_path)
+    assert (recipe.data.test, recipe.data.allow_duplicates) == ("test.csv", True)
 
 
 def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
@@ -226,8 +249,9 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
         ([["text", "u", "v"], *([body(i), "ab"[i % 2], "cd"[i % 2]] for i in range(60))], {},
          "which column is the label: 'u', 'v'; give --label"),
         ([["text", "u"], *([body(i), f"x{i}"] for i in range(60))], {},
-         "no column holds few, repeated values: 'u'; give --label"),
+         "no column looks like a label (few distinct values): 'u'; give --label"),
         ([["text"], *([body(i)] for i in range(60))], {}, "one column only"),
+        ([["text", "label"]], {}, "t.csv: has a header but no rows"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_said(
@@ -240,10 +264,20 @@ def test_what_cannot_be_told_is_said(
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_a_url_and_a_dev_file_that_is_train(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    with pytest.raises(DataError, match=r"is a URL; download the file first"):
+        start_recipe(recipe, Path("https://example.com/t.csv"), offline=True)
+    file = tmp_path / "t.csv"
+    file.write_text(csv_text(tickets()), encoding="utf-8")
+    with pytest.raises(DataError, match=r"lines 2, 3, .*: 120 rows also in dev or test"):
+        start_recipe(recipe, file, dev=file, teacher=teacher_in(tmp_path))
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "recipe-train.jsonl").write_text("mine", encoding="utf-8")
     with pytest.raises(FactoryError, match=r"recipe-train.jsonl: exists already"):
-        started(tmp_path, "t.csv", csv_text(tickets(), ";"))
+        started(tmp_path, "t.csv", csv_text([*tickets(), [1, "d", "", "billing"]]))
     assert (tmp_path / "recipe-train.jsonl").read_text(encoding="utf-8") == "mine"
 
 
@@ -326,7 +360,7 @@ def test_any_sane_table_gives_a_recipe_that_validates(
         folder, f"t.{ending}", out.getvalue().encode(encoding),
         text=[wanted[0]], label=wanted[1], task="classification",
     )  # fmt: skip
-    data = scan_dataset(recipe.data, folder, folder, lambda _: None)
+    data = loaded(recipe, folder)
     assert sorted(data.labels) == sorted(labels)
     assert len(data.train) + len(data.dev) == 80
     assert {*data.train.texts, *data.dev.texts} == {row[0] for row in rows[header:]}
