@@ -188,9 +188,7 @@ def train_on_logits(
 class PredictionLoss(BatchLoss):
     """The loss of the student's logits against the teacher's (eq. 10)."""
 
-    def __init__(
-        self, student: nn.Module, teacher_logits: Tensor, loss: losses.TeacherLoss
-    ) -> None:
+    def __init__(self, student: Any, teacher_logits: Tensor, loss: losses.TeacherLoss) -> None:
         super().__init__()
         self.student = student
         self.teacher_logits = teacher_logits
