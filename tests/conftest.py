@@ -41,27 +41,23 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 # Tests that train, export, build images or start servers; all others are marked `unit`.
 SLOW_PLACES = (
     "augment",
+    "benchmarks",
+    "bundle",
     "cli/test_bundle_commands.py",
     "deploy",
     "distill",
+    "evaluation/test_latency.py",
+    "evaluation/test_many_classes.py",
     "examples",
     "export",
     "golden",
+    "models/test_classifier.py",
     "pipeline",
     "predict",
-    "publishing",
     "runtime/test_ranks.py",
     "serving",
     "teacher",
-    "test_bundle.py",
-    "test_classifier.py",
-    "test_fitness.py",
-    "test_foreign_teacher.py",
-    "test_glue_benchmark.py",
-    "test_latency.py",
-    "test_many_classes.py",
     "test_pipeline.py",
-    "test_shipping.py",
     "test_store_processes.py",
     "training",
 )
@@ -88,8 +84,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
-    from edge_bundles import Edge
-    from tiny_line import Line
+    from helpers.edge_bundles import Edge
+    from helpers.pipeline_run import Line
 
     from factory.data.dataset import Dataset
     from factory.models.classifier import TorchClassifier
@@ -158,7 +154,7 @@ def _refuse_other(host: Any) -> None:
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     """A learnable data set of three classes."""
-    from tiny_models import tiny_dataset
+    from helpers.tiny_models import tiny_dataset
 
     return tiny_dataset()
 
@@ -166,7 +162,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def trained_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     """A folder with a tiny BERT that has learned `dataset`; no test may change it."""
-    from tiny_models import save_trained
+    from helpers.tiny_models import save_trained
 
     return save_trained(tmp_path_factory.mktemp("models") / "trained", dataset)
 
@@ -174,7 +170,7 @@ def trained_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -
 @pytest.fixture
 def teacher(trained_folder: Path) -> TorchClassifier:
     """The learned tiny BERT, opened anew for every test."""
-    from tiny_models import open_tiny
+    from helpers.tiny_models import open_tiny
 
     return open_tiny(trained_folder)
 
@@ -182,7 +178,7 @@ def teacher(trained_folder: Path) -> TorchClassifier:
 @pytest.fixture(scope="session")
 def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Line:
     """One uninterrupted `factory run` of a tiny recipe; no test may change its folder."""
-    from tiny_line import run_line
+    from helpers.pipeline_run import run_line
 
     return run_line(tmp_path_factory.mktemp("line"), dataset)
 
@@ -190,8 +186,8 @@ def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Line:
 @pytest.fixture(scope="session")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Edge]:
     """A bundle by its kind: single, pair, multilabel or regression; no test may change it."""
-    from edge_bundles import export_edge_student, write_edge_bundle
-    from tiny_models import LABELS
+    from helpers.edge_bundles import export_edge_student, write_edge_bundle
+    from helpers.tiny_models import LABELS
 
     directory = tmp_path_factory.mktemp("edge")
     students: dict[tuple[str, ...], tuple[Path, Path]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_line import Line
+from helpers.pipeline_run import Line
 
 import factory
 from serving import Predictor

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_line import line_recipe
+from helpers.pipeline_run import line_recipe
 
 from factory import pipeline
 from factory.data.dataset import Dataset, Split, write_dataset

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from helpers.tiny_models import tiny_split
 from tiny_masked import listed, proposers_with, settings_with, tiny_mlm
-from tiny_models import tiny_split
 
 from factory.augment import masked_lm, shards
 from factory.augment.run import augment

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+from helpers.tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
 from tiny_masked import (
     ListedNeighbours,
     fixed_mlm,
@@ -15,7 +16,6 @@ from tiny_masked import (
     split_of,
     tiny_mlm,
 )
-from tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
 
 from factory.augment import keyed_rng
 from factory.augment.algorithm_1 import Algorithm1

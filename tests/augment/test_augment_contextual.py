@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_masked import (
@@ -21,7 +22,6 @@ from tiny_masked import (
     split_of,
     tiny_mlm,
 )
-from tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
 
 from factory.augment import keyed_rng
 from factory.augment.contextual import ContextualMode, hidden_together

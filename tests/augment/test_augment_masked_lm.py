@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 from tiny_masked import fixed_mlm, headed_bert, save_mlm, source_of_rows, split_of, tiny_mlm
-from tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
 from transformers import ByT5Tokenizer, DistilBertConfig, DistilBertForMaskedLM
 
 from factory.augment import masked_lm

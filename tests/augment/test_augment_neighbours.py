@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from helpers.non_bert_models import byte_level_tokenizer
+from helpers.tiny_models import FILLERS, KEYWORDS, VOCABULARY, tiny_bert, tiny_tokenizer
 from numpy.typing import NDArray
-from tiny_foreigners import byte_level_tokenizer
-from tiny_models import FILLERS, KEYWORDS, VOCABULARY, tiny_bert, tiny_tokenizer
 
 from factory.augment import neighbours
 from factory.augment.neighbours import NearestWords, embedding_neighbours

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 import pytest
+from helpers.tiny_models import tiny_regression, tiny_split
 from tiny_masked import fixed_mlm, proposers_with, settings_with, split_of, tiny_mlm
-from tiny_models import tiny_regression, tiny_split
 
 from factory.augment.masked_lm import MaskedLanguageModel
 from factory.augment.preview import preview_lines

@@ -13,7 +13,8 @@ import augment_processes
 import numpy as np
 import pyarrow.parquet
 import pytest
-from process_groups import ForkingServer, forking_server
+from helpers.process_groups import ForkingServer, forking_server
+from helpers.tiny_models import tiny_multilabel, tiny_regression, tiny_split
 from tiny_masked import (
     ListedNeighbours,
     fixed_mlm,
@@ -23,7 +24,6 @@ from tiny_masked import (
     split_of,
     tiny_mlm,
 )
-from tiny_models import tiny_multilabel, tiny_regression, tiny_split
 
 from factory.augment import masked_lm, shards
 from factory.augment import run as run_module

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+from helpers.non_bert_models import byte_level_tokenizer
+from helpers.tiny_models import tiny_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_foreigners import byte_level_tokenizer
-from tiny_models import tiny_tokenizer
 
 from factory.augment.rows import match_case, replace_words
 from factory.augment.words import SplitText, WordSplitter, is_word, visible_ends

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_line import ROOT
+from helpers.pipeline_run import ROOT
+from helpers.tiny_models import SPECIAL, VOCABULARY
 from tiny_masked import headed_bert
-from tiny_models import SPECIAL, VOCABULARY
 from transformers import BertTokenizer
 
 WORDS = ["shop", "lamps", "shops", "refunds"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
+from helpers.tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
 from transformers import BertForMaskedLM
 
 from factory.augment.masked_lm import MaskedLanguageModel

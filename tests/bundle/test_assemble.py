@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_line import Line, stage_directory
+from helpers.pipeline_run import Line, stage_directory
 
 from factory.bundle.assemble import (
     BundleParts,
@@ -155,7 +155,7 @@ def test_a_variant_opened_is_that_file_through_the_servers_code(
     parts: BundleParts,
     variant: FormName,
 ) -> None:
-    from tiny_models import open_tiny
+    from helpers.tiny_models import open_tiny
 
     copy_files(tmp_path, model, variants)
     predictor = open_candidate(tmp_path, parts, variant)

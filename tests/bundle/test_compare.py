@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import Result
-from scored_bundle import write_scored_bundle
-from tiny_line import factory_here
+from helpers.pipeline_run import factory_here
+from helpers.scored_bundle import write_scored_bundle
 
 from factory.bundle.compare import Flips, flips
 from factory.bundle.compare_rows import rows_fingerprint

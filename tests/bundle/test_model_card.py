@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.minimal_recipe import recipe_tree
+from helpers.scored_bundle import write_scored_bundle
 from huggingface_hub import ModelCard
-from minimal_recipe import recipe_tree
-from scored_bundle import write_scored_bundle
 
 from factory.bundle.model_card import CardSources, card_sources, model_card
 from factory.errors import RecipeError

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from edge_bundles import MAX_LENGTH, TEXTS, Edge
-from tiny_line import factory_here
-from tiny_models import LABELS
+from helpers.edge_bundles import MAX_LENGTH, TEXTS, Edge
+from helpers.pipeline_run import factory_here
+from helpers.tiny_models import LABELS
 from tokenizers import Tokenizer
 
 from factory.errors import ParityError

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_bundles import Edge
 from google.protobuf import text_format
+from helpers.edge_bundles import Edge
+from helpers.pipeline_run import factory_here
 from test_package import quick_check  # noqa: F401
-from tiny_line import factory_here
 from tokenizers import Tokenizer
 
 from factory.bundle.package import TritonMachine, repository_name, write_model_configuration

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import Result
-from scored_bundle import rule, write_scored_bundle
-from tiny_line import factory_here
+from helpers.pipeline_run import factory_here
+from helpers.scored_bundle import rule, write_scored_bundle
 
 from factory.bundle.publish import repository_name
 from factory.errors import PublishError

@@ -12,10 +12,10 @@ import huggingface_hub.constants
 import pytest
 from click.testing import Result
 from fake_hub import TOKEN, Hub, running_hub
+from helpers.pipeline_run import ROOT, factory_here
+from helpers.scored_bundle import write_scored_bundle
 from huggingface_hub.utils import reset_sessions
 from msgspec.structs import replace
-from scored_bundle import write_scored_bundle
-from tiny_line import ROOT, factory_here
 
 from factory.bundle.model_card import CardSources, card_metadata
 from serving.bundle import describe_files, read_manifest, write_manifest

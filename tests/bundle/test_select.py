@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from helpers.pipeline_run import Line, line_recipe, stage_directory
+from helpers.tiny_models import open_tiny
 from onnx import numpy_helper
-from tiny_line import Line, line_recipe, stage_directory
-from tiny_models import open_tiny
 
 from factory import pipeline
 from factory.bundle.select import choose_order

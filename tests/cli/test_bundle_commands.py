@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from command_line import call, error_of
-from tiny_line import ROOT, Line, clean_environment
+from helpers.pipeline_run import ROOT, Line, clean_environment
 
 from serving.bundle import MANIFEST_NAME
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from command_line import call, error_of
-from tiny_line import ROOT, Line, clean_environment, python
+from helpers.pipeline_run import ROOT, Line, clean_environment, python
 
 from factory.cli.main import main
 from factory.version import VERSION

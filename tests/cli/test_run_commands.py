@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call, error_of
-from tiny_line import Line, write_recipe
+from helpers.pipeline_run import Line, write_recipe
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])

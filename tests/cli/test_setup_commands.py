@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from command_line import call, error_of
-from tiny_line import Line
+from helpers.pipeline_run import Line
 
 from factory.cli.main import main
 from factory.recipe.file import load_recipe

@@ -7,7 +7,7 @@ import shlex
 
 import click
 import pytest
-from tiny_line import ROOT
+from helpers.pipeline_run import ROOT
 
 from factory import errors
 from factory.cli.main import main

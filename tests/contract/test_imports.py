@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from tiny_line import ROOT, Line, clean_environment, python
+from helpers.pipeline_run import ROOT, Line, clean_environment, python
 
 import factory
 

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tiny_line import ROOT
+from helpers.pipeline_run import ROOT
 
 from factory.planning import make_plan
 from factory.recipe.file import known_keys, load_recipe

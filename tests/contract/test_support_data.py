@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.pipeline_run import ROOT
 from sklearn.preprocessing import MultiLabelBinarizer
-from tiny_line import ROOT
 
 FOLDER = ROOT / "recipes" / "support"
 LEAST_ROWS = {"train": 2400, "dev": 400, "test": 400}

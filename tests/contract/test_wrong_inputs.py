@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_line import line_tree, write_recipe
-from tiny_models import save_tiny, tiny_bert
+from helpers.pipeline_run import line_tree, write_recipe
+from helpers.tiny_models import save_tiny, tiny_bert
 
 from factory.cli.main import main
 

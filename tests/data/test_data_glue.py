@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_layout import CLASSES, COLUMNS, Rows, write_glue
-from tiny_line import ROOT
-from tiny_models import tiny_bert
+from helpers.fake_hub_files import CLASSES, COLUMNS, Rows, write_glue
+from helpers.pipeline_run import ROOT
+from helpers.tiny_models import tiny_bert
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError

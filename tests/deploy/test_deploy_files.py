@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from helpers.pipeline_run import ROOT
 from ruamel.yaml import YAML
-from tiny_line import ROOT
 
 from serving.settings import PREFIX, Settings
 

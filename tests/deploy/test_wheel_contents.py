@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 
+from helpers.pipeline_run import ROOT
 from setuptools import Distribution
 from setuptools.config.pyprojecttoml import apply_configuration
-from tiny_line import ROOT
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
 

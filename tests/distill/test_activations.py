@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import VOCABULARY, tiny_bert
+from helpers.tiny_models import VOCABULARY, tiny_bert
 from torch import nn
 
 from factory.distill.activations import activations_of

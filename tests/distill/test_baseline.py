@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import (
+from helpers.tiny_models import (
     accuracy,
     open_tiny,
     tiny_bert,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_bert, tiny_classifier
+from helpers.tiny_models import tiny_bert, tiny_classifier
 from torch import nn
 
 from factory.data.dataset import Dataset

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.pipeline_run import line_recipe
+from helpers.tiny_models import (
+    FILLERS,
+    KEYWORDS,
+    save_tiny,
+    tiny_bert,
+    tiny_classifier,
+    tiny_tokenizer,
+)
 from safetensors.numpy import load_file, save_file
-from tiny_line import line_recipe
-from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert, tiny_classifier, tiny_tokenizer
 from tiny_runs import PowerCut, losses_of, same
 from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, ElectraModel
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import tiny_bert, tiny_classifier, train_plainly
 from test_derive import derived
-from tiny_models import tiny_bert, tiny_classifier, train_plainly
 
 from factory.data.dataset import Dataset
 from factory.distill.head_plan import HeadSource, plan_heads

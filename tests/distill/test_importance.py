@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import MAX_LENGTH, tiny_bert, tiny_split, tiny_tokenizer
+from helpers.tiny_models import MAX_LENGTH, tiny_bert, tiny_split, tiny_tokenizer
 from torch.nn import functional
 
 from factory.distill.losses import teacher_loss

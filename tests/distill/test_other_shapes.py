@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import tiny_bert, tiny_classifier, tiny_split
+from helpers.tiny_models import tiny_bert, tiny_classifier, tiny_split
 
 from factory.distill.matching import map_layers
 from factory.distill.student import start_student

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import open_tiny, save_tiny, tiny_bert, tiny_dataset, train_plainly
 from safetensors.numpy import load_file
 from scipy.special import softmax
-from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_dataset, train_plainly
 from tiny_runs import QUICK, PowerCut, hooks_of, losses_of, same, weights
 from torch import Tensor
 

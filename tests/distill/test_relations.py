@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.pipeline_run import line_recipe
+from helpers.tiny_models import accuracy, open_tiny, tiny_bert, tiny_classifier, train_plainly
 from pydantic import ValidationError
-from tiny_line import line_recipe
-from tiny_models import accuracy, open_tiny, tiny_bert, tiny_classifier, train_plainly
 from tiny_runs import LONG, STUDENT, losses_of, run
 from transformers import BertConfig
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import LABELS, VOCABULARY, save_tiny, tiny_bert, tiny_classifier
+from helpers.tiny_models import LABELS, VOCABULARY, save_tiny, tiny_bert, tiny_classifier
 from transformers import ElectraConfig, ElectraForSequenceClassification
 
 from factory.data.dataset import Dataset

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from reference_checkpoint import FIELDS, TEACHER_HIDDEN, reference_state, write_reference
+from helpers.pipeline_run import ROOT, python
+from helpers.reference_checkpoint import FIELDS, TEACHER_HIDDEN, reference_state, write_reference
+from helpers.tiny_models import LABELS, save_tiny, tiny_bert
 from safetensors.torch import load_file, save_file
-from tiny_line import ROOT, python
-from tiny_models import LABELS, save_tiny, tiny_bert
 from torch import Tensor, nn
 
 from factory.data.dataset import Dataset
@@ -293,7 +293,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_bert, tiny_classifier
+from helpers.tiny_models import tiny_bert, tiny_classifier
 from factory.distill.student import start_student
 from factory.models.encoding import encode_inputs
 from factory.models.source import find_model

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_foreigners import (
+from helpers.non_bert_models import (
     OTHER_VOCABULARY,
     byte_level_tokenizer,
     other_tokenizer,
@@ -16,7 +16,7 @@ from tiny_foreigners import (
     tiny_distilbert,
     tiny_roberta,
 )
-from tiny_models import (
+from helpers.tiny_models import (
     LABELS,
     MAX_LENGTH,
     accuracy,

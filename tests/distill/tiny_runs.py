@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
-from tiny_models import (
+from helpers.tiny_models import (
     tiny_dataset,
 )
+from safetensors.numpy import load_file
 from torch import nn
 
 from factory.data.dataset import Split

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from minimal_recipe import recipe_tree
+from helpers.minimal_recipe import recipe_tree
 
 from factory.errors import EXIT_GATE, GateFailedError, RecipeError
 from factory.evaluation.evaluate import Evaluation

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_models import FILLERS, save_tiny, tiny_bert
+from helpers.tiny_teachers import adopted, make
 from sklearn.metrics import confusion_matrix, f1_score
-from tiny_models import FILLERS, save_tiny, tiny_bert
-from tiny_teachers import adopted, make
 
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
 from factory.bundle.measurements import RunMeasurements

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from minimal_recipe import recipe_tree
-from scored_bundle import write_scored_bundle
-from tiny_line import Line, line_recipe, published
+from helpers.minimal_recipe import recipe_tree
+from helpers.pipeline_run import Line, line_recipe, published
+from helpers.scored_bundle import write_scored_bundle
 
 from factory import pipeline
 from factory.bundle import select

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_line import Line, stage_directory, write_split
-from tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_regression, tiny_split
+from helpers.pipeline_run import Line, stage_directory, write_split
+from helpers.tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_regression, tiny_split
 
 from factory.errors import DataError, FactoryError
 from factory.evaluation.evaluate import evaluation_lines, score_file

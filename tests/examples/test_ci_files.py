@@ -16,8 +16,8 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from helpers.pipeline_run import ROOT, factory_here
 from ruamel.yaml import YAML
-from tiny_line import ROOT, factory_here
 
 from factory.cli.main import main
 

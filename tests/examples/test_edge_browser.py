@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_bundles import EXAMPLES, Edge, check_answers, run_example
+from helpers.edge_bundles import EXAMPLES, Edge, check_answers, run_example
 
 FOLDER = EXAMPLES / "browser"
 FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"

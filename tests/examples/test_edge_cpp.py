@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from edge_bundles import EXAMPLES, Edge, check_answers, json_lines, run_example
+from helpers.edge_bundles import EXAMPLES, Edge, check_answers, json_lines, run_example
 from onnx import TensorProto, helper, numpy_helper
 
 from factory.export.text.model import TextForm

@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import onnxruntime
 import pytest
-from edge_bundles import TEXTS, Edge, edge_parts
-from tiny_models import LABELS
+from helpers.edge_bundles import TEXTS, Edge, edge_parts
+from helpers.tiny_models import LABELS
 from tokenizers import Tokenizer
 
 from factory.bundle.assemble import copy_files, open_candidate

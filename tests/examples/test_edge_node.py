@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edge_bundles import (
+from helpers.edge_bundles import (
     EXAMPLES,
     OTHERWISE_IN_JAVASCRIPT,
     TEXTS,

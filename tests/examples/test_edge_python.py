@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from edge_bundles import EXAMPLES, MAX_LENGTH, TEXTS, Edge, check_answers, json_lines
+from helpers.edge_bundles import EXAMPLES, MAX_LENGTH, TEXTS, Edge, check_answers, json_lines
 
 from serving.predictor import Predictor
 

@@ -23,7 +23,7 @@ class Exported:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, trained_folder: Path) -> Exported:
     """The learned tiny BERT as ONNX."""
-    from tiny_models import open_tiny
+    from helpers.tiny_models import open_tiny
 
     from factory.export.onnx import export_onnx
 

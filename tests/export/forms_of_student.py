@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
+from helpers.tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 
 from factory.export.forms import FORMS, FormName, FormSource, write_forms
 from factory.export.onnx import export_onnx

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny_models import open_tiny, save_tiny, tiny_bert
+from helpers.tiny_models import open_tiny, save_tiny, tiny_bert
 
 from factory.errors import ParityError
 from factory.export.first_token import shorten_last_layer

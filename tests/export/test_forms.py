@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from forms_of_student import TRAIN, StudentForms
-from tiny_models import tiny_split
+from helpers.tiny_models import tiny_split
 
 from factory.export.forms import (
     FORMS,

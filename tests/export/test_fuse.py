@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers.tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 from onnx import numpy_helper
-from tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 
 from factory.errors import ParityError
 from factory.export.fuse import write_fused

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tiny_models import tiny_bert, tiny_split
+from helpers.tiny_models import tiny_bert, tiny_split
 
 from factory.errors import ParityError
 from factory.export import mobile

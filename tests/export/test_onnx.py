@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tiny_models import open_tiny, save_tiny, tiny_bert
+from helpers.tiny_models import open_tiny, save_tiny, tiny_bert
 
 from factory.errors import ParityError
 from factory.export.onnx import check_interface, export_onnx

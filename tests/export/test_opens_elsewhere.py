@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import LABELS, tiny_split
+from helpers.tiny_models import LABELS, tiny_split
 
 from factory.bundle.assemble import copy_files, ship_only
 from factory.export.forms import FormName

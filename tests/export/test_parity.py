@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
-from tiny_models import (
+from helpers.tiny_models import (
     MAX_LENGTH,
     open_tiny,
     save_tiny,
@@ -19,6 +18,7 @@ from tiny_models import (
     tiny_regression,
     tiny_split,
 )
+from onnx import numpy_helper
 
 from factory.errors import ParityError
 from factory.evaluation.thresholds import Thresholds

@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-from tiny_models import (
+from helpers.tiny_models import (
     SPECIAL,
     VOCABULARY,
     open_tiny,
@@ -23,6 +20,9 @@ from tiny_models import (
     tiny_split,
     tiny_tokenizer,
 )
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer
 

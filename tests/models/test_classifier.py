@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_classifier
+from helpers.tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_classifier
 
 from factory.data.dataset import Dataset
 from factory.models import classifier as classifier_module
@@ -19,7 +19,7 @@ TEXTS = ["late", "my shoe is late and awful", "i love it", "when is the size in 
 
 def by_hand(model: torch.nn.Module, text: str | tuple[str, str]) -> list[float]:
     """One text alone, encoded and run without the code under test."""
-    from tiny_models import tiny_tokenizer
+    from helpers.tiny_models import tiny_tokenizer
 
     parts = (text,) if isinstance(text, str) else text
     encoded = tiny_tokenizer()(*parts, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")

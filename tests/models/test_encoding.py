@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import VOCABULARY, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import VOCABULARY, tiny_tokenizer
 
 from factory.models.encoding import (
     POOL_BATCHES,

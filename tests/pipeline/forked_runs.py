@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from server_process import ServerProcess, server_process
+from helpers.server_process import ServerProcess, server_process
 
 
 class Run:

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
-from tiny_line import run_here, stage_directory, write_files, write_recipe
-from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
+from helpers.pipeline_run import run_here, stage_directory, write_files, write_recipe
+from helpers.tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 from transformers import BertForMaskedLM
 
 from factory.augment.run import read_augmented

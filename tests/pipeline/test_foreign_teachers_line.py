@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_foreigners import (
+from helpers.non_bert_models import (
     OTHER_VOCABULARY,
     byte_level_tokenizer,
     other_tokenizer,
@@ -14,8 +14,8 @@ from tiny_foreigners import (
     tiny_distilbert,
     tiny_roberta,
 )
-from tiny_line import factory_here, stage_directory, write_files, write_recipe
-from tiny_models import open_tiny, tiny_bert, tiny_dataset, tiny_tokenizer
+from helpers.pipeline_run import factory_here, stage_directory, write_files, write_recipe
+from helpers.tiny_models import open_tiny, tiny_bert, tiny_dataset, tiny_tokenizer
 
 from factory.store import load_artifact
 from serving.predictor import Predictor

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked_runs import ForkServer, Run, fork_server
-from process_groups import forking_server
+from helpers.pipeline_run import published, stage_directory, write_files, write_recipe
+from helpers.process_groups import forking_server
+from helpers.tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert
 from safetensors.numpy import load_file
-from tiny_line import published, stage_directory, write_files, write_recipe
-from tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert
 
 from factory.data.dataset import Dataset
 from factory.store import load_artifact
@@ -214,7 +214,13 @@ def test_two_processes_make_the_student_that_one_makes(
     alone = server.start("general", recipe, "--store", stores[0], *override)
     assert alone.finish() == 0, alone.stderr
     with forking_server(tmp_path) as groups:
-        command = ("process_groups:factory_command", "general", recipe, "--store", stores[1])
+        command = (
+            "helpers.process_groups:factory_command",
+            "general",
+            recipe,
+            "--store",
+            stores[1],
+        )
         group = groups.start(2, *command, *override)
         assert group.finish() == [0, 0], group.stderr(0)
         assert group.stdout(0) == f"{stage_directory(stores[1], 'general') / 'model'}\n"

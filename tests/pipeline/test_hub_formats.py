@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_layout import CLASSES, Rows, write_glue
-from reference_checkpoint import reference_state, write_reference
-from tiny_line import line_recipe
-from tiny_models import LABELS, save_tiny, tiny_bert, tiny_split, train_plainly
+from helpers.fake_hub_files import CLASSES, Rows, write_glue
+from helpers.pipeline_run import line_recipe
+from helpers.reference_checkpoint import reference_state, write_reference
+from helpers.tiny_models import LABELS, save_tiny, tiny_bert, tiny_split, train_plainly
 
 from factory import pipeline
 from factory.data.dataset import Split

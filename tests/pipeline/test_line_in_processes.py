@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process_groups import ForkingServer, forking_server
-from tiny_line import ROOT, Line, clean_environment, published, stage_directory
+from helpers.pipeline_run import ROOT, Line, clean_environment, published, stage_directory
+from helpers.process_groups import ForkingServer, forking_server
 
 from factory.store import load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
-COMMAND = "process_groups:factory_command"
+COMMAND = "helpers.process_groups:factory_command"
 LATER = ("distill", "baseline", "evaluate", "export", "quantize", "bundle")
 
 
@@ -134,7 +134,7 @@ def run_with_own_name(recipe: str, store: str) -> None:
     """`factory run` with another gate in the second process."""
     import os
 
-    from process_groups import factory_command
+    from helpers.process_groups import factory_command
 
     override = f"gate.min_value=0.{os.environ['RANK']}1"
     factory_command("run", recipe, "--store", store, "--set", override)

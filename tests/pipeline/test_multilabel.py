@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.pipeline_run import line_recipe, stage_directory, write_files
+from helpers.tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_multilabel
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score
-from tiny_line import line_recipe, stage_directory, write_files
-from tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_multilabel
 
 from factory import pipeline
 from factory.errors import GateFailedError, TeacherError

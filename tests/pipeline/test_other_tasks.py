@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_line import run_here, stage_directory
-from tiny_models import (
+from helpers.pipeline_run import run_here, stage_directory
+from helpers.tiny_models import (
     LABELS,
     open_tiny,
     save_tiny,

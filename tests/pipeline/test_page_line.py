@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tiny_line import Line, line_recipe
+from helpers.pipeline_run import Line, line_recipe
 
 from factory import pipeline
 from factory.cli.main import main

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers.pipeline_run import line_recipe, published, run_here, stage_directory
+from helpers.tiny_models import open_tiny
 from safetensors.numpy import load_file, save_file
-from tiny_line import line_recipe, published, run_here, stage_directory
-from tiny_models import open_tiny
 from transformers import AutoModelForSequenceClassification
 
 from factory import pipeline

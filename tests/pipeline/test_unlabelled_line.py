@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_line import line_recipe, published, run_here, stage_directory, write_files
-from tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
+from helpers.pipeline_run import line_recipe, published, run_here, stage_directory, write_files
+from helpers.tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 
 from factory import pipeline
 from factory.data.dataset import Dataset, Split, select

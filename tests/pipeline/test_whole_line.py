@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked_runs import ForkServer, fork_server
-from tiny_line import ROOT, Line, factory, published, python, stage_directory
+from helpers.pipeline_run import ROOT, Line, factory, published, python, stage_directory
 
 from factory.models.source import find_model
 from factory.store import load_artifact

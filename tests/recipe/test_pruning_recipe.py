@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_line import line_recipe
+from helpers.pipeline_run import line_recipe
 
 from factory.errors import RecipeError
 from factory.planning import RunPlan, make_plan

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from minimal_recipe import recipe_tree
+from helpers.minimal_recipe import recipe_tree
 from pydantic import ValidationError
 
 from factory.errors import RecipeError

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.minimal_recipe import recipe_tree
 from hypothesis import given
 from hypothesis import strategies as st
-from minimal_recipe import recipe_tree
 
 from factory.errors import EXIT_USAGE, RecipeError
 from factory.recipe.file import known_keys, load_recipe, nearest_key, parse_recipe, recipe_schema

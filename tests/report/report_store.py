@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minimal_recipe import recipe_tree
+from helpers.minimal_recipe import recipe_tree
+from helpers.tiny_models import tiny_tokenizer
 from msgspec import UNSET
 from numpy.typing import NDArray
-from tiny_models import tiny_tokenizer
 
 from factory.bundle.measurements import RunMeasurements, torch_scores
 from factory.data.dataset import Dataset, Split, facts_of, write_dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_line import python
+from helpers.pipeline_run import python
 
 from factory.errors import FactoryError, ProcessesError
 from factory.runtime import distributed

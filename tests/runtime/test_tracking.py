@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from minimal_recipe import recipe_tree
+from helpers.minimal_recipe import recipe_tree
+from helpers.pipeline_run import Line, factory_here, stage_directory
 from tensorboardX.proto.event_pb2 import Event
-from tiny_line import Line, factory_here, stage_directory
 
 from factory.errors import MissingDependencyError, TrackingError
 from factory.recipe.file import parse_recipe

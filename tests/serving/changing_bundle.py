@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
-from tiny_bundle import CLASSES, write_tiny_bundle
+from helpers.tiny_bundle import CLASSES, write_tiny_bundle
 
 from serving.bundle import write_manifest
 

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from helpers.tiny_bundle import CLASSES, VOCABULARY, reference_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_bundle import CLASSES, VOCABULARY, reference_logits
 
 from serving.bundle import describe_files, read_manifest, write_manifest
 from serving.errors import (

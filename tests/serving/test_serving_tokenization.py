@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny_bundle import VOCABULARY, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_bundle import VOCABULARY, tiny_tokenizer
 
 from serving.errors import BundleError, InputError
 from serving.tokenization import TextTokenizer

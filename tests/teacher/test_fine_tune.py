@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
-from tiny_models import (
+from helpers.tiny_models import (
     LABELS,
     MAX_LENGTH,
     accuracy,
@@ -25,7 +24,8 @@ from tiny_models import (
     tiny_regression,
     tiny_tokenizer,
 )
-from tiny_teachers import SMALL, make, tuned
+from helpers.tiny_teachers import SMALL, make, tuned
+from safetensors.numpy import load_file
 
 from factory.data.dataset import Dataset, select
 from factory.errors import TeacherError

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
-from tiny_models import (
+from helpers.tiny_models import (
     LABELS,
     open_tiny,
     save_tiny,
@@ -18,7 +17,8 @@ from tiny_models import (
     tiny_classifier,
     tiny_regression,
 )
-from tiny_teachers import SMALL, adopted, make, source_of, tuned
+from helpers.tiny_teachers import SMALL, adopted, make, source_of, tuned
+from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 from factory.data.dataset import Dataset

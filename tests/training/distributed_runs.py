@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from helpers.tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_dataset
+from helpers.tiny_models import tiny_split as split_of
+from helpers.tiny_teachers import source_of, tuned
 from safetensors.torch import save_file
-from tiny_models import LABELS, MAX_LENGTH, open_tiny, save_tiny, tiny_bert, tiny_dataset
-from tiny_models import tiny_split as split_of
-from tiny_teachers import source_of, tuned
 
 from factory.distill.tinybert import distill
 from factory.recipe.training import (

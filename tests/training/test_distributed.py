@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from process_groups import ForkingServer, forking_server
-from tiny_models import accuracy, open_tiny, tiny_dataset
+from helpers.process_groups import ForkingServer, forking_server
+from helpers.tiny_models import accuracy, open_tiny, tiny_dataset
 
 STEPS = 4 + 8  # of `killed_distillation`: 50 rows in batches of 16, one epoch and two
 

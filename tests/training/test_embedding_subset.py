@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_foreigners import tiny_roberta
-from tiny_models import LABELS, tiny_bert
+from helpers.non_bert_models import tiny_roberta
+from helpers.tiny_models import LABELS, tiny_bert
 
 from factory.models.encoding import EncodedRows, collate
 from factory.training.embedding_subset import embedding_subset

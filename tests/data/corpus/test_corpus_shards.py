@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.tiny_models import FILLERS, save_tiny, tiny_bert, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import FILLERS, save_tiny, tiny_bert, tiny_tokenizer
 
 from factory.data.corpus import shards as shards_module
 from factory.data.corpus.reading import Piece

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.small_graphs import Floats, write_graph
 from onnx import TensorProto, helper
-from small_graphs import Floats, write_graph
 
 from factory.errors import ParityError
 from factory.export.quantize.activation_ranges import measure_activations

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers.small_graphs import (
+    one_product,
+    one_table,
+    operations,
+    run_graph,
+    values_of,
+    write_graph,
+)
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from small_graphs import one_product, one_table, operations, run_graph, values_of, write_graph
 
 from factory.errors import ParityError
 from factory.export.quantize.activation_ranges import ActivationStatistics

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.minimal_recipe import recipe_tree
+from helpers.scored_bundle import rule, write_scored_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
-from minimal_recipe import recipe_tree
-from scored_bundle import rule, write_scored_bundle
 
 from factory.errors import DataError, FactoryError, GateFailedError
 from factory.recipe.file import parse_recipe

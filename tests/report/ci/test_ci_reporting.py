@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers.pipeline_run import factory_here, write_recipe
+from helpers.scored_bundle import rule, write_scored_bundle
 from junitparser import JUnitXml
-from scored_bundle import rule, write_scored_bundle
-from tiny_line import factory_here, write_recipe
 
 from factory.errors import GateFailedError, TrainingError
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_line import ROOT
-from tiny_models import LABELS, VOCABULARY, tiny_bert, tiny_dataset, tiny_regression, tiny_tokenizer
 
 from factory.bundle.assemble import BundleParts, copy_files, make_manifest, ship_only
 from factory.data.dataset import Dataset, Split
@@ -21,6 +19,15 @@ from factory.evaluation.thresholds import Thresholds
 from factory.export.forms import FormSource, write_forms
 from factory.export.onnx import export_onnx
 from factory.models.classifier import TorchClassifier
+from helpers.pipeline_run import ROOT
+from helpers.tiny_models import (
+    LABELS,
+    VOCABULARY,
+    tiny_bert,
+    tiny_dataset,
+    tiny_regression,
+    tiny_tokenizer,
+)
 from serving.bundle import write_manifest
 from serving.predictor import Prediction, Predictor
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
-from minimal_recipe import set_keys
 
 from factory import pipeline
 from factory.cli.main import main
@@ -21,8 +20,9 @@ from factory.data.dataset import Dataset, Split
 from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.store import Store
+from helpers.minimal_recipe import set_keys
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Line:
 
 def run_line(directory: Path, dataset: Dataset) -> Line:
     """Write files, teacher and recipe into a folder and run the recipe with the command line."""
-    from tiny_models import save_tiny, tiny_bert, tiny_split
+    from helpers.tiny_models import save_tiny, tiny_bert, tiny_split
 
     write_files(directory, replace(dataset, test=tiny_split("test", 60, seed=13)))
     # two outputs and dropout: the classifier has to be made anew, random states have to resume

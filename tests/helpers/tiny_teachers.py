@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tiny_models import (
-    MAX_LENGTH,
-    tiny_dataset,
-)
-
 from factory.data.dataset import Dataset
 from factory.models.source import ModelSource
 from factory.recipe.training import TeacherSettings
 from factory.teacher.fine_tune import make_teacher
+from helpers.tiny_models import (
+    MAX_LENGTH,
+    tiny_dataset,
+)
 
 SMALL = tiny_dataset(60, 30)
 

@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_foreigners import (
+from helpers.non_bert_models import (
     byte_level_tokenizer,
     save_foreigner,
     tiny_distilbert,
     tiny_roberta,
 )
-from tiny_models import LABELS, MAX_LENGTH, accuracy, tiny_bert, tiny_dataset, tiny_tokenizer
-from tiny_teachers import SMALL, adopted, source_of, tuned
+from helpers.tiny_models import (
+    LABELS,
+    MAX_LENGTH,
+    accuracy,
+    tiny_bert,
+    tiny_dataset,
+    tiny_tokenizer,
+)
+from helpers.tiny_teachers import SMALL, adopted, source_of, tuned
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from minimal_recipe import recipe_tree
 
 from factory.recipe.file import parse_recipe
+from helpers.minimal_recipe import recipe_tree
 from serving.bundle import Manifest, write_manifest
 
 VALUES = {"teacher": 0.8, "student": 0.76, "fp32": 0.75}
@@ -37,7 +37,7 @@ def write_scored_bundle(
         arguments: of `write_tiny_bundle`.
     """
     sys.path.append(str(Path(__file__).parent / "serving"))
-    from tiny_bundle import write_tiny_bundle
+    from helpers.tiny_bundle import write_tiny_bundle
 
     manifest = write_tiny_bundle(directory, **arguments)
     task = {"classification": "accuracy", "regression": "spearman", "multilabel": "micro_f1"}

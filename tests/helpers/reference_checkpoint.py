@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import VOCABULARY, tiny_bert
 from torch import Tensor
+
+from helpers.tiny_models import VOCABULARY, tiny_bert
 
 FIELDS: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32}
 TEACHER_HIDDEN = 24

@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tiny_line import ROOT, clean_environment, write_split
-from tiny_models import save_tiny, tiny_bert, tiny_split
+from helpers.pipeline_run import ROOT, clean_environment, write_split
+from helpers.tiny_models import save_tiny, tiny_bert, tiny_split
 
 from factory.data.dataset import Split
 from factory.data.load import load_dataset

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from server_process import ServerProcess, server_process
+from helpers.server_process import ServerProcess, server_process
 
 
 @dataclass(frozen=True, slots=True)

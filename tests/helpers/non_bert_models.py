@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import FILLERS, KEYWORDS, LABELS, SPECIAL, tiny_split, tiny_tokenizer
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -24,6 +23,8 @@ from transformers import (
     RobertaForSequenceClassification,
     RobertaTokenizerFast,
 )
+
+from helpers.tiny_models import FILLERS, KEYWORDS, LABELS, SPECIAL, tiny_split, tiny_tokenizer
 
 ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The tiny vocabulary's words in another order, with no pieces: unlike `tiny_models.VOCABULARY`.
