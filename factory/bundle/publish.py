@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-# Created by the Hub; lists the files that are stored outside git.
-HUB_FILES = (".gitattributes",)
 
 
 def repository_name(target: str) -> str | None:
@@ -115,7 +113,11 @@ def publish_to_hub(
             return _commit(api, repository, bundle, manifest, parent, deleted)
         except BaseException:
             if created:
-                _delete(api, repository)
+                try:
+                    api.delete_repo(repository)
+                except Exception as error:  # the error of the upload is the one to report
+                    reason = first_line(error)
+                    say(f"{repository}: the new, empty repository was not deleted: {reason}")
             raise
 
 
@@ -172,7 +174,8 @@ def _existing_files(
             "omit --private"
         )
     files = [file.rfilename for file in info.siblings or []]
-    kept = {*_published_files(manifest), *HUB_FILES}
+    # the Hub itself creates .gitattributes, which lists the files that are stored outside git
+    kept = {*_published_files(manifest), ".gitattributes"}
     return info.sha, [name for name in files if name not in kept]
 
 
@@ -199,14 +202,6 @@ def _commit(
         parent_commit=parent,
     )
     return str(commit.commit_url)
-
-
-def _delete(api: HfApi, repository: str) -> None:
-    """Delete the new, empty repository; the error of the upload is the one to report."""
-    try:
-        api.delete_repo(repository)
-    except Exception as error:
-        say(f"{repository}: the new, empty repository could not be deleted: {first_line(error)}")
 
 
 @contextlib.contextmanager
