@@ -55,26 +55,14 @@ class Flips:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Size in bytes or latency in milliseconds of the served form of each bundle."""
-
-    old: float
-    new: float
-
-    @property
-    def ratio(self) -> float:
-        """New over old."""
-        return self.new / self.old
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """The result of `factory compare`.
 
     Args:
         rows_sha256: of the rows that both bundles labelled.
         agreement: share of the rows that both label alike; None for regression.
-        costs: size_bytes and, where both were measured, p50_ms and p95_ms.
+        costs: old and new size_bytes of the served form and, where both were measured, its p50_ms
+            and p95_ms.
         same_conditions: whether both latencies were measured on the same kind of machine and in
             the same way.
         recipe_changes: by dotted key, the old and the new value; None for a key that is missing.
@@ -88,7 +76,7 @@ class Comparison:
     differences: list[Difference]
     flips: list[Flips]
     agreement: float | None
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, tuple[float, float]]
     same_conditions: bool
     recipe_changes: Mapping[str, tuple[Any, Any]]
 
@@ -98,7 +86,10 @@ class Comparison:
             name: {"name": one.name, "version": one.version, "served": one.model.variant}
             for name, one in (("old", self.old), ("new", self.new))
         }
-        costs = {name: {**asdict(one), "ratio": one.ratio} for name, one in self.costs.items()}
+        costs = {
+            name: {"old": old, "new": new, "ratio": new / old}
+            for name, (old, new) in self.costs.items()
+        }
         return {
             **bundles,
             "task": self.new.task,
@@ -187,15 +178,15 @@ def flips(
     return sorted(found, key=lambda one: (one.gained - one.lost, -one.lost, one.label))
 
 
-def _costs(old: Manifest, new: Manifest) -> tuple[dict[str, Cost], bool]:
+def _costs(old: Manifest, new: Manifest) -> tuple[dict[str, tuple[float, float]], bool]:
     """Size and latencies of the served forms, and whether the latencies can be compared."""
     was, now = read_measurements(old), read_measurements(new)
-    sizes = (float(one.files[one.model.file].size_bytes) for one in (old, new))
-    costs = {"size_bytes": Cost(*sizes)}
+    sizes = [float(one.files[one.model.file].size_bytes) for one in (old, new)]
+    costs = {"size_bytes": (sizes[0], sizes[1])}
     before, after = was.latency.get(old.model.variant), now.latency.get(new.model.variant)
     if before is not None and after is not None:
-        costs["p50_ms"] = Cost(before.p50_ms, after.p50_ms)
-        costs["p95_ms"] = Cost(before.p95_ms, after.p95_ms)
+        costs["p50_ms"] = before.p50_ms, after.p50_ms
+        costs["p95_ms"] = before.p95_ms, after.p95_ms
     conditions = [(one.latency_conditions, one.machine) for one in (was, now)]
     return costs, conditions[0] == conditions[1]
 
@@ -266,10 +257,10 @@ def _cost_section(comparison: Comparison) -> str:
         "p95_ms": ("latency p95", 1.0, "ms"),
     }
     rows = []
-    for name, cost in comparison.costs.items():
+    for name, (old, new) in comparison.costs.items():
         label, scale, unit = units[name]
-        old, new = (f"{value / scale:.2f} {unit}" for value in (cost.old, cost.new))
-        rows.append((label, old, new, f"{cost.ratio:.2f}"))
+        shown = (f"{value / scale:.2f} {unit}" for value in (old, new))
+        rows.append((label, *shown, f"{new / old:.2f}"))
     table = _table(("", "old", "new", "new / old"), rows)
     served = f"{comparison.old.model.variant} to {comparison.new.model.variant}"
     note = "" if comparison.same_conditions else f" {OTHER_CONDITIONS}"
