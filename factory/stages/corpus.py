@@ -31,7 +31,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.data.corpus.tokenize import make_corpus
+    from factory.data.corpus import make_corpus
 
     assert run.recipe.general is not None, "wanted"
     return make_corpus(output, run.recipe.general, run.sources.teacher, run.base_directory)
@@ -39,7 +39,7 @@ def _make(output: Path, run: Run) -> Facts:
 
 def _check(run: Run) -> None:
     """Refuse a corpus of less than one batch."""
-    from factory.data.corpus.tokenize import check_corpus
+    from factory.data.corpus import check_corpus
 
     assert run.recipe.general is not None, "wanted"
     check_corpus(run.artifacts["corpus"].facts["rows"], run.recipe.general)

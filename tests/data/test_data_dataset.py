@@ -53,5 +53,5 @@ def test_a_broken_directory_is_named(tmp_path: Path) -> None:
     split = Split("train", ["a"], None, [0])
     write_dataset(Dataset("classification", ("a", "b"), split, split, None), tmp_path)
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="holds no readable data set"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_dataset(tmp_path)

@@ -93,7 +93,7 @@ def test_a_test_split_without_labels_is_refused_with_help(
     loaded = load({}, hub="glue", config=config, text=text, test_split="test")
     loaded.problem(
         f"glue ({config}), split test, rows 1, 2, 3, 4: the split has no labels",
-        "-1 marks a label kept back",
+        "-1 marks a hidden label",
         "choose another split as data.test_split",
     )
 

@@ -37,7 +37,7 @@ def test_csv_texts_stay_texts(load: Load) -> None:
     assert loaded.rows() == [("001", "1"), ("NA", "0")]
     assert loaded.rows("dev") == [("1e5", "1")]
     assert loaded.dataset.test is None
-    loaded.notice("'h' is a local folder")
+    loaded.notice("'h': reading the local folder, not the hub")
 
 
 def test_declared_class_names_are_used(load: Load) -> None:

@@ -95,10 +95,10 @@ def test_regression_targets(load: Load) -> None:
 @pytest.mark.parametrize("bad", ["nan", "inf", "1e999", "", "1_000", "high", " 2", "0x10", "1,5"])
 def test_targets_that_are_no_numbers(load: Load, bad: str) -> None:
     loaded = load_labels(load, ["1.0", f'"{bad}"'], task="regression")
-    loaded.problem("t.csv, line 3: 1 row whose label is no finite number", repr(bad))
+    loaded.problem("t.csv, line 3: 1 row whose label is not a finite number", repr(bad))
 
 
 @pytest.mark.parametrize("bad", ["null", "true", '"2.5"'])
 def test_typed_targets_that_are_no_numbers(load: Load, bad: str) -> None:
     loaded = load_typed(load, ["1.0", bad], task="regression")
-    loaded.problem("t.jsonl, line 2: 1 row whose label is no finite number")
+    loaded.problem("t.jsonl, line 2: 1 row whose label is not a finite number")

@@ -44,7 +44,6 @@ def test_a_cell_names_several_labels(load: Load) -> None:
     assert loaded.dataset.train.targets == [(0, 2), (), (1,), (1, 2)]
     assert loaded.dataset.dev.targets == [(0,), ()]
     assert loaded.facts["label_balance"]["train"] == {"anger": 1, "fear": 2, "joy": 2}
-    assert loaded.facts["rows_without_labels"] == {"train": 1, "dev": 1}
     assert loaded.notices == []
 
 
@@ -140,7 +139,7 @@ def test_lists_of_integers(load: Load) -> None:
     ("cells", "parts"),
     [
         ([["a"], None, ["b"]], ("t.jsonl, line 2: 1 row without labels (null)",)),
-        ([["a"], "b,c", ["b"]], ("line 2: 1 row whose labels are no list ('b,c')",)),
+        ([["a"], "b,c", ["b"]], ("line 2: 1 row whose labels are not a list ('b,c')",)),
         ([["a"], ["b", None]], ("line 2: 1 row without a label",)),
         ([["a"], ["b", True]], ("line 2", "neither text nor a whole number (True)")),
         ([["a"], ["b", ["c"]]], ("line 2", "neither text nor a whole number")),

@@ -22,10 +22,10 @@ def load_dev(load: Load, content: str | bytes, name: str = "dev.csv", **settings
     [
         ("text,label\né ü,x\nw".encode() + b"\xff,x\n", ["dev.csv, line 3: byte 0xff", "UTF-8"]),
         (b"text,label\nw\x81,x\n", ["dev.csv, line 2: byte 0x81 is not part"]),
-        ("text,label\nq,x\n".encode("utf-16")[:-1], ["dev.csv: is no readable UTF-16"]),
-        ('text,label,"x"y\nq,x,1\n', ["dev.csv, line 1: text behind a closing"]),
+        ("text,label\nq,x\n".encode("utf-16")[:-1], ["dev.csv: cannot be decoded as UTF-16"]),
+        ('text,label,"x"y\nq,x,1\n', ["dev.csv, line 1: text after a closing"]),
         (b"PK\x03\x04 and so on", ["dev.csv: is a zip archive or an Excel workbook"]),
-        (b"\x00\xff\x01\xfe", ["dev.csv: is no text"]),
+        (b"\x00\xff\x01\xfe", ["dev.csv: is not text"]),
         ("", ["dev.csv: is empty"]),
         ("\n\n", ["dev.csv: is empty"]),
         ("text,label\n", ["dev.csv: has a header but no rows"]),
@@ -51,7 +51,7 @@ def load_dev(load: Load, content: str | bytes, name: str = "dev.csv", **settings
         ),
         (
             'text,label\n"q" w,x\n',
-            ["dev.csv, line 2: text behind a", 'data.quoting = "none"'],
+            ["dev.csv, line 2: text after a", 'data.quoting = "none"'],
         ),
         ("text,label\nq,x\nb,y\n", ["1 row of dev also in train", "line 3 = train.csv, line 3"]),
     ],
@@ -71,7 +71,7 @@ def test_a_csv_problem_is_told_with_its_line(
             ["line 2: invalid JSON (Input data was"],
         ),
         ('{"text":"q","label":NaN}\n', ["line 1: invalid JSON (JSON is malformed"]),
-        ('{"text":"q","label":"x"}\n["w"]\n', ["line 2: a list in place of a JSON"]),
+        ('{"text":"q","label":"x"}\n["w"]\n', ["line 2: a list instead of a JSON"]),
         (
             '{"text":"q","label":"x"}\n{"text":"w"}\n',
             ["line 2: no key 'label'; every row needs it"],
@@ -109,8 +109,8 @@ def test_one_class_is_too_few(load: Load) -> None:
 
 def test_a_broken_gzip_and_a_broken_parquet(load: Load) -> None:
     cut = gzip.compress(TRAIN.encode())[:-9]
-    load_dev(load, cut, "dev.csv.gz").problem("dev.csv.gz: cannot be unpacked")
-    load_dev(load, b"PAR1PAR1PAR1", "dev.parquet").problem("dev.parquet: is no readable Parquet")
+    load_dev(load, cut, "dev.csv.gz").problem("dev.csv.gz: cannot be decompressed")
+    load_dev(load, b"PAR1PAR1PAR1", "dev.parquet").problem("dev.parquet: cannot be read as Parquet")
 
 
 def test_what_is_no_problem(load: Load) -> None:
@@ -171,7 +171,6 @@ def test_the_facts(load: Load) -> None:
         "task": "classification",
         "labels": ["x", "y"],
         "rows": {"train": 3, "dev": 1},
-        "longest_text_characters": {"train": 1, "dev": 4},
         "duplicates_within": {"train": 0, "dev": 0},
         "duplicates_across": {"train/dev": 0},
         "label_balance": {"train": {"x": 2, "y": 1}, "dev": {"x": 0, "y": 1}},

@@ -190,7 +190,7 @@ def test_what_one_command_reads_every_command_reads(tmp_path: Path, make: str) -
 def test_windows_1252_is_noticed(load: Callable[..., Any]) -> None:
     content = "text,label\ncoffee,x\ntea,thé".encode("cp1252")
     loaded = load({"t.csv": content}, train="t.csv", dev_fraction=0.5)
-    loaded.notice("t.csv: is not UTF-8; read as Windows-1252")
+    loaded.notice("t.csv: is not UTF-8; reading it as Windows-1252")
 
 
 def test_rows_without_a_header_have_numbered_columns(load: Callable[..., Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from factory.data.checks import check_batch
+from factory.data.load import check_batch
 from factory.data.source import source_identity
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
@@ -96,7 +96,7 @@ def test_a_folder_of_the_working_directory_does_not_shadow_the_hub(
 ) -> None:
     (tmp_path / "elsewhere" / "imdb").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="would be read in place of the hub"):
+    with pytest.raises(DataError, match="would be read instead of the hub"):
         source_identity(DataSettings(hub="imdb"), tmp_path)
 
 

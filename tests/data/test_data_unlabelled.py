@@ -145,8 +145,7 @@ def test_rows_of_train_dev_and_test_and_repetitions_are_dropped_and_counted(load
     assert outcome.dropped(1) == {"repeated": 1}
     assert [source["kept"] for source in outcome.facts["sources"]] == [1, 1]
     assert outcome.notices[0] == (
-        "a.txt: 7 rows, 1 kept; dropped: 1 repeated, 3 already in train, "
-        "1 in dev, so excluded, 1 in test, so excluded"
+        "a.txt: 7 rows, 1 kept; dropped: 1 repeated, 3 also in train, 1 also in dev, 1 also in test"
     )
 
 
@@ -166,7 +165,7 @@ def test_pairs(load: Load) -> None:
 
 def test_lines_are_no_pairs(load: Load) -> None:
     (problem,) = load({"p.txt": "one\n"}, PAIRS, text=TWO).problems
-    assert "p.txt holds one text per line, but data.text asks for pairs" in problem
+    assert "p.txt holds one text per line, but data.text names two columns" in problem
     assert "csv, tsv, jsonl or parquet file with the columns 'one' and 'two'" in problem
 
 
@@ -319,7 +318,7 @@ def test_rows_survive_the_disk(tmp_path_factory: pytest.TempPathFactory, rows: l
 
 
 def test_a_broken_directory_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no readable unlabelled text"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_unlabelled(tmp_path)
     (tmp_path / "unlabelled.parquet").write_bytes(b"nonsense")
     with pytest.raises(DataError, match="run the unlabelled stage again"):

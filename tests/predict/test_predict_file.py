@@ -176,7 +176,7 @@ def test_a_file_of_an_old_office_program(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(rows.encode("cp1252"))
     result = predict(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
     assert result.exit_code == 0, result.output
-    assert "in.csv: is not UTF-8; read as Windows-1252" in result.stderr
+    assert "in.csv: is not UTF-8; reading it as Windows-1252" in result.stderr
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as stream:
         written = list(csv.DictReader(stream))
     assert [(row["id"], row["text"]) for row in written] == [("1", "gut"), ("2", "schön;\r\nteuer")]
@@ -244,14 +244,14 @@ def test_bad_rows(bundle: Path, tmp_path: Path, small_chunks: None) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     result = predict(bundle, source, output)
     assert result.exit_code == 1
-    assert "13 rows cannot be scored; correct the file, or leave such rows out" in result.stderr
+    assert "13 rows cannot be scored; correct the file, or skip such rows" in result.stderr
     assert "- line 4: text is empty\n" in result.stderr
     assert result.stderr.endswith("- and 3 more\n")
     assert not output.exists()
     result = predict(bundle, source, output, "--on-error", "skip")
     assert result.exit_code == 0
-    assert "line 2: the model fails on it; left out" in result.stderr
-    assert "13 rows are left out" in result.stderr
+    assert "line 2: the model fails on it; skipped" in result.stderr
+    assert "13 rows are skipped" in result.stderr
     kept = [row["text"] for row in rows if row["text"] and "poison" not in row["text"]]
     assert [row["text"] for row in read_jsonl(output)] == kept
     (tmp_path / "alone.csv").write_text("text\npoison\n", "utf-8")
@@ -281,7 +281,7 @@ def test_standard_streams(bundle: Path, tmp_path: Path) -> None:
     assert len(everything(tmp_path / "two.csv")) == 9
     result = predict(bundle, "-", tmp_path / "three.csv", input=content + '{"text": 1}\n')
     assert result.exit_code == 1
-    assert "line 10: text is not a text" in result.stderr
+    assert "line 10: text is not text" in result.stderr
     assert sorted(path.name for path in tmp_path.glob("*three*")) == []
     assert list(tmp_path.glob(".*")) == []
 

@@ -37,7 +37,7 @@ def test_places_and_reasons_in_csv(tmp_path: Path) -> None:
         (6, "text is empty"),
         (7, "byte 0xe9 is not part of the file's encoding; save it as UTF-8"),
         (8, None),
-        (9, "text behind a closing quotation mark"),
+        (9, "text after a closing quotation mark"),
         (10, None),
     ]
 
@@ -53,9 +53,9 @@ def test_places_and_reasons_in_jsonl(tmp_path: Path) -> None:
     read = told(path)
     assert [number for number, reason in read if reason is None] == [1, 11, 13]
     reasons = {number: reason or "" for number, reason in read}
-    assert reasons[4] == "a list in place of a JSON object"
+    assert reasons[4] == "a list instead of a JSON object"
     assert reasons[5] == "no text"
-    assert reasons[6] == "text is not a text"
+    assert reasons[6] == "text is not text"
     assert reasons[7] == "text is empty"
     assert reasons[10] == "field 'score' would be added; see --prefix"
     for number in (3, 8, 9, 12):
@@ -83,12 +83,12 @@ def test_parquet(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "is empty"),
         ("a.jsonl", b"\n \n", "is empty"),
-        ("a.csv", b"id,txt\n1,a\n", "no column 'text', only [id, txt]"),
-        ("a.jsonl", b'{"txt": "a"}', "perhaps 'txt'"),
+        ("a.csv", b"id,txt\n1,a\n", "no column 'text' (did you mean 'txt'?); the columns"),
+        ("a.jsonl", b'{"txt": "a"}', "set --text to one of them"),
         ("a.csv", b"text,text\na,b\n", "two columns are called 'text'"),
         ("a.csv", b"text,label\na,b\n", "column 'label' exists already and would be added"),
-        ("a.csv.gz", gzip.compress(b"text\n" + b"a\n" * 999, mtime=0)[:-9], "cannot be unpacked"),
-        ("a.parquet", b"PAR1text", "is no readable Parquet"),
+        ("a.csv.gz", gzip.compress(b"text\n" + b"a\n" * 999, mtime=0)[:-9], "be decompressed"),
+        ("a.parquet", b"PAR1text", "cannot be read as Parquet"),
         ("a.xlsx", b"PK\x03\x04...", "is a zip archive or an Excel workbook"),
     ],
 )

@@ -15,10 +15,9 @@ from helpers.tiny_models import FILLERS, save_tiny, tiny_bert, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.data.corpus import shards as shards_module
-from factory.data.corpus.reading import Piece
-from factory.data.corpus.shards import PackedRows, RowLayout, open_rows, write_shards
-from factory.data.corpus.tokenize import check_corpus, make_corpus, row_layout
+from factory.data import shards as shards_module
+from factory.data.corpus import check_corpus, make_corpus, row_layout
+from factory.data.shards import PackedRows, Piece, RowLayout, open_rows, write_shards
 from factory.errors import DataError
 from factory.models.source import ModelSource
 from factory.recipe.training import GeneralSettings

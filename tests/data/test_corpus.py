@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.data.corpus import reading
-from factory.data.corpus.reading import Piece, corpus_identity, read_pieces
+from factory.data import corpus
+from factory.data.corpus import corpus_identity, read_pieces
 from factory.data.formats import DataFile
 from factory.data.reading import Row
+from factory.data.shards import Piece
 from factory.errors import DataError
 from factory.recipe.training import GeneralSettings
 
@@ -113,7 +114,7 @@ def test_broken_encoding_is_told_with_its_line(read: Read) -> None:
 def test_a_cut_or_damaged_gz_is_told(read: Read, tmp_path: Path) -> None:
     content = gzip.compress("\n".join(str(number) for number in range(9999)).encode())
     (tmp_path / "cut.txt.gz").write_bytes(content[:-9])
-    with pytest.raises(DataError, match=r"cut\.txt\.gz: cannot be unpacked"):
+    with pytest.raises(DataError, match=r"cut\.txt\.gz: cannot be decompressed"):
         list(read_pieces(GeneralSettings(corpus="cut.txt.gz"), tmp_path))
 
 
@@ -124,7 +125,7 @@ def test_a_cut_or_damaged_gz_is_told(read: Read, tmp_path: Path) -> None:
         ('{"text": 3}', "'text' holds 3, not text"),
         ('{"text": null}', "'text' holds None, not text"),
         ('{"text": "\\ud800"}', "invalid JSON"),
-        ('["a"]', "a list in place of a JSON object"),
+        ('["a"]', "a list instead of a JSON object"),
         ('{"text": "a"', "invalid JSON (Input data was truncated)"),
     ],
 )
@@ -172,7 +173,7 @@ def test_one_line_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             yield Row(taken, {"text": f"line {taken}" if taken % 5 else ""})
 
     (tmp_path / "a.txt").touch()
-    monkeypatch.setattr(reading, "read_rows", endless)
+    monkeypatch.setattr(corpus, "read_rows", endless)
     for documents in ("lines", "blank_lines"):
         pieces = read_pieces(GeneralSettings(corpus="a.txt", documents=documents), tmp_path)
         assert taken == 0
