@@ -22,7 +22,7 @@ from factory.data.load import load_dataset, load_split
 from factory.data.reading import BadRow, Row, read_rows
 from factory.predict.rows import TextRow, Wanted, open_input, text_rows
 from factory.recipe.data import DataSettings
-from factory.scaffold.sniff import read_sheet
+from factory.scaffold.columns import read_sheet
 
 Rows = list[tuple[str, str]]
 CHARACTERS = st.characters(exclude_categories=["Cs"])
