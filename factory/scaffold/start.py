@@ -162,7 +162,7 @@ def _data_settings(
         found = sheets["train"].file.format
         if found.quoting not in (None, "none" if found.delimiter == "\t" else "standard"):
             files["quoting"] = found.quoting
-        data = DataSettings(**settings, **files)
+        data = DataSettings.model_validate(settings | files)
         try:
             _load(data, folder)
             return data
@@ -173,7 +173,7 @@ def _data_settings(
         write_rows(path, rows[split], roles)
         original = sheets[split].name
         decided.append(f"{path}: cleaned copy of {original}, which stays unchanged")
-    data = DataSettings(**settings, **{split: path.name for split, path in copies.items()})
+    data = DataSettings.model_validate(settings | {s: path.name for s, path in copies.items()})
     try:
         _load(data, folder)
     except DataError:
