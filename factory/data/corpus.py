@@ -8,7 +8,7 @@ from typing import Any
 
 from factory.data.formats import DataFile, FileFormat, is_gzipped
 from factory.data.hub import library_errors
-from factory.data.messages import count, first_few_of_names, missing_file, nearest, quote
+from factory.data.messages import first_few_of_names, missing_file, nearest, quote
 from factory.data.reading import BadRow, read_rows
 from factory.data.shards import Piece, RowLayout, write_shards
 from factory.data.source import file_identity, hub_folder, hub_identity
@@ -49,34 +49,14 @@ def make_corpus(
     layout = row_layout(tokenizer, settings.max_length)
     index = write_shards(directory, pieces, tokenize, layout, settings.max_tokens)
     if not index["tokens"]:
-        raise DataError(HEADLINE, [f"{_corpus_name(settings)} contains no text"])
+        name = settings.hub if settings.hub is not None else ", ".join(settings.corpus_names)
+        raise DataError(HEADLINE, [f"{name} contains no text"])
     return {
         "documents": index["documents"],
         "tokens": index["tokens"],
         "rows": sum(index["shards"]),
         "shards": len(index["shards"]),
     }
-
-
-def check_corpus(rows: int, settings: GeneralSettings) -> None:
-    """Check that a corpus has at least one batch of rows.
-
-    Raises:
-        DataError: it has fewer rows than `general.batch_size`.
-    """
-    if rows < settings.batch_size:
-        problem = (
-            f"{_corpus_name(settings)} has {count(rows, 'row')} of {settings.max_length} tokens, "
-            f"fewer than general.batch_size = {settings.batch_size}; add text, or lower "
-            "general.batch_size or general.max_length"
-        )
-        if settings.max_tokens is not None:
-            problem += f" (general.max_tokens = {settings.max_tokens})"
-        raise DataError(HEADLINE, [problem])
-
-
-def _corpus_name(settings: GeneralSettings) -> str:
-    return settings.hub if settings.hub is not None else ", ".join(settings.corpus_names)
 
 
 def load_base_model(source: ModelSource, max_length: int) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,43 +22,24 @@ if TYPE_CHECKING:
 
 
 def read_hub(
-    settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
-) -> dict[str, Table]:
-    """The labelled splits of the recipe's hub data set.
-
-    Raises:
-        DataError: the data set cannot be loaded.
-    """
-    named = {
-        "train": settings.train_split,
-        "dev": None if settings.dev_fraction is not None else settings.dev_split,
-        "test": settings.test_split,
-    }
-    wanted = [(split, name) for split, name in named.items() if name is not None]
-    tables = _read(wanted, settings, base_directory, cache_directory, findings)
-    return {table.split: table for table in tables}
-
-
-def read_unlabelled_splits(
-    settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
-) -> list[Table]:
-    """The splits that the recipe reads without labels.
-
-    Raises:
-        DataError: the data set cannot be loaded.
-    """
-    wanted = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_split or ()]
-    return _read(wanted, settings, base_directory, cache_directory, findings)
-
-
-def _read(
-    wanted: Sequence[tuple[str, str]],
     settings: DataSettings,
     base_directory: Path,
     cache_directory: Path,
     findings: Findings,
+    unlabelled: bool = False,
 ) -> list[Table]:
-    """Read each split in `wanted`: its purpose, and its name in the data set."""
+    """The labelled or the unlabelled splits of the recipe's hub data set.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+    """
+    named = [
+        ("train", settings.train_split),
+        ("dev", None if settings.dev_fraction is not None else settings.dev_split),
+        ("test", settings.test_split),
+    ]
+    if unlabelled:
+        named = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_split or ()]
     assert settings.hub is not None, "only called for a hub source"
     folder = hub_folder(settings.hub, base_directory, "data.hub")
     cache = cache_directory
@@ -70,7 +51,9 @@ def _read(
     with library_errors(source):
         splits = _load(settings, folder, cache)
     tables: list[Table] = []
-    for split, name in wanted:
+    for split, name in named:
+        if name is None:
+            continue
         if name not in splits:
             findings.problems.append(
                 f"{source}: no split {name!r}{nearest(name, splits)}; the splits are "

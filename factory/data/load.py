@@ -49,7 +49,8 @@ def load_dataset(
         }
         tables = {split: table for split, table in read.items() if table is not None}
     else:
-        tables = read_hub(settings, base_directory, cache_directory, findings)
+        hub_tables = read_hub(settings, base_directory, cache_directory, findings)
+        tables = {table.split: table for table in hub_tables}
     for table in tables.values():
         _check_texts(table, settings.text_columns, settings.allow_empty, findings)
     encoding = encode(tables, settings, findings)

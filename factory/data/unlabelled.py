@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.data.dataset import Dataset, read_columns, write_texts
-from factory.data.hub import read_unlabelled_splits
+from factory.data.hub import read_hub
 from factory.data.messages import Findings, count
 from factory.data.source import unlabelled_files
 from factory.data.table import UNLABELLED_SPLIT, Table, columns_of, read_table
@@ -63,7 +63,7 @@ def load_unlabelled(
         for file in unlabelled_files(settings, base_directory)
     ]
     if settings.unlabelled_split is not None:
-        tables += read_unlabelled_splits(settings, base_directory, cache_directory, findings)
+        tables += read_hub(settings, base_directory, cache_directory, findings, unlabelled=True)
     usable = [] if findings.problems else [table for table in tables if table is not None]
     rows, sources = _filter(usable, dataset)
     summaries = [_summary(source) for source in sources]

@@ -224,28 +224,17 @@ class _ParquetWriter:
         self._path = path
         self._source = source
         self._added = columns.names
-        self._columns: list[str] = []
         self._writer: Any = None
         self._tables: list[Any] = []
-        self._buffered = 0
 
     def write(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> None:
         if not rows:
             return
-        import pyarrow
-
         if self._writer is None:
-            self._columns = list(self._source.columns or rows[0].values)
-            schema = self._schema(rows)
-            for name in self._added:
-                value = answers[0][name]
-                kind = pyarrow.string() if isinstance(value, str) else pyarrow.float64()
-                kind = pyarrow.list_(pyarrow.string()) if isinstance(value, list) else kind
-                schema = schema.append(pyarrow.field(name, kind))
+            schema = self._schema(rows, answers[0])
             self._writer = self._module.ParquetWriter(self._path, schema)
         self._tables.append(self._table(rows, answers))
-        self._buffered += len(rows)
-        if self._buffered >= ROW_GROUP:
+        if sum(map(len, self._tables)) >= ROW_GROUP:
             self._write_group()
 
     def close(self) -> None:
@@ -259,33 +248,40 @@ class _ParquetWriter:
 
         if self._tables:
             self._writer.write_table(pyarrow.concat_tables(self._tables))
-        self._tables, self._buffered = [], 0
+        self._tables = []
 
-    def _schema(self, rows: Sequence[Row]) -> Any:
-        """The input's own types; for JSON inferred from the first rows."""
+    def _schema(self, rows: Sequence[Row], answer: dict[str, Any]) -> Any:
+        """The input's own types, for JSON inferred from the first rows; and the added columns."""
         import pyarrow
 
+        string = pyarrow.string()
         if self._source.format.kind == "parquet":
-            return rows[0].source[0].schema
-        if self._source.format.kind == "delimited":
-            return pyarrow.schema([(name, pyarrow.string()) for name in self._columns])
-        found = pyarrow.Table.from_pylist(
-            [{name: row.values.get(name) for name in self._columns} for row in rows]
-        ).schema
-        is_null = pyarrow.types.is_null
-        return pyarrow.schema(
-            [(one.name, pyarrow.string() if is_null(one.type) else one.type) for one in found]
-        )
+            schema = rows[0].source[0].schema
+        elif self._source.format.kind == "delimited":
+            schema = pyarrow.schema([(name, string) for name in self._source.columns])
+        else:
+            names = list(rows[0].values)
+            found = pyarrow.Table.from_pylist(
+                [{name: row.values.get(name) for name in names} for row in rows]
+            ).schema
+            schema = pyarrow.schema(
+                [(f.name, string if pyarrow.types.is_null(f.type) else f.type) for f in found]
+            )
+        for name, value in answer.items():
+            kind = pyarrow.list_(string) if isinstance(value, list) else string
+            kind = pyarrow.float64() if isinstance(value, float) else kind
+            schema = schema.append(pyarrow.field(name, kind))
+        return schema
 
     def _table(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> Any:
         import pyarrow
 
         schema = self._writer.schema
-        old = pyarrow.schema([schema.field(name) for name in self._columns], schema.metadata)
-        new = pyarrow.schema([schema.field(name) for name in self._added])
+        fields, width = list(schema), len(schema) - len(self._added)
         if self._source.format.kind == "parquet":
             table = _gathered(rows)
         else:
+            old = pyarrow.schema(fields[:width], schema.metadata)
             try:
                 table = pyarrow.Table.from_pylist([row.values for row in rows], schema=old)
             except pyarrow.ArrowException as error:
@@ -293,9 +289,9 @@ class _ParquetWriter:
                     f"rows {rows[0].number} to {rows[-1].number} have values of another type than "
                     f"the first ({error}); write jsonl, which keeps each as it is"
                 ) from error
-        added = pyarrow.Table.from_pylist(list(answers), schema=new)
-        for name in new.names:
-            table = table.append_column(new.field(name), added.column(name))
+        added = pyarrow.Table.from_pylist(list(answers), schema=pyarrow.schema(fields[width:]))
+        for field, column in zip(fields[width:], added.columns, strict=True):
+            table = table.append_column(field, column)
         return table.cast(schema)
 
 

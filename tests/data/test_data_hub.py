@@ -54,16 +54,6 @@ def test_declared_class_names_and_given_ones(load: Load) -> None:
     load(files, hub="h", labels=["a", "b", "c"]).problem("split train", "2 classes", "names 3")
 
 
-def test_a_split_with_hidden_labels(load: Load, tmp_path: Path) -> None:
-    (tmp_path / "h").mkdir()
-    for name, labels in {"train": [0, 1], "validation": [1, 0], "test": [-1, -1]}.items():
-        table = pa.table({"text": [f"{name} {i}" for i in range(2)], "label": labels})
-        pq.write_table(table, tmp_path / "h" / f"{name}.parquet")
-    loaded = load({}, hub="h", test_split="test")
-    loaded.problem("h, split test, rows 1, 2: the split has no labels")
-    assert load({}, hub="h").dataset.train.targets == [0, 1]
-
-
 def test_wrong_split_and_column_names(load: Load) -> None:
     load(FILES, hub="h", dev_split="valid").problem("no split 'valid' (did you mean 'validation'?)")
     loaded = load(FILES, hub="h", text="txt")

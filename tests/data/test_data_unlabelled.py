@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from helpers.fake_hub_files import Rows, write_glue
 
 from factory.data.dataset import Dataset, Split
 from factory.data.source import unlabelled_identity
@@ -206,37 +207,30 @@ def test_a_limit_draws_by_seed_and_a_higher_one_adds(load: Load) -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> DataSettings:
-    """A local folder in the hub's layout, with GLUE's way of keeping labels back."""
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    for split, texts, labels in (
-        ("train", ["seen one", "x"], [0, 1]),
-        ("validation", ["dev one", "y"], [0, 1]),
-        ("test", ["dev one", "new", "", "newer"], [-1, -1, -1, -1]),
-        ("extra", ["extra", "new"], [-1, -1]),
-    ):
-        table = pyarrow.table({"text": texts, "label": labels})
-        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
-    (folder / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files:\n"
-        + "".join(
-            f"  - split: {split}\n    path: {split}.parquet\n"
-            for split in ("train", "validation", "test", "extra")
-        )
-        + "---\n"
+    """A local folder in the hub's layout, with hidden labels as in GLUE."""
+    splits: dict[str, Rows] = {
+        "train": [("seen one", 0), ("x", 1)],
+        "validation": [("dev one", 0), ("y", 1)],
+        "test": [("dev one", -1), ("new", -1), ("", -1), ("newer", -1)],
+        "test_extra": [("extra", -1), ("new", -1)],
+    }
+    write_glue(tmp_path / "hub", {"cola": splits})
+    return DataSettings(
+        hub="hub", config="cola", text="sentence", unlabelled_split=["test", "test_extra"]
     )
-    return DataSettings(hub="hub", unlabelled_split=["test", "extra"])
 
 
 def test_hub_splits_and_files(tmp_path: Path, hub: DataSettings) -> None:
     rows, facts = load_unlabelled(hub, tmp_path, tmp_path / "cache", SINGLE, lambda line: None)
     assert rows == ["new", "newer", "extra"]
     sources: Any = facts["sources"]
-    assert [source["source"] for source in sources] == ["hub, split test", "hub, split extra"]
+    assert [source["source"] for source in sources] == [
+        "hub (cola), split test", "hub (cola), split test_extra"
+    ]  # fmt: skip
     assert sources[0]["dropped"]["empty"] == sources[0]["dropped"]["in_dev"] == 1
     assert sources[1]["dropped"]["repeated"] == 1
-    (tmp_path / "more.txt").write_text("more\nnew\n")
-    both = hub.model_copy(update={"unlabelled": "more.txt"})
+    (tmp_path / "more.csv").write_text("sentence,id\nmore,1\nnew,2\n")
+    both = hub.model_copy(update={"unlabelled": "more.csv"})
     rows, _ = load_unlabelled(both, tmp_path, tmp_path / "cache", SINGLE, lambda line: None)
     assert rows == ["more", "new", "newer", "extra"]
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.data import shards as shards_module
-from factory.data.corpus import check_corpus, make_corpus, row_layout
+from factory.data.corpus import make_corpus, row_layout
 from factory.data.shards import PackedRows, Piece, RowLayout, open_rows, write_shards
 from factory.errors import DataError
 from factory.models.source import ModelSource
@@ -309,20 +309,12 @@ def test_the_stage_packs_what_the_tokenizer_makes(tmp_path: Path, source: ModelS
     }
 
 
-def test_a_corpus_without_a_token_or_of_less_than_a_batch(
-    tmp_path: Path, source: ModelSource
-) -> None:
+def test_a_corpus_without_a_token(tmp_path: Path, source: ModelSource) -> None:
     for content in ("\n \n\n", "\x00\n"):
         (tmp_path / "a.txt").write_text(content, encoding="utf-8")
         settings = GeneralSettings(corpus="a.txt", max_length=16)
         with pytest.raises(DataError, match=r"a\.txt contains no text"):
             make_corpus(tmp_path, settings, source, tmp_path)
-    settings = GeneralSettings(corpus=["a.txt", "b.txt"], batch_size=8, max_tokens=500)
-    check_corpus(8, settings)
-    with pytest.raises(
-        DataError, match=r"a\.txt, b\.txt has 7 rows of 128 tokens.*max_tokens = 500"
-    ):
-        check_corpus(7, settings)
 
 
 def test_a_large_vocabulary_needs_wider_numbers() -> None:
