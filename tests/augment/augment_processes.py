@@ -1,4 +1,4 @@
-"""Augmentation of tiny rows in processes of their own, which may be killed in the middle."""
+"""Augmentation of tiny rows in processes that may be killed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PART_ROWS, SHARD_ROWS = 16, 100
 
 
 def rows() -> Split:
-    """Texts, some of them twice."""
+    """Texts, some of them repeated."""
     train = tiny_split("train", ROWS, seed=5)
     return Split("train", [*train.texts[:80], *train.texts[:20]], None, train.targets)
 
 
 def recipe(mode: str) -> AugmentSettings:
-    """Two sources, and everything that the merge does."""
+    """Two sources, duplicates and a limit per class."""
     return settings_with(mode=mode, sources=["mlm", "embeddings"], copies=4, max_rows_per_class=120)
 
 

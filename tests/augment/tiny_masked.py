@@ -24,11 +24,11 @@ class ListedNeighbours:
     """Neighbours from a table; records the words looked up."""
 
     table: Mapping[str, list[str]]
-    asked: list[str]
+    looked_up: list[str]
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
         """Look the words up."""
-        self.asked.extend(words)
+        self.looked_up.extend(words)
         return [self.table.get(word, [])[:count] for word in words]
 
 
@@ -61,7 +61,7 @@ def fixed_mlm(*likely: str) -> MaskedLanguageModel:
 
 
 def settings_with(**changes: Any) -> AugmentSettings:
-    """The tables of a recipe with an mlm only, one copy per row unless told otherwise."""
+    """Settings with an mlm only and one copy per row."""
     return AugmentSettings(**{"mlm": "any", "sources": ["mlm"], "copies": 1, **changes})
 
 
