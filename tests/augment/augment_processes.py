@@ -10,7 +10,7 @@ from typing import Any
 from helpers.tiny_models import tiny_split
 from tiny_masked import listed, proposers_with, settings_with, tiny_mlm
 
-from factory.augment import masked_lm, shards
+from factory.augment import shards
 from factory.augment.run import augment
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
@@ -39,15 +39,14 @@ def augment_rows(directory: Path, mode: str) -> dict[str, Any]:
     return augment(directory, rows(), recipe(mode), proposers)
 
 
-def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
+def work(directory: str, kill_at: str) -> None:
     """Augment; SIGKILL in the middle of writing file number `kill_at`, counted from 1."""
     shards.PART_ROWS, shards.SHARD_ROWS = PART_ROWS, SHARD_ROWS
-    masked_lm.CPU_BATCH_TOKENS = int(batch_tokens)
     _kill_while_writing(int(kill_at))
     output = Path(directory)
     output.mkdir(exist_ok=True)
     with distributed.process_group("cpu"):
-        print(augment_rows(output, mode))  # noqa: T201
+        augment_rows(output, "corrected")
 
 
 def _kill_while_writing(kill_at: int) -> None:

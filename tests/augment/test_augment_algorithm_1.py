@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 from helpers.tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
 from tiny_masked import (
     ListedNeighbours,
     fixed_mlm,
     listed,
+    plain_choice,
+    plain_draw,
     proposers_with,
+    ranked_words,
     settings_with,
     source_of_rows,
     split_of,
     tiny_mlm,
 )
 
-from factory.augment import keyed_rng
 from factory.augment.algorithm_1 import Algorithm1
 from factory.augment.masked_lm import MaskedLanguageModel
 from factory.augment.rows import Drawn
@@ -42,11 +43,6 @@ def plain_algorithm(
     train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel, nearest: dict[str, list[str]]
 ) -> list[str]:
     """The paper's loop: a copy, its words from left to right, one forward pass for each word."""
-    words_of_bert = [
-        number
-        for number, text in enumerate(VOCABULARY)
-        if not text.startswith("##") and text not in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    ]
     found = []
     for row, original in enumerate(train.texts):
         split = source_of_rows(split_of(original)).sides[0][0]
@@ -55,24 +51,14 @@ def plain_algorithm(
             for place, word in enumerate(original.split()):
                 if not split.words[place].replaceable:
                     continue
+                candidates = nearest.get(word, [])
                 if word in VOCABULARY:
-                    masked = " ".join([*words[:place], "[MASK]", *words[place + 1 :]])
-                    encoded = mlm.tokenizer(masked, return_tensors="pt")
-                    at = encoded["input_ids"][0].tolist().index(mlm.tokenizer.mask_token_id)
-                    logits = mlm.model(**encoded).logits[0, at].detach().numpy()
-                    best = sorted(words_of_bert, key=lambda n: -logits[n])[: recipe.candidates]
-                    candidates = [VOCABULARY[number] for number in best]
-                else:
-                    candidates = nearest.get(word, [])[: recipe.candidates]
-                p = keyed_rng.uniform(
-                    keyed_rng.random_bits(recipe.seed, keyed_rng.REPLACE, [row], copy, 0, place)
-                )[0]
+                    ranked = ranked_words(mlm, words, place)
+                    candidates = [w for w in ranked if not w.startswith(("##", "["))]
+                p = plain_draw(recipe, row, copy, place)
                 if p <= recipe.replace_probability and candidates:
-                    bits = keyed_rng.random_bits(
-                        recipe.seed, keyed_rng.CHOICE, [row], copy, 0, place
-                    )
-                    known = np.array([[keyed_rng.text_key(text) for text in candidates]], np.uint64)
-                    words[place] = candidates[keyed_rng.choose(bits, known)[0]]
+                    best = candidates[: recipe.candidates]
+                    words[place] = plain_choice(recipe, row, copy, place, best)
             found.append(" ".join(words))
     return found
 

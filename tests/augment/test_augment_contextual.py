@@ -16,14 +16,16 @@ from tiny_masked import (
     ListedNeighbours,
     fixed_mlm,
     listed,
+    plain_choice,
+    plain_draw,
     proposers_with,
+    ranked_words,
     settings_with,
     source_of_rows,
     split_of,
     tiny_mlm,
 )
 
-from factory.augment import keyed_rng
 from factory.augment.contextual import ContextualMode, hidden_together
 from factory.augment.masked_lm import MaskedLanguageModel, WordGuesser
 from factory.augment.rows import AugmentedExample, Drawn
@@ -68,12 +70,6 @@ def test_candidates_case_spacing_and_punctuation() -> None:
     assert set(texts_of(drawn)) == {"Lamp"}
 
 
-def plain_choice(recipe: AugmentSettings, row: int, copy: int, place: int, words: list[str]) -> str:
-    bits = keyed_rng.random_bits(recipe.seed, keyed_rng.CHOICE, [row], copy, 0, place)
-    known = np.array([[keyed_rng.text_key(word) for word in words]], dtype=np.uint64)
-    return words[int(keyed_rng.choose(bits, known)[0])]
-
-
 def plain_examples(train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel) -> list[str]:
     """One word hidden at a time in the original text, one forward pass each, no batch."""
     found = []
@@ -81,24 +77,12 @@ def plain_examples(train: Split, recipe: AugmentSettings, mlm: MaskedLanguageMod
         split = source_of_rows(split_of(text)).sides[0][0]
         places = [place for place, word in enumerate(split.words) if word.replaceable]
         for copy in range(recipe.copies or 0):
-            values = {
-                place: float(
-                    keyed_rng.uniform(
-                        keyed_rng.random_bits(recipe.seed, keyed_rng.REPLACE, [row], copy, 0, place)
-                    )[0]
-                )
-                for place in places
-            }
-            chosen = [p for p in places if values[p] <= recipe.replace_probability]
-            if places and not chosen:
-                chosen = [min(places, key=values.__getitem__)]
+            draws = {place: plain_draw(recipe, row, copy, place) for place in places}
+            chosen = [p for p in places if draws[p] <= recipe.replace_probability]
+            chosen = chosen or sorted(places, key=draws.__getitem__)[:1]
             words = text.split()
             for place in chosen:
-                masked = [*text.split()[:place], "[MASK]", *text.split()[place + 1 :]]
-                encoded = mlm.tokenizer(" ".join(masked), return_tensors="pt")
-                at = encoded["input_ids"][0].tolist().index(mlm.tokenizer.mask_token_id)
-                logits = mlm.model(**encoded).logits[0, at].detach().numpy()
-                ranked = [VOCABULARY[number] for number in np.argsort(-logits)]
+                ranked = ranked_words(mlm, text.split(), place)
                 others = [w for w in ranked if w.isalpha() and w != words[place]]
                 words[place] = plain_choice(recipe, row, copy, place, others[: recipe.candidates])
             if chosen:

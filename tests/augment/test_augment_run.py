@@ -78,34 +78,41 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     return [row for file in files for row in pyarrow.parquet.ParquetFile(file).read().to_pylist()]
 
 
-def augmented_here(
-    directory: Path, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[str, dict[str, bytes]]:
-    """What one process prints and writes."""
+@pytest.fixture
+def parts_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "PART_ROWS", augment_processes.PART_ROWS)
     monkeypatch.setattr(shards, "SHARD_ROWS", augment_processes.SHARD_ROWS)
+
+
+def augmented_here(directory: Path, mode: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Facts and files of one process."""
     directory.mkdir(exist_ok=True)
-    facts = augment_processes.augment_rows(directory, mode)
-    return f"{facts}\n", contents(directory)
+    return augment_processes.augment_rows(directory, mode), contents(directory)
 
 
-def test_a_killed_run_in_other_batches_writes_the_same_bytes(
-    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_run_writes_the_same_bytes(
+    server: ForkingServer, tmp_path: Path, parts_of_processes: None
 ) -> None:
-    expected = augmented_here(tmp_path / "whole", "corrected", monkeypatch)
+    expected = augmented_here(tmp_path / "whole", "corrected")
     files = sorted(expected[1])
     assert files == [*(f"augmented-0000{n}.parquet" for n in range(4)), "index.json"]
     cut = tmp_path / "cut"
     # of 7 parts: two processes, each killed in its 2nd; one killed in its 2nd shard
     for count, kill_at, finished in ((2, 2, 2), (1, 7, augment_processes.PARTS)):
-        group = server.start(count, WORK, cut, "corrected", 4096, kill_at)
-        assert group.finish() == [-signal.SIGKILL] * count
+        assert server.start(count, WORK, cut, kill_at).finish() == [-signal.SIGKILL] * count
         assert len(list(cut.glob("parts/part-*"))) == finished
         assert len(list(cut.glob("**/.*.tmp"))) >= count  # killed in the middle of a file
         assert not (cut / "index.json").exists()
-    assert augmented_here(cut, "corrected", monkeypatch) == expected
+    assert augmented_here(cut, "corrected") == expected
+
+
+@pytest.mark.parametrize("mode", ["corrected", "paper"])
+def test_the_batch_size_does_not_change_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts_of_processes: None, mode: str
+) -> None:
+    expected = augmented_here(tmp_path / "large", mode)
     monkeypatch.setattr(masked_lm, "CPU_BATCH_TOKENS", 50)
-    assert augmented_here(tmp_path / "again", "corrected", monkeypatch) == expected
+    assert augmented_here(tmp_path / "small", mode) == expected
 
 
 def test_finished_parts_are_not_made_again(
@@ -144,15 +151,6 @@ def test_a_kill_between_the_index_and_the_removal_of_the_parts(
     assert run(tmp_path, train, recipe, tiny_mlm()) == facts
     kept = {name: data for name, data in before.items() if not name.startswith("parts")}
     assert contents(tmp_path) == kept
-
-
-def test_two_processes_write_the_same_bytes_as_one(
-    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    printed, expected = augmented_here(tmp_path / "alone", "paper", monkeypatch)
-    shared = tmp_path / "shared"
-    assert server.run(2, WORK, shared, "paper", 64, 0) == [printed] * 2
-    assert contents(shared) == expected
 
 
 def test_examples_of_a_row_are_distinct() -> None:
