@@ -62,8 +62,8 @@ class ContextualMode:
         candidates = self._propose(source, np.flatnonzero(replace.any(axis=0)))
         replace &= _known(source, candidates)
         # texts that are unchanged in some copy because no source has the words drawn
-        unchanged = _unchanged(source, mask, replace).any(axis=0)
-        others = np.flatnonzero(unchanged[source.segment])
+        unchanged = np.flatnonzero(_unchanged(source, mask, replace).any(axis=0))
+        others = np.flatnonzero(np.isin(source.segment, unchanged))
         if len(others):
             candidates |= self._propose(source, others)
             replace |= _lowest(source, mask, replace, _known(source, candidates))
