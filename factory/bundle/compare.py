@@ -207,7 +207,7 @@ def _compare(
         rows_fingerprint(split, labels),
         differences(new.task, targets, was, now, positive),
         flips(targets, was, now, labels),
-        agreement(was, now) if task.has_labels else None,
+        agreement(was, now) if task.traits.has_labels else None,
         _costs(old, new, measured),
         (measured[0].latency_conditions, measured[0].machine)
         == (measured[1].latency_conditions, measured[1].machine),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.errors import PackageError, TextModelError
+from factory.recipe.task import TASK_TRAITS
 from factory.runtime.progress import say
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 
@@ -111,7 +112,7 @@ def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, 
         f"{facts.strings} strings tokenized as with tokenizer.json, scores within "
         f"{facts.largest_difference:.1g} of {manifest.model.file}"
     )
-    outputs = ["scores"] if manifest.task == "regression" else ["label", "scores"]
+    outputs = ["label", "scores"] if TASK_TRAITS[manifest.task].has_labels else ["scores"]
     return {
         "inputs": ["text", "text_pair"][: 1 + manifest.text_pair],
         "outputs": outputs,

@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from factory.errors import DataError
+from factory.recipe.task import TASK_TRAITS
 from factory.store import write_json
+from serving.bundle import Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DESCRIPTION_FILE = "dataset.json"
-Task = Literal["classification", "regression", "multilabel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,9 @@ def write_dataset(dataset: Dataset, directory: Path) -> None:
     import pyarrow
 
     directory.mkdir(parents=True, exist_ok=True)
-    kinds = {
-        "classification": pyarrow.int64(),
-        "regression": pyarrow.float64(),
-        "multilabel": pyarrow.list_(pyarrow.int64()),
-    }
+    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), tuple: pyarrow.list_(pyarrow.int64())}
     for split in dataset.splits():
-        targets = pyarrow.array(split.targets, kinds[dataset.task])
+        targets = pyarrow.array(split.targets, kinds[type(split.targets[0])])
         path = directory / f"{split.name}.parquet"
         write_texts(path, split.texts, split.text_pairs, {"target": targets})
     description = {
@@ -124,7 +121,7 @@ def read_dataset(directory: Path) -> Dataset:
     try:
         description = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         task: Task = description["task"]
-        splits = {name: _read_split(directory, name, task) for name in description["splits"]}
+        splits = {name: _read_split(directory, name) for name in description["splits"]}
         return Dataset(
             task=task,
             labels=tuple(description["labels"]),
@@ -146,11 +143,6 @@ def select(split: Split, name: str, rows: Sequence[int]) -> Split:
         text_pairs=None if pairs is None else [pairs[row] for row in rows],
         targets=cast("list[int]", [split.targets[row] for row in rows]),  # whichever it is
     )
-
-
-def is_multilabel(split: Split) -> bool:
-    """Whether each row of a split has a set of labels."""
-    return isinstance(split.targets[0], tuple)
 
 
 def labels_of_rows(split: Split) -> list[tuple[int, ...]]:
@@ -190,11 +182,11 @@ def facts_of(
         "duplicates_across": dict(across),
         "notices": list(notices),
     }
-    if dataset.task != "regression":
+    if TASK_TRAITS[dataset.task].has_labels:
         facts["label_balance"] = {split.name: _balance(split, dataset.labels) for split in splits}
-    if dataset.task == "multilabel":
+    if TASK_TRAITS[dataset.task].has_label_sets:
         facts["rows_without_labels"] = {split.name: _unlabelled(split) for split in splits}
-    if dataset.task == "regression":
+    if not TASK_TRAITS[dataset.task].has_labels:
         facts["target_range"] = {split.name: _range(split) for split in splits}
     return facts
 
@@ -220,9 +212,7 @@ def _range(split: Split) -> dict[str, float]:
     return {"min": min(numbers), "mean": sum(numbers) / len(split), "max": max(numbers)}
 
 
-def _read_split(directory: Path, name: str, task: Task) -> Split:
+def _read_split(directory: Path, name: str) -> Split:
     columns = read_columns(directory / f"{name}.parquet")
-    targets = columns["target"]
-    if task == "multilabel":
-        targets = [tuple(indices) for indices in targets]
+    targets = [tuple(one) if isinstance(one, list) else one for one in columns["target"]]
     return Split(name, columns["text"], columns.get("text_pair"), targets)

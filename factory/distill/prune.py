@@ -158,7 +158,7 @@ def taylor_importance(
     Args:
         modules: each puts out (batch, tokens, width), or a tuple that begins so; its units are
             equal parts of the width, side by side.
-        loss: mean over rows, see `teacher_loss`.
+        loss: per row, see `teacher_loss`.
 
     Shapes:
         teacher_logits: (rows, labels)
@@ -173,10 +173,10 @@ def taylor_importance(
     with forward_hooks(points) as seen:
         for positions in sorted_batches(rows.lengths, CALIBRATION_BATCH_SIZE):
             batch = collate(rows, positions, device)
-            mean = loss(forward_logits(student, batch), wanted[batch.rows])
+            per_row = loss(forward_logits(student, batch), wanted[batch.rows])
             outputs = [seen[name] for name in points]
             # of the sum, so that each row's gradient is that of its own loss
-            gradients = torch.autograd.grad(mean * len(positions), outputs)
+            gradients = torch.autograd.grad(per_row.sum(), outputs)
             for place, (values, gradient) in enumerate(zip(outputs, gradients, strict=True)):
                 product = (values * gradient).detach().double()
                 of_unit = product.reshape(*product.shape[:2], units, -1).sum(dim=(1, 3))

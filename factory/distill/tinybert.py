@@ -196,5 +196,5 @@ class PredictionLoss(BatchLoss):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of the batch as `total`."""
-        student_logits = forward_logits(self.student, batch)
-        return {"total": self.loss(student_logits, self.teacher_logits[batch.rows])}
+        per_row = self.loss(forward_logits(self.student, batch), self.teacher_logits[batch.rows])
+        return {"total": per_row.mean()}

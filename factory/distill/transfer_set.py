@@ -174,8 +174,7 @@ def held_out_loss(student: Any, data: DistillationData, loss: TeacherLoss) -> fl
     with torch.no_grad():
         for chosen in sorted_batches(rows.lengths[data.held_out], INFERENCE_BATCH_SIZE):
             batch = collate(rows, data.held_out[chosen], device)
-            value = loss(forward_logits(student, batch), wanted[batch.rows])
-            total += value.double() * len(chosen)
+            total += loss(forward_logits(student, batch), wanted[batch.rows]).double().sum()
     return float(total) / len(data.held_out)
 
 

@@ -107,8 +107,8 @@ def _lowest_recall(m: Measurements) -> float | None:
 
 
 def _needs_labels(recipe: Recipe) -> str | None:
-    if recipe.data.task == "regression":
-        return "needs data.task = classification or multilabel"
+    if not recipe.data.traits.has_labels:
+        return f"needs labels, which data.task = {recipe.data.task} does not have"
     return None
 
 

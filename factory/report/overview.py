@@ -141,12 +141,12 @@ def summary(facts: RunFacts) -> str:
     data, student = facts.recipe.data, facts.recipe.student
     teacher = facts.stage("teacher")
     kind = "pairs of texts" if len(data.text_columns) == 2 else "single texts"
-    labels = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
+    traits = facts.recipe.data.traits
+    labels = f", {len(facts.labels)} labels" if traits.has_labels else ""
     source = "" if teacher is None else f", distilled from {teacher.facts['layers']} layers"
-    task = "multilabel classification" if facts.task == "multilabel" else facts.task
     return (
-        f"{task.capitalize()} of {kind}{labels}. A student with {student.layers} layers of width "
-        f"{student.hidden}{source}"
+        f"{traits.title.capitalize()} of {kind}{labels}. A student with {student.layers} layers of "
+        f"width {student.hidden}{source}"
     )
 
 
@@ -171,7 +171,7 @@ def remarks(facts: RunFacts, quality: Quality | None, data: DataSection | None) 
             f"{len(small)} of {len(classes)} classes have fewer than {FEW_ROWS_OF_A_CLASS} rows in "
             f"{facts.split}; their scores are unreliable."
         )
-    tuned = facts.task == "multilabel" and facts.recipe.evaluate.thresholds == "tuned"
+    tuned = facts.recipe.data.traits.has_label_sets and facts.recipe.evaluate.thresholds == "tuned"
     if tuned and facts.split == "dev":
         result.append("The thresholds were tuned on dev, so every score on dev is optimistic.")
     result += _worst_class(quality)

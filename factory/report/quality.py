@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, multi_hot, read_dataset
+from factory.data.dataset import Dataset, Split, read_dataset
 from factory.evaluation.evaluate import Evaluations
+from factory.models.tasks import TASKS
 from factory.report.charts import numbers_chart, reliability_chart
 from factory.report.errors import (
     ClassRow,
@@ -30,7 +31,7 @@ from factory.report.errors import (
     number_disagreements,
 )
 from factory.report.facts import RunFacts
-from serving.predictor import sigmoid
+from serving.bundle import Task
 
 Model = Literal["teacher", "student"]
 Logits = Mapping[Model, NDArray[np.float32]]
@@ -117,23 +118,24 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
     )
 
 
-def _differing(directory: Path, split: str, task: str) -> int | None:
-    if task == "regression":
+def _differing(directory: Path, split: str, task: Task) -> int | None:
+    if not TASKS[task].traits.has_labels:
         return None
     one, other = (np.load(directory / f"{model}.{split}.npy") for model in MODELS)
     return int((one != other).reshape(len(one), -1).any(axis=1).sum())
 
 
 def _calibrations(logits: Logits, split: Split, dataset: Dataset) -> list[Calibrated]:
-    if dataset.task == "regression":
+    task = TASKS[dataset.task]
+    if not task.traits.has_labels:
         return []
+    targets = task.targets(split, len(dataset.labels))
     result = []
     for model, outputs in logits.items():
-        if dataset.task == "multilabel":
-            applies = multi_hot(split, len(dataset.labels))
-            measured = label_set_reliability(sigmoid(outputs).astype(np.float64), applies)
+        if task.traits.has_label_sets:
+            measured = label_set_reliability(task.activation(outputs), targets)
         else:
-            measured = class_reliability(outputs, np.array(split.targets, dtype=np.int64))
+            measured = class_reliability(outputs, targets)
         description = (
             f"Reliability of the {model}: expected calibration error {measured.error:.3f} "
             f"over {len(measured.bins)} bins"
@@ -181,9 +183,10 @@ def _disagreements(
     if texts == 0:
         return []
     teacher, student = (logits[model] for model in MODELS)
-    if dataset.task == "regression":
+    traits = TASKS[dataset.task].traits
+    if not traits.has_labels:
         return number_disagreements(teacher, student, split, texts)
-    if dataset.task == "classification":
+    if not traits.has_label_sets:
         return class_disagreements(teacher, student, split, dataset.labels, texts)
     deciding = [evaluations[model]["dev"].thresholds for model in MODELS]
     assert deciding[0] is not None, "multilabel models have thresholds"

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from factory.data.dataset import Task
 from factory.data.formats import DECIMAL_NUMBER
 from factory.data.labels import split_cell
 from factory.data.messages import count, first_few_of_names
 from factory.data.table import Columns, column_problems
 from factory.errors import RecipeError
 from factory.scaffold.sniff import Sheet
+from serving.bundle import Task
 
 LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "queue", "intent", "target", "sentiment",

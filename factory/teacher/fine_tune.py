@@ -114,10 +114,16 @@ def fine_tune(
         seed=settings.seed,
     )
     loss = HardLabelLoss(model.to(device), labelled, device, settings.class_weights == "balanced")
-    # other architectures may hold weights that their forward pass leaves out
-    loss.leaves_out_parameters = model.config.model_type != "bert"
     with embedding_subset(rows, model):
-        return train(phase, loss, rows, output / CHECKPOINT, device)
+        return train(
+            phase,
+            loss,
+            rows,
+            output / CHECKPOINT,
+            device,
+            # other architectures may hold weights that their forward pass leaves out
+            find_unused_parameters=model.config.model_type != "bert",
+        )
 
 
 def _advice(facts: Mapping[str, Any]) -> str:

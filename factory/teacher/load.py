@@ -80,11 +80,11 @@ def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> li
     Raises:
         TeacherError: a different number of outputs, or names that cannot be matched.
     """
-    if dataset.task == "regression":
+    if not TASKS[dataset.task].traits.has_labels:
         if config.num_labels != 1:
             raise TeacherError(
                 f"teacher.model {settings.model} has {config.num_labels} outputs; "
-                "regression needs exactly 1"
+                f"{dataset.task} needs exactly 1"
             )
         return [0]
     trained_for = getattr(config, "problem_type", None)

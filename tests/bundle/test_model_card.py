@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from factory.bundle.model_card import CardSources, card_sources, model_card
 from factory.errors import RecipeError
 from factory.recipe.file import parse_recipe
-from factory.recipe.gate import TASK_METRICS
+from factory.recipe.task import TASK_TRAITS
 from factory.store import Artifact, write_json
 
 # https://github.com/huggingface/hub-docs/blob/main/modelcard.md, what we write of it
@@ -75,7 +75,7 @@ def test_the_results_are_those_of_the_served_form(tmp_path: Path) -> None:
     assert index["results"][0]["task"]["type"] == "text-classification"
 
 
-@pytest.mark.parametrize("task", sorted(TASK_METRICS))
+@pytest.mark.parametrize("task", sorted(TASK_TRAITS))
 def test_every_task_has_results(tmp_path: Path, task: str) -> None:
     more = {"thresholds": [0.5] * 3} if task == "multilabel" else {}
     card = load(tmp_path, task=task, **more)

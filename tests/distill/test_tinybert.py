@@ -36,6 +36,7 @@ from factory.data.dataset import Dataset
 from factory.distill import losses, tinybert
 from factory.distill.baseline import train_baseline
 from factory.models.classifier import TorchClassifier
+from factory.models.encoding import Batch
 from factory.recipe.training import IntermediateSettings, PredictionSettings
 from factory.training import trainer
 
@@ -179,30 +180,35 @@ def test_two_runs_give_the_same_weights(tmp_path: Path, trained_folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("loss", "calls"), [("hidden_loss", 8), ("prediction_loss", 0), ("prediction_loss", 3)]
+    ("loss", "steps"),
+    [
+        (tinybert.IntermediateLoss, 2),
+        (tinybert.PredictionLoss, 0),
+        (tinybert.PredictionLoss, 3),
+    ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
     tmp_path: Path,
     trained_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    loss: str,
-    calls: int,
+    loss: Any,
+    steps: int,
 ) -> None:
-    """Cut in the intermediate phase (three such losses a step), at and in the prediction phase."""
+    """Cut in the intermediate phase, and before and in the prediction phase."""
     run(tmp_path / "whole", open_tiny(trained_folder))
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
-    original = getattr(losses, loss)
-    left = [calls]
+    original = loss.forward
+    left = [steps]
 
-    def failing(*arguments: Any) -> Tensor:
+    def failing(self: Any, batch: Batch) -> dict[str, Tensor]:
         if not left[0]:
             raise PowerCut
         left[0] -= 1
-        result: Tensor = original(*arguments)
-        return result
+        terms: dict[str, Tensor] = original(self, batch)
+        return terms
 
     with monkeypatch.context() as patch:
-        patch.setattr(losses, loss, failing)
+        patch.setattr(loss, "forward", failing)
         with pytest.raises(PowerCut):
             run(tmp_path / "cut", open_tiny(trained_folder))
     assert list((tmp_path / "cut").glob("*.checkpoint"))

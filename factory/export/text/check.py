@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from factory.errors import ParityError, first_line
 from factory.export.text.characters import SURROGATES
 from factory.export.text.model import ROW_NAMES, TextForm
-from serving.predictor import sigmoid, softmax
+from factory.models.tasks import TASKS
+from factory.recipe.task import TASK_TRAITS
 from serving.tokenization import TextTokenizer
 
 CONTEXT_POINTS = 128  # code points in one text, each within a word and alone
@@ -110,25 +111,19 @@ def largest_score_difference(
             raise ParityError(
                 f"the network has {logits.shape[1]} outputs for {len(form.labels)} labels"
             )
-        expected = _scores(logits, form)
+        expected = TASKS[form.task].activation(logits)
         found = dict(zip(names, _run(session, names, feed_of(batch)), strict=True))
         difference = np.abs(found["scores"] - expected)
         worst = float(np.maximum(worst, difference.max()))  # keeps a NaN
-        if form.task != "regression":
+        if TASK_TRAITS[form.task].has_labels:
             _check_labels(found, expected, form)
     return worst
-
-
-def _scores(logits: NDArray[np.float32], form: TextForm) -> NDArray[np.float64]:
-    if form.task == "regression":
-        return logits.astype(np.float64)
-    return softmax(logits) if form.task == "classification" else sigmoid(logits)
 
 
 def _check_labels(found: Arrays, expected: NDArray[np.float64], form: TextForm) -> None:
     """Check that labels follow from the scores; on a threshold either side is right."""
     labels = np.array(form.labels, dtype=object)
-    if form.task == "classification":
+    if form.thresholds is None:
         best = expected[np.arange(len(expected)), [form.labels.index(x) for x in found["label"]]]
         wrong = bool((best < expected.max(axis=1) - ATOL).any())
     else:

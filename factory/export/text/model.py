@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from factory.errors import TextModelError
 from factory.export.text.graph import Pieces, add_pieces
@@ -20,8 +20,8 @@ from factory.export.text.nodes import (
     Nodes,
 )
 from factory.export.text.tokenizer import RowFormat, TextTables
-
-Task = Literal["classification", "regression", "multilabel"]
+from factory.recipe.task import TASK_TRAITS
+from serving.bundle import Task
 
 PREFIX = "model/"
 OLDEST_OPSET = 14
@@ -60,10 +60,11 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
     from onnx import compose, helper
 
     opset = _check_model(model)
-    if len(form.thresholds or ()) != (len(form.labels) if form.task == "multilabel" else 0):
+    wanted = len(form.labels) if TASK_TRAITS[form.task].has_label_sets else 0
+    if len(form.thresholds or ()) != wanted:
         raise TextModelError(
             f"{form.task} with {len(form.labels)} labels and {len(form.thresholds or ())} "
-            "thresholds; only multilabel has thresholds, one per label"
+            f"thresholds; {wanted} are required"
         )
     inner = compose.add_prefix(model, PREFIX).graph
     nodes = Nodes("text/")
