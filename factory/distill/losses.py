@@ -8,12 +8,13 @@ and is in `factory.models.tasks`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from factory.models.tasks import task_of_problem
+from factory.models.tasks import task_of_model
 from factory.recipe.training import IntermediateSettings
 
 TeacherLoss = Callable[[Tensor, Tensor], Tensor]  # logits of student and teacher to (rows,)
@@ -121,7 +122,7 @@ def _layer_of(term: str) -> int:
     return int(term.partition(".")[2] or 0)
 
 
-def teacher_loss(problem_type: str, temperature: float) -> TeacherLoss:
-    """The loss of the prediction phase (eq. 10) per row for a task (`config.problem_type`)."""
-    loss = task_of_problem(problem_type).teacher_loss
+def teacher_loss(model: Any, temperature: float) -> TeacherLoss:
+    """The loss of the prediction phase (eq. 10) per row, for the task of a classifier."""
+    loss = task_of_model(model.config).teacher_loss
     return lambda student_logits, teacher_logits: loss(student_logits, teacher_logits, temperature)

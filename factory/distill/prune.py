@@ -111,7 +111,7 @@ def _remove(
     draw = np.random.default_rng([distill_settings.seed, len(data.train)])
     chosen = draw.permutation(data.train)[: settings.calibration_rows]
     rows = select_rows(data.transfer.rows, chosen)
-    loss = teacher_loss(student.config.problem_type, distill_settings.prediction.temperature)
+    loss = teacher_loss(student, distill_settings.prediction.temperature)
     # on one rank: the last digits may differ between ranks
     importance = distributed.on_main_process(
         lambda: neuron_importance(student, rows, data.teacher_logits[chosen], loss, device)

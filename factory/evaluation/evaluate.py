@@ -32,7 +32,7 @@ from factory.models.classifier import (
     logits_with_bar,
     longest_input,
 )
-from factory.models.tasks import TASKS, task_of, task_of_problem
+from factory.models.tasks import TASKS, task_of, task_of_model
 from serving.bundle import MANIFEST_NAME, Manifest, Task
 from serving.predictor import Predictor
 
@@ -312,7 +312,4 @@ def _open(model: Path, max_length: int | None) -> _Opened:
     if longest is not None and classifier.max_length > longest:
         classifier = replace(classifier, max_length=longest)
     labels = tuple(config.id2label[number] for number in range(config.num_labels))
-    task: Task = "regression" if config.num_labels == 1 else "classification"
-    if config.problem_type is not None:
-        task = task_of_problem(config.problem_type).name
-    return _Opened(classifier, labels, task)
+    return _Opened(classifier, labels, task_of_model(config).name)

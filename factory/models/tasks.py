@@ -81,9 +81,11 @@ def task_of(split: Split) -> TaskType:
     return TASKS[kinds[type(split.targets[0])]]
 
 
-def task_of_problem(problem_type: str) -> TaskType:
-    """The task that transformers calls `problem_type`."""
-    return next(task for task in TASKS.values() if task.problem_type == problem_type)
+def task_of_model(config: Any) -> TaskType:
+    """The task of a classifier; without a problem_type, what transformers takes it for."""
+    if config.problem_type is None:
+        return TASKS["regression" if config.num_labels == 1 else "classification"]
+    return next(task for task in TASKS.values() if task.problem_type == config.problem_type)
 
 
 # Classification: each row has exactly one label.

@@ -51,7 +51,7 @@ def test_the_held_out_loss_is_the_mean_over_rows_one_by_one(teacher: TorchClassi
         ours = ours[0].detach().numpy().astype(float)
         wanted = np.exp(logits[row].astype(float))
         total -= float((wanted / wanted.sum() * (ours - np.log(np.exp(ours).sum()))).sum())
-    loss = teacher_loss("single_label_classification", 1.0)
+    loss = teacher_loss(teacher.model, 1.0)
     transfer = TransferSet([*SMALL.train.inputs()], rows, np.arange(len(rows)))
     data = DistillationData(teacher, transfer, logits, np.arange(3), held_out)
     result = held_out_loss(teacher.model, data, loss)

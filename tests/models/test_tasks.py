@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from factory.data.dataset import Split
 from factory.evaluation.thresholds import fixed_thresholds
-from factory.models.tasks import TASKS, task_of, task_of_problem
+from factory.models.tasks import TASKS, task_of, task_of_model
 from serving.bundle import Task
 
 ROWS: dict[Task, list[Any]] = {
@@ -31,7 +31,12 @@ def split_of(task: Task) -> Split:
 @pytest.mark.parametrize("task", get_args(Task))
 def test_a_split_and_a_config_name_their_task(task: Task) -> None:
     assert TASKS[task].name == task_of(split_of(task)).name == task
-    assert task_of_problem(TASKS[task].problem_type) is TASKS[task]
+    assert task_of_model(BertConfig(problem_type=TASKS[task].problem_type)) is TASKS[task]
+
+
+@pytest.mark.parametrize(("labels", "task"), [(1, "regression"), (2, "classification")])
+def test_a_config_without_a_problem_type(labels: int, task: Task) -> None:
+    assert task_of_model(BertConfig(num_labels=labels)) is TASKS[task]
 
 
 def test_targets() -> None:
