@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.errors import FactoryError
+from factory.recipe.task import TASK_TRAITS
 
 if TYPE_CHECKING:
     from factory.scaffold.defaults import Choices
@@ -128,7 +129,9 @@ def write_template(
 def _chosen(task: Task, choices: Choices | None) -> dict[str, object]:
     """The template's fields that depend on how much data there is."""
     if choices is None:
-        agreement = "" if task == "regression" else AGREEMENT_LINE.format(share=USUAL_AGREEMENT)
+        agreement = (
+            AGREEMENT_LINE.format(share=USUAL_AGREEMENT) if TASK_TRAITS[task].has_labels else ""
+        )
         return {
             "max_length": USUAL_LENGTH, "teacher_epochs": 3.0, "teacher_batch": "", "balanced": "",
             "phases": "", "metric": "", "min_retention": 0.968, "max_quantization_drop": 0.01,
