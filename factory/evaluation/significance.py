@@ -69,7 +69,7 @@ def difference(
     """One metric of the task: shares of right rows by McNemar's test, the others by bootstrap.
 
     Args:
-        positive: the class whose F1 is wanted; None where no class stands out.
+        positive: the positive class of the metric f1.
 
     Shapes:
         targets, old, new: (rows,) class numbers or values; (rows, labels) booleans for multilabel

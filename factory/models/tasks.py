@@ -1,8 +1,7 @@
 """What differs between the tasks: one row of a table per task.
 
-Adding a task means a row here and its names in `factory.data.dataset.Task` and
-`factory.recipe.gate.TASK_METRICS`, plus what is really new about it: reading its targets,
-and what the server returns.
+A new task also needs its name in `serving.bundle.Task`, a row in `factory.recipe.task.TASK_TRAITS`,
+and code where its targets are read and its predictions are returned.
 """
 
 from __future__ import annotations
