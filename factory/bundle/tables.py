@@ -1,4 +1,4 @@
-"""What a bundle holds, as text for people: the result table, gate lines, the list of labels."""
+"""A bundle as text for people: the result table, gate lines, the list of labels."""
 
 from __future__ import annotations
 

@@ -64,8 +64,9 @@ def init(
 
     Findings and decisions are printed on stderr. Without a data file, writes a recipe to fill in.
     """
+    from factory.recipe.data import DataSettings
     from factory.runtime.progress import say
-    from factory.scaffold.defaults import HUB_TEACHER, OFFLINE_TEACHER
+    from factory.scaffold.defaults import HUB_TEACHER, OFFLINE_TEACHER, Choices
     from factory.scaffold.start import start_recipe
     from factory.scaffold.template import write_template
 
@@ -73,16 +74,17 @@ def init(
         raise click.UsageError("--text-pair needs --text")
     columns = [name for name in (text, text_pair) if name is not None]
     if train is None:
-        write_template(
-            path,
+        data = DataSettings(
             train="data/train.csv",
             dev=None if dev is None else str(dev),
+            dev_fraction=Choices().dev_fraction if dev is None else None,
             test=None if test is None else str(test),
-            text_columns=columns or ["text"],
+            text=columns if len(columns) == 2 else text or "text",
             label=label or "label",
             task=task or "classification",
-            teacher=teacher or (OFFLINE_TEACHER if offline else HUB_TEACHER),
         )
+        model = teacher or (OFFLINE_TEACHER if offline else HUB_TEACHER)
+        write_template(path, data, model, Choices())
         say("no data file given: add data/train.csv beside it, or run again with --from-csv FILE")
         print_json({"recipe": str(path)}) if as_json else click.echo(path)
         return

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from factory.data.corpus.shards import PackedRows
-from factory.data.corpus.tokenize import load_config, load_tokenizer
+from factory.data.corpus import load_base_model
+from factory.data.shards import PackedRows
 from factory.distill.matching import describe_map, map_layers
 from factory.distill.student import CALIBRATION_TOKENS, save_student, start_student
 from factory.distill.student_checkpoint import save_projections
@@ -90,7 +90,7 @@ def load_base_teacher(
     Raises:
         TeacherError: it cannot be loaded, is no BERT, or lacks weights of its encoder.
     """
-    config, tokenizer = load_config(source, settings.max_length), load_tokenizer(source)
+    config, tokenizer = load_base_model(source, settings.max_length)
     config.num_labels = 2
     torch.manual_seed(settings.seed)  # a pooler the checkpoint lacks is drawn while loading
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,17 +19,16 @@ from factory.report.errors import (
     Disagreement,
     Reliability,
     class_disagreements,
-    class_reliability,
     class_rows,
     confused_pairs,
     confusion_among,
     label_disagreements,
-    label_set_reliability,
     most_confused,
     number_disagreements,
+    reliability,
 )
 from factory.report.facts import RunFacts
-from serving.predictor import sigmoid
+from serving.predictor import sigmoid, softmax
 
 Model = Literal["teacher", "student"]
 Logits = Mapping[Model, NDArray[np.float32]]
@@ -103,37 +101,37 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
             (model, confusion_among(one.confusion, facts.labels, numbers))
             for model, one in zip(MODELS, (teacher, student), strict=True)
         ]
+    is_regression = dataset.task == "regression"
+    differing = None
+    if not is_regression:
+        predicted = [
+            np.load(evaluation.directory / f"{model}.{facts.split}.npy") for model in MODELS
+        ]
+        differing = int((predicted[0] != predicted[1]).reshape(len(split), -1).any(axis=1).sum())
     return Quality(
         split=facts.split,
         rows=len(split),
         classes=class_rows(teacher.per_class, student.per_class),
         pairs=pairs,
         confusions=confusions,
-        calibrations=_calibrations(logits, split, dataset),
-        errors=_errors(logits, split),
-        number_charts=_number_charts(logits, split),
+        calibrations=[] if is_regression else _calibrations(logits, split, dataset),
+        errors=_errors(logits, split) if is_regression else [],
+        number_charts=_number_charts(logits, split) if is_regression else [],
         disagreements=_disagreements(logits, split, dataset, facts.evaluations, texts),
-        differing=_differing(evaluation.directory, facts.split, dataset.task),
+        differing=differing,
     )
 
 
-def _differing(directory: Path, split: str, task: str) -> int | None:
-    if task == "regression":
-        return None
-    one, other = (np.load(directory / f"{model}.{split}.npy") for model in MODELS)
-    return int((one != other).reshape(len(one), -1).any(axis=1).sum())
-
-
 def _calibrations(logits: Logits, split: Split, dataset: Dataset) -> list[Calibrated]:
-    if dataset.task == "regression":
-        return []
+    """Of the predicted class's probability; for multilabel, of every label on every row."""
     result = []
     for model, outputs in logits.items():
         if dataset.task == "multilabel":
             applies = multi_hot(split, len(dataset.labels))
-            measured = label_set_reliability(sigmoid(outputs).astype(np.float64), applies)
+            measured = reliability(sigmoid(outputs).astype(np.float64).ravel(), applies.ravel())
         else:
-            measured = class_reliability(outputs, np.array(split.targets, dtype=np.int64))
+            correct = outputs.argmax(axis=1) == np.array(split.targets)
+            measured = reliability(softmax(outputs).max(axis=1), correct)
         description = (
             f"Reliability of the {model}: expected calibration error {measured.error:.3f} "
             f"over {len(measured.bins)} bins"
@@ -144,27 +142,16 @@ def _calibrations(logits: Logits, split: Split, dataset: Dataset) -> list[Calibr
 
 
 def _errors(logits: Logits, split: Split) -> list[ErrorRow]:
-    if not isinstance(split.targets[0], float):
-        return []
     targets = np.array(split.targets, dtype=np.float64)
     rows = []
     for model, outputs in logits.items():
         apart = np.abs(outputs[:, 0] - targets)
-        rows.append(
-            ErrorRow(
-                model,
-                float(apart.mean()),
-                float(np.sqrt((apart**2).mean())),
-                float(np.median(apart)),
-                float(np.quantile(apart, 0.95)),
-            )
-        )
+        figures = (apart.mean(), np.sqrt((apart**2).mean()), *np.quantile(apart, [0.5, 0.95]))
+        rows.append(ErrorRow(model, *map(float, figures)))
     return rows
 
 
 def _number_charts(logits: Logits, split: Split) -> list[str]:
-    if not isinstance(split.targets[0], float):
-        return []
     places = np.linspace(0, len(split) - 1, min(NUMBERS_SHOWN, len(split))).astype(int)
     targets = np.array(split.targets, dtype=np.float64)[places].tolist()
     charts = []
@@ -176,17 +163,15 @@ def _number_charts(logits: Logits, split: Split) -> list[str]:
 
 
 def _disagreements(
-    logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, texts: int
+    logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, shown: int
 ) -> list[Disagreement]:
-    if texts == 0:
-        return []
     teacher, student = (logits[model] for model in MODELS)
     if dataset.task == "regression":
-        return number_disagreements(teacher, student, split, texts)
+        return number_disagreements(teacher, student, split, shown)
     if dataset.task == "classification":
-        return class_disagreements(teacher, student, split, dataset.labels, texts)
-    deciding = [evaluations[model]["dev"].thresholds for model in MODELS]
-    assert deciding[0] is not None, "multilabel models have thresholds"
-    assert deciding[1] is not None, "multilabel models have thresholds"
-    both = (deciding[0], deciding[1])
-    return label_disagreements(teacher, student, split, dataset.labels, both, texts)
+        return class_disagreements(teacher, student, split, dataset.labels, shown)
+    of_teacher, of_student = (evaluations[model]["dev"].thresholds for model in MODELS)
+    assert of_teacher is not None, "multilabel models have thresholds"
+    assert of_student is not None, "multilabel models have thresholds"
+    thresholds = of_teacher, of_student
+    return label_disagreements(teacher, student, split, dataset.labels, thresholds, shown)

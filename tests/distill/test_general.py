@@ -22,8 +22,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_runs import PowerCut, losses_of, same
 from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, ElectraModel
 
-from factory.data.corpus.shards import PackedRows, open_rows
-from factory.data.corpus.tokenize import make_corpus
+from factory.data.corpus import make_corpus
+from factory.data.shards import PackedRows, open_rows
 from factory.distill.general import general_distill, load_base_teacher
 from factory.distill.student import start_student
 from factory.errors import RecipeError, TeacherError

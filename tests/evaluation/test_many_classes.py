@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.minimal_recipe import recipe_tree
 from helpers.tiny_models import FILLERS, save_tiny, tiny_bert
 from helpers.tiny_teachers import adopted, make
 from sklearn.metrics import confusion_matrix, f1_score
@@ -21,6 +22,7 @@ from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.metrics import Score
 from factory.export.onnx import export_onnx
 from factory.recipe.data import DataSettings
+from factory.recipe.file import parse_recipe
 from factory.recipe.gate import GateSettings
 from serving.bundle import write_manifest
 from serving.predictor import Predictor
@@ -82,16 +84,8 @@ def test_model_and_bundle(loaded: tuple[Dataset, Path], tmp_path: Path) -> None:
     directory.mkdir()
     copy_files(directory, model, {"fp32": tmp_path / "model.onnx"})
     score = Score(**facts["dev"]["scores"]["accuracy"])
-    parts = BundleParts(
-        name="many",
-        version="00",
-        dataset=dataset,
-        max_length=24,
-        opset=17,
-        recipe={"gate": {"metric": None, "split": "dev"}},
-        lineage={},
-        data_facts={"rows": {"train": 750, "dev": 150}},
-    )
+    recipe = parse_recipe(recipe_tree({"data.max_length": 24}))
+    parts = BundleParts(recipe, "00", dataset, lineage={})
     measured = RunMeasurements(
         scores={"teacher": {"dev": {"accuracy": score}}}, size_bytes={"teacher": 1}
     )

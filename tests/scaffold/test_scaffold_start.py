@@ -1,4 +1,4 @@
-"""`factory init` on files of every make: a valid recipe, and data that a run accepts."""
+"""`factory init` writes a valid recipe, and data that a run accepts."""
 
 from __future__ import annotations
 
@@ -88,46 +88,18 @@ def test_text_and_label_are_found(tmp_path: Path) -> None:
     assert (recipe.gate.min_retention, recipe.gate.min_agreement) == (0.9, 0.9)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("t.tsv", csv_text(tickets(), "\t")),
-        ("t.csv", csv_text(tickets(), ";")),
-        ("t.txt", csv_text(tickets(), "|")),
-        ("t.csv", csv_text(tickets()).encode("utf-16")),
-        ("t.csv", csv_text([*tickets(), [1, "d", "café crème", "billing"]]).encode("cp1252")),
-        ("t.csv", b"\xef\xbb\xbf" + csv_text(tickets()).encode()),
-        ("t.csv.gz", gzip.compress(csv_text(tickets()).encode(), mtime=0)),
-        ("t.csv", gzip.compress(csv_text(tickets()).encode(), mtime=0)),
-    ],
-    ids=["tsv", "semicolons", "bars", "utf-16", "cp1252", "bom", "gz", "gz-in-disguise"],
-)
-def test_every_make_of_file_is_named_as_it_is(
-    tmp_path: Path, name: str, content: str | bytes
-) -> None:
-    recipe = started(tmp_path, name, content)
+def test_the_recipe_names_the_file_as_it_is(tmp_path: Path) -> None:
+    rows = [*tickets(), [1, "d", "café crème", "billing"]]
+    content = gzip.compress(csv_text(rows, ";").encode("cp1252"), mtime=0)
+    recipe = started(tmp_path, "t.txt", content)
     assert (recipe.data.text, recipe.data.label) == ("body", "queue")
-    assert recipe.data.train == name
+    assert recipe.data.train == "t.txt"
 
 
-def test_json_lines_and_a_json_list(tmp_path: Path) -> None:
+def test_a_json_list(tmp_path: Path) -> None:
     header, *rows = tickets()
     objects = [dict(zip(map(str, header), row, strict=True)) for row in rows]
-    lines = "".join(json.dumps(row) + "\n" for row in objects)
-    assert started(tmp_path, "t.jsonl", lines).data.train == "t.jsonl"
-    (tmp_path / "recipe.toml").unlink()
     assert started(tmp_path, "t.json", json.dumps(objects)).data.train == "t.json"
-
-
-def test_parquet(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = tickets()[1:]
-    table = pyarrow.table({"body": [row[2] for row in rows], "queue": [row[3] for row in rows]})
-    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
-    content = (tmp_path / "t.parquet").read_bytes()
-    assert started(tmp_path, "t.parquet", content).data.train == "t.parquet"
 
 
 def test_no_header(tmp_path: Path) -> None:
@@ -143,7 +115,7 @@ def test_delimiters_inside_quoted_texts(tmp_path: Path) -> None:
     assert sorted(data.train.texts + data.dev.texts) == sorted(str(row[0]) for row in rows)
 
 
-def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
+def test_bad_rows_are_left_out_and_listed(tmp_path: Path) -> None:
     rows = [["text", "label"], *([body(i), "ab"[i % 2]] for i in range(60))]
     rows += [["", "a"], ["no label here", ""], [body(100), "A"], [body(101), " b"]]
     file = tmp_path / "t.csv"
@@ -183,7 +155,7 @@ def test_several_labels_in_a_cell(tmp_path: Path) -> None:
     assert data.labels == ("anger", "fear", "joy")
 
 
-def test_more_combinations_of_labels_than_classes_may_be(tmp_path: Path) -> None:
+def test_many_combinations_of_labels(tmp_path: Path) -> None:
     names = [f"label{i}" for i in range(28)]
     cells = [f"{names[i % 28]},{names[(i * i + i // 28 + 1) % 28]}" for i in range(600)]
     rows = [["text", "labels"], *([body(i), cells[i]] for i in range(600))]
@@ -229,7 +201,7 @@ def test_a_row_of_dev_and_test_is_kept_and_noted(tmp_path: Path) -> None:
     assert (recipe.data.test, recipe.data.allow_duplicates) == ("test.csv", True)
 
 
-def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
+def test_the_file_may_be_in_another_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     file = tmp_path / "in" / "t.csv"
@@ -254,7 +226,7 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
         ([["text", "label"]], {}, "t.csv: has a header but no rows"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_told_is_said(
+def test_what_cannot_be_determined(
     tmp_path: Path, rows: list[list[object]], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises((DataError, RecipeError)) as caught:
@@ -315,14 +287,14 @@ LABELS = st.lists(
     .map(str.strip).filter(bool),
     min_size=2, max_size=5, unique_by=str.casefold,
 )  # fmt: skip
-# other delimiters on every line are as good a guess as the true one, and some writers leave a
-# lone carriage return unquoted; the file's own delimiter takes their place below
+# no other delimiters, which on every line are as plausible as the true one, and no lone carriage
+# returns, which some writers do not quote
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r,;\t|"), max_size=30)
 NAMES = st.lists(st.sampled_from(["id", "note", "when", "Größe", "x y"]), unique=True, max_size=3)
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     labels=LABELS,
@@ -342,7 +314,7 @@ def test_any_sane_table_gives_a_recipe_that_validates(
     folder = tmp_path / "try"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    # every text has words and a number of its own; what hypothesis adds stands between
+    # every text has words and its own number around the drawn text
     rows = [
         [
             f"{body(i)} {delimiter} {texts[i % len(texts)]} end",
