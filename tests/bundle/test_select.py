@@ -104,6 +104,7 @@ def test_manifest_of_a_run(line: Line) -> None:
     verify_files(line.bundle, manifest)
     assert set(manifest.scores) == {"teacher", "student", "baseline", "fp32", "int8-static"}
     assert set(manifest.lineage) >= {"data", "teacher", "distill", "evaluate", "export"}
+    assert set(manifest.measurements["parameters"]) == set(manifest.scores)
     assert line.bundle.name.removeprefix("bundle-") == manifest.version[:12]
     assert manifest.data == {"rows": {"train": 210, "dev": 90, "test": 60}}
     sizes = manifest.measurements["size_bytes"]
@@ -256,39 +257,27 @@ def test_a_trimmed_vocabulary_ships_with_its_tokenizer_and_the_same_scores(
         assert facts[split]["changed_rows"] == facts[split]["unknown"] == 0.0
         assert manifest.scores["fp32"][split] == before.scores["fp32"][split]
     assert {"distill", "trim"} <= set(manifest.lineage)
+    parameters = manifest.measurements["parameters"]
+    assert parameters["fp32"] == parameters["int8-static"] < parameters["student"]
 
 
 def test_unused_pieces_are_trimmed_and_changed_rows_are_counted(line: Line, tmp_path: Path) -> None:
-    student = load_artifact(stage_directory(line.store, "distill"))
-    recipe = line_recipe({"export.general_pieces": 0})
+    """With and without unlabelled texts, which are read too."""
     train = Split("train", ["my lamp"], None, [0])
-    dataset = Dataset(
-        "classification",
-        ("a", "b"),
-        train,
-        Split("dev", ["my lamp", "my shop"], None, [0, 1]),
-        None,
-    )
-    trimmed: dict[str, dict[str, Any]] = {}
-    for folder in ("data", "unlabelled"):
+    dev = Split("dev", ["my lamp", "my shop"], None, [0, 1])
+    for folder in ("data", "unlabelled", "labelled", "all"):
         (tmp_path / folder).mkdir()
-    write_dataset(dataset, tmp_path / "data")
+    write_dataset(Dataset("classification", ("a", "b"), train, dev, None), tmp_path / "data")
     write_unlabelled(["the shop"], tmp_path / "unlabelled")
-    artifacts = {
-        "data": Artifact(tmp_path / "data", "", {}),
-        "teacher": student,
-        "distill": student,
-    }
-    more = artifacts | {"unlabelled": Artifact(tmp_path / "unlabelled", "", {})}
+    student = load_artifact(stage_directory(line.store, "distill"))
+    artifacts = {"data": Artifact(tmp_path / "data", "", {}), "distill": student}
     sources = Sources(None, None, None, None, None, None, None)
-    for folder, texts in (("alone", artifacts), ("more", more)):
-        (tmp_path / folder).mkdir()
-        run = Run(recipe, tmp_path, sources, "cpu", {}, texts)
-        trimmed[folder] = trim.STAGE.make(tmp_path / folder, run)
-    alone, both = trimmed["alone"], trimmed["more"]
-    assert alone["pieces"] < alone["pieces_before"]
-    assert alone["dev"]["changed_rows"] == 0.5  # "shop" lost its piece
-    assert both["pieces"] > alone["pieces"]
+    run = Run(line_recipe({"export.general_pieces": 0}), tmp_path, sources, "cpu", {}, artifacts)
+    labelled = trim.STAGE.make(tmp_path / "labelled", run)
+    artifacts["unlabelled"] = Artifact(tmp_path / "unlabelled", "", {})
+    both = trim.STAGE.make(tmp_path / "all", run)
+    assert labelled["pieces"] < both["pieces"] < both["pieces_before"]
+    assert labelled["dev"]["changed_rows"] == 0.5  # "shop" lost its piece
     assert both["dev"]["changed_rows"] == 0.0
-    known = set((tmp_path / "more" / "model" / "vocab.txt").read_text().split())
+    known = set((tmp_path / "all" / "model" / "vocab.txt").read_text().split())
     assert {"my", "lamp", "the", "shop", "[CLS]", "[UNK]"} <= known
