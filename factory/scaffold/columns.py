@@ -182,7 +182,7 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
         reasons.append(f"label {best!r}: {count(kinds, 'distinct value')}{also}")
         return best
     if found:
-        problem = f"cannot tell which column is the label: {first_few_of_names(found)}"
+        problem = f"several columns look like a label: {first_few_of_names(found)}"
     else:
         rest = first_few_of_names([name for name in sheet.columns if name not in text])
         problem = f"no column looks like a label (few distinct values): {rest}"
