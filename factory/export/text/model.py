@@ -68,11 +68,12 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
     inner = compose.add_prefix(model, PREFIX).graph
     nodes, answers = Nodes("text/"), Nodes("answer/")
     _add_tokenizer(nodes, tables, rows, PREFIX)
+    outputs = _add_answers(answers, form)
     result = _model(
         [*nodes.nodes, *inner.node, *answers.nodes],
         [*nodes.constants.values(), *inner.initializer, *answers.constants.values()],
         rows.text_pair,
-        [*_add_answers(answers, form), *ROW_FACTS],
+        [*outputs, *ROW_FACTS],
         {entry.domain: entry.version for entry in model.opset_import} | {"": opset},
     )
     result.functions.extend(model.functions)
