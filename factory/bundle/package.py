@@ -100,8 +100,8 @@ def _write_ort(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, A
     config = BertConfig.from_pretrained(bundle)
     facts = write_mobile(bundle / manifest.model.file, directory, config)
     say(
-        f"{ORT_FILE}: {facts.size_bytes / 1e6:.1f} MB, {facts.operators} operator types, "
-        f"logits within {facts.largest_difference:.1g} of {manifest.model.file}"
+        f"{ORT_FILE}: {facts.size_bytes / 1e6:.1f} MB, logits within "
+        f"{facts.largest_difference:.1g} of {manifest.model.file}"
     )
     for name in (TOKENIZER_NAME, VOCABULARY_FILE):
         if name in manifest.files:
