@@ -148,7 +148,7 @@ def compare(
         rows_fingerprint(split, labels),
         differences(other.task, targets, was, now, positive),
         flips(targets, was, now, labels),
-        agreement(was, now) if task.has_labels else None,
+        agreement(was, now) if task.traits.has_labels else None,
         costs,
         same_conditions,
         _recipe_changes(one.recipe, other.recipe),

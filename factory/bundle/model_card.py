@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory.bundle.measurements import read_measurements
 from factory.bundle.tables import gate_lines, label_list, result_table
+from factory.recipe.task import TASK_TRAITS
 from factory.store import ARTIFACT_FILE, Artifact, read_json
 from serving.bundle import Manifest
 
@@ -155,7 +156,7 @@ python -m serving PATH_OF_THIS_FOLDER
 
 def _threshold_note(manifest: Manifest) -> str:
     """How a multilabel model decides which labels apply, as a paragraph; else nothing."""
-    if manifest.task != "multilabel":
+    if not TASK_TRAITS[manifest.task].has_label_sets:
         return ""
     value = manifest.recipe["evaluate"]["thresholds"]
     if value == "tuned":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.errors import PackageError, TextModelError
+from factory.recipe.task import TASK_TRAITS
 from factory.runtime.progress import say
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 
@@ -99,8 +100,8 @@ def _write_ort(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, A
     config = BertConfig.from_pretrained(bundle)
     facts = write_mobile(bundle / manifest.model.file, directory, config)
     say(
-        f"{ORT_FILE}: {facts.size_bytes / 1e6:.1f} MB, {facts.operators} operator types, "
-        f"logits within {facts.largest_difference:.1g} of {manifest.model.file}"
+        f"{ORT_FILE}: {facts.size_bytes / 1e6:.1f} MB, logits within "
+        f"{facts.largest_difference:.1g} of {manifest.model.file}"
     )
     for name in (TOKENIZER_NAME, VOCABULARY_FILE):
         if name in manifest.files:
@@ -118,7 +119,7 @@ def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, 
         f"{facts.strings} strings tokenized as with tokenizer.json, scores within "
         f"{facts.largest_difference:.1g} of {manifest.model.file}"
     )
-    outputs = ["scores"] if manifest.task == "regression" else ["label", "scores"]
+    outputs = ["label", "scores"] if TASK_TRAITS[manifest.task].has_labels else ["scores"]
     return {"inputs": ["text", "text_pair"][: 1 + manifest.text_pair], "outputs": outputs}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import click
 
@@ -16,9 +16,7 @@ from factory.cli.options import (
     text_pair_option,
 )
 from factory.errors import EXIT_ERROR
-
-if TYPE_CHECKING:
-    from factory.data.dataset import Task
+from serving.bundle import Task
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -40,7 +38,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.option("--label", help="Label column; default: detected.")
 @click.option(
     "--task",
-    type=click.Choice(["classification", "regression", "multilabel"]),
+    type=click.Choice(get_args(Task)),
     help="One label per text, a number, or any number of labels; default: detected.",
 )
 @click.option("--teacher", help="Hub id, folder or package:NAME.")

@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from factory.errors import DataError
+from factory.recipe.task import TASK_TRAITS
 from factory.store import write_json
+from serving.bundle import Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DESCRIPTION_FILE = "dataset.json"
-Task = Literal["classification", "regression", "multilabel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,9 @@ def write_dataset(dataset: Dataset, directory: Path) -> None:
     import pyarrow
 
     directory.mkdir(parents=True, exist_ok=True)
-    kinds = {
-        "classification": pyarrow.int64(),
-        "regression": pyarrow.float64(),
-        "multilabel": pyarrow.list_(pyarrow.int64()),
-    }
+    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), tuple: pyarrow.list_(pyarrow.int64())}
     for split in dataset.splits():
-        targets = pyarrow.array(split.targets, kinds[dataset.task])
+        targets = pyarrow.array(split.targets, kinds[type(split.targets[0])])
         path = directory / f"{split.name}.parquet"
         write_texts(path, split.texts, split.text_pairs, {"target": targets})
     description = {
@@ -125,9 +122,7 @@ def read_dataset(directory: Path) -> Dataset:
         splits: dict[str, Split] = {}
         for name in description["splits"]:
             columns = read_columns(directory / f"{name}.parquet")
-            targets = columns["target"]
-            if task == "multilabel":
-                targets = [tuple(indices) for indices in targets]
+            targets = [tuple(one) if isinstance(one, list) else one for one in columns["target"]]
             splits[name] = Split(name, columns["text"], columns.get("text_pair"), targets)
         labels = tuple(description["labels"])
         return Dataset(task, labels, splits["train"], splits["dev"], splits.get("test"))
@@ -145,11 +140,6 @@ def select(split: Split, name: str, rows: Sequence[int]) -> Split:
         None if pairs is None else [pairs[row] for row in rows],
         cast("list[int]", [split.targets[row] for row in rows]),  # whichever it is
     )
-
-
-def is_multilabel(split: Split) -> bool:
-    """Whether each row of a split has a set of labels."""
-    return isinstance(split.targets[0], tuple)
 
 
 def labels_of_rows(split: Split) -> list[tuple[int, ...]]:
@@ -188,7 +178,7 @@ def facts_of(
         "duplicates_across": dict(across),
         "notices": list(notices),
     }
-    if dataset.task == "regression":
+    if not TASK_TRAITS[dataset.task].has_labels:
         targets: dict[str, Any] = {split.name: split.targets for split in splits}
         facts["target_range"] = {
             name: {"min": min(some), "mean": sum(some) / len(some), "max": max(some)}

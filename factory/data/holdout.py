@@ -93,8 +93,7 @@ def _note(
         f"{share}: {len(dev):,} of {count(len(train), 'row')} of train held out as dev "
         f"(seed {settings.seed})"
     )
-    if settings.task != "regression":
-        present = {label for row_labels in labels_of_rows(dev) for label in row_labels}
-        absent = [name for index, name in enumerate(labels) if index not in present]
-        if absent:
-            findings.notices.append(f"{share}: dev has no row of {first_few_of_names(absent)}")
+    present = {label for row_labels in labels_of_rows(dev) for label in row_labels}
+    if absent := sorted({label for row in labels_of_rows(train) for label in row} - present):
+        names = first_few_of_names([labels[label] for label in absent])
+        findings.notices.append(f"{share}: dev has no row of {names}")

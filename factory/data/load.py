@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Split, Task, facts_of
+from factory.data.dataset import Dataset, Split, facts_of
 from factory.data.formats import Quoting, find_format
 from factory.data.holdout import hold_out
 from factory.data.hub import read_hub
@@ -16,6 +16,8 @@ from factory.data.source import local_files
 from factory.data.table import Columns, Table, columns_of, read_table
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
+from factory.recipe.task import TASK_TRAITS
+from serving.bundle import Task
 
 HEADLINE = "the data cannot be used as it is"
 SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
@@ -99,8 +101,8 @@ def load_split(
         dev_fraction=0.5,  # never used: the file is read whole
         text=text_columns[0] if len(text_columns) == 1 else list(text_columns),
         label=label,
-        label_separator=label_separator if task == "multilabel" else ",",
-        labels=None if task == "regression" else list(labels),
+        label_separator=label_separator if TASK_TRAITS[task].has_label_sets else ",",
+        labels=list(labels) if TASK_TRAITS[task].has_labels else None,
         task=task,
     )
     findings = Findings()

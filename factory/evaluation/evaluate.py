@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, Task
+from factory.data.dataset import Dataset, Split
 from factory.data.formats import Quoting
 from factory.data.load import load_split
 from factory.errors import FactoryError, TrainingError
@@ -32,8 +32,8 @@ from factory.models.classifier import (
     logits_with_bar,
     longest_input,
 )
-from factory.models.tasks import TASKS, task_of
-from serving.bundle import MANIFEST_NAME, Manifest
+from factory.models.tasks import TASKS, task_of, task_of_model
+from serving.bundle import MANIFEST_NAME, Manifest, Task
 from serving.predictor import Predictor
 
 DEFAULT_MAX_LENGTH = 128
@@ -144,10 +144,10 @@ def evaluate_splits(
     ]
     dev, task = splits[0], task_of(splits[0])
     chosen: Thresholds | None = None
-    if task.has_thresholds and thresholds == "tuned":
+    if task.traits.has_label_sets and thresholds == "tuned":
         targets = task.targets(dev, len(labels))
         chosen = tuned_thresholds(outputs[0], targets, dev.name, tuned_for)
-    elif task.has_thresholds:
+    elif task.traits.has_label_sets:
         chosen = fixed_thresholds(float(thresholds), len(labels))
     return {
         split.name: evaluate_logits(logits, split, labels, chosen, positive_label)
@@ -172,17 +172,17 @@ def evaluate_logits(
         logits: (rows, labels), or (rows, 1) for regression
     """
     task = task_of(split)
-    if task.has_thresholds and thresholds is None:
+    if task.traits.has_label_sets and thresholds is None:
         thresholds = fixed_thresholds(NEUTRAL, len(labels))
     targets = task.targets(split, len(labels))
     predicted = task.predict(logits, thresholds)
     positive = positive_class(labels, positive_label)
-    one_label = task.has_labels and targets.ndim == 1
+    one_label = task.traits.has_labels and targets.ndim == 1
     return EvaluatedSplit(
         split.name,
         len(split),
         score_predictions(task.name, targets, predicted, positive),
-        per_label(targets, predicted, labels) if task.has_labels else {},
+        per_label(targets, predicted, labels) if task.traits.has_labels else {},
         confusion(targets, predicted, labels) if one_label else [],
         thresholds,
         predicted=predicted,
@@ -272,9 +272,7 @@ def score_file(
         classifier = replace(classifier, max_length=min(classifier.max_length, longest))
     config = classifier.model.config
     labels = tuple(config.id2label[number] for number in range(config.num_labels))
-    task = "regression" if config.num_labels == 1 else "classification"
-    if config.problem_type == TASKS["multilabel"].problem_type:
-        task = "multilabel"
+    task = task_of_model(config).name
     split = load_split(data, text_columns, label, label_separator, task, labels, None)
     return evaluate(classifier, split, labels)
 

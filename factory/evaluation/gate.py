@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from factory.errors import GateFailedError, RecipeError
+from factory.recipe.task import TASK_TRAITS
 
 if TYPE_CHECKING:
     from factory.evaluation.evaluate import Evaluation, Evaluations
@@ -106,8 +107,9 @@ def _lowest_recall(m: Measurements) -> float | None:
 
 
 def _needs_labels(recipe: Recipe) -> str | None:
-    if recipe.data.task == "regression":
-        return "needs data.task = classification or multilabel"
+    if not recipe.data.traits.has_labels:
+        tasks = " or ".join(task for task, traits in TASK_TRAITS.items() if traits.has_labels)
+        return f"needs data.task = {tasks}"
     return None
 
 

@@ -15,9 +15,10 @@ from serving.errors import BundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from factory.data.dataset import Dataset, Split, Task
+    from factory.data.dataset import Dataset, Split
     from factory.evaluation.significance import Difference
     from factory.export.forms import FormName
+    from serving.bundle import Task
     from serving.predictor import Predictor
 
 KEY = "gate.predecessor"
@@ -154,7 +155,7 @@ def predict_rows(
     logits = logits_with_bar(predictor, split.inputs(), f"{name} on {split.name}")
     task, values = TASKS[predictor.task], predictor.thresholds
     predicted = task.predict(logits, None if values is None else Thresholds(values, "the bundle's"))
-    if not task.has_labels:
+    if not task.traits.has_labels:
         return predicted
     own = [labels.index(label) for label in predictor.labels]
     if predicted.ndim == 1:

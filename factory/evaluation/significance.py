@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Task
 from factory.evaluation.metrics import Resampled, equal_rows, interval
 from factory.models.tasks import TASKS
+from serving.bundle import Task
 
 RESAMPLES = 2000
 MCNEMAR = "McNemar, exact"
@@ -60,7 +60,7 @@ def differences(
     if one.row_metric is not None:
         right = (equal_rows(rows, targets) for rows in (old, new))
         found.append(mcnemar(one.row_metric, *right))
-    return sorted(found, key=lambda difference: one.metrics.index(difference.metric))
+    return sorted(found, key=lambda difference: one.traits.metrics.index(difference.metric))
 
 
 def difference(

@@ -26,11 +26,9 @@ class MobileFacts:
     """What was written.
 
     Args:
-        operators: kinds of operator the model needs, of the hundreds of a full runtime.
         largest_difference: of a logit from the ONNX file's, on random batches.
     """
 
-    operators: int
     size_bytes: int
     largest_difference: float
 
@@ -38,8 +36,8 @@ class MobileFacts:
 def write_mobile(source: Path, directory: Path, config: Any) -> MobileFacts:
     """Write `model.ort` and the list of operators for a build of onnxruntime that has no others.
 
-    The optimizations of loading are done and stored; the file depends on onnxruntime's version.
-    `required_operators_and_types.config` goes to its build as `--include_ops_by_config`.
+    The file holds the graph as optimized by this version of onnxruntime. Pass
+    `required_operators_and_types.config` to its build as `--include_ops_by_config`.
 
     Args:
         source: any ONNX file of the student.
@@ -47,13 +45,13 @@ def write_mobile(source: Path, directory: Path, config: Any) -> MobileFacts:
         config: the student's BERT configuration.
 
     Raises:
-        ParityError: the file cannot be converted, or answers otherwise than `source`.
+        ParityError: the file cannot be converted, or gives other logits than `source`.
     """
     try:
         _convert(source, directory)
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ParityError(
-            f"{source}: onnxruntime cannot write it in its own format: {first_line(error)}"
+            f"{source}: onnxruntime cannot convert it to its own format: {first_line(error)}"
         ) from error
     file = directory / ORT_FILE
     (directory / f"{source.stem}.ort").replace(file)
@@ -67,7 +65,7 @@ def write_mobile(source: Path, directory: Path, config: Any) -> MobileFacts:
         raise ParityError(
             f"{file}: a logit differs by {difference:.3g} from {source.name}, more than {ATOL:g}"
         )
-    return MobileFacts(sum(map(count_operators, needed)), file.stat().st_size, difference)
+    return MobileFacts(file.stat().st_size, difference)
 
 
 def _convert(source: Path, directory: Path) -> None:
@@ -79,7 +77,7 @@ def _convert(source: Path, directory: Path) -> None:
         convert_onnx_models_to_ort,
     )
 
-    # the import makes every library's notes appear on the terminal
+    # the import changed the root logger, so that the libraries' notes appear on the terminal
     root.handlers[:], root.level = handlers, level
     with contextlib.redirect_stdout(io.StringIO()), quiet("ort_format_model.utils"):
         convert_onnx_models_to_ort(
@@ -98,12 +96,3 @@ def _difference(source: Path, file: Path, config: Any) -> float:
         first, second = (run_session(session, batch) for session in sessions)
         largest = float(np.maximum(largest, np.abs(first - second).max()))  # keeps a NaN
     return largest
-
-
-def count_operators(line: str) -> int:
-    """Operators of a line `domain;opset;Name{types},Name,...`, whose types hold commas too."""
-    depth, count = 0, 1
-    for character in line.split(";", 2)[2]:
-        depth += (character == "{") - (character == "}")
-        count += character == "," and depth == 0
-    return count

@@ -13,6 +13,7 @@ from factory.errors import ParityError
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT_NAME = "logits"
+INPUT_AXES = ["batch_size", "sequence_length"]
 
 
 def export_onnx(
@@ -20,11 +21,12 @@ def export_onnx(
 ) -> None:
     """Write the model of a folder as fp32 ONNX through optimum's exporter.
 
-    Eager attention exports a smaller graph than the fused one, and the only one ONNX Runtime's
-    transformer optimizer recognizes.
+    Eager attention exports a smaller graph than fused attention, and the only one that ONNX
+    Runtime's transformer optimizer recognizes.
 
     Args:
-        first_token: compute the last layer for the first token only, all the classifier reads.
+        first_token: compute the last layer for the first token only, the only one the classifier
+            reads.
 
     Raises:
         ParityError: the file does not have the inputs, output and axes of a bundle.
@@ -68,39 +70,33 @@ def check_interface(file: Path) -> None:
         for tensor in graph.initializer
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
-    axes = {value.name: _axes(value) for value in (*graph.input, *graph.output)}
-    wanted: dict[str, tuple[int, list[str] | None]] = {
-        name: (onnx.TensorProto.INT64, ["batch_size", "sequence_length"]) for name in INPUT_NAMES
+    found = {
+        value.name: (
+            value.type.tensor_type.elem_type,
+            [axis.dim_param or str(axis.dim_value) for axis in value.type.tensor_type.shape.dim],
+        )
+        for value in (*graph.input, *graph.output)
     }
-    wanted[OUTPUT_NAME] = (onnx.TensorProto.FLOAT, None)
-    if set(axes) != set(wanted):
-        problems.append(f"inputs and outputs are {sorted(axes)}, not {sorted(wanted)}")
-    for name, (element_type, names) in wanted.items():
-        if name not in axes:
-            continue
-        found_type, found_names = axes[name]
-        if found_type != element_type:
-            problems.append(f"{name} has element type {found_type}, not {element_type}")
-        if names is not None and found_names != names:
-            problems.append(f"{name} has axes {found_names}, not {names}")
-        if names is None and found_names[0] != "batch_size":
-            problems.append(f"{name} has axes {found_names}, the first must be batch_size")
+    wanted = dict.fromkeys(INPUT_NAMES, (onnx.TensorProto.INT64, INPUT_AXES))
+    wanted[OUTPUT_NAME] = (onnx.TensorProto.FLOAT, INPUT_AXES[:1])
+    if found.keys() != wanted.keys():
+        problems.append(f"inputs and outputs are {sorted(found)}, not {sorted(wanted)}")
+    for name in found.keys() & wanted.keys():
+        kind, axes = found[name]
+        wanted_kind, wanted_axes = wanted[name]
+        if kind != wanted_kind:
+            problems.append(f"{name} has element type {kind}, not {wanted_kind}")
+        if axes[: len(wanted_axes)] != wanted_axes or len(axes) != 2:
+            problems.append(f"{name} has axes {axes}, which must begin with {wanted_axes}")
     if problems:
         raise ParityError(
             f"{file}: the graph does not have the interface of a bundle: " + "; ".join(problems)
         )
 
 
-def _axes(value: object) -> tuple[int, list[str]]:
-    tensor = value.type.tensor_type  # type: ignore[attr-defined]
-    return tensor.elem_type, [
-        dimension.dim_param or str(dimension.dim_value) for dimension in tensor.shape.dim
-    ]
-
-
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Keep the notes of other libraries' tools off the terminal: loggers below errors, warnings."""
+    """Silence the warnings of other libraries, and what these loggers log below errors."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)

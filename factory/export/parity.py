@@ -1,4 +1,4 @@
-"""Run an ONNX file on token ids, and check that it computes what the torch model computes."""
+"""Run an ONNX file on token ids, and check that it computes what the torch model does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from factory.data.dataset import Split
 from factory.errors import ParityError
 from factory.evaluation.thresholds import Thresholds, decide
+from factory.export.onnx import INPUT_NAMES
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import (
     EncodedRows,
     PaddedRows,
     encode_inputs,
-    pad_rows,
     sorted_batches,
 )
 
@@ -40,11 +40,7 @@ def open_session(file: Path | bytes, threads: int = 0) -> Any:
 
 def run_session(session: Any, batch: PaddedRows) -> NDArray[np.float32]:
     """Logits of one padded batch: (batch, labels)."""
-    feed = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "token_type_ids": batch.token_type_ids,
-    }
+    feed = {name: getattr(batch, name) for name in INPUT_NAMES}
     logits: NDArray[np.float32] = session.run(["logits"], feed)[0]
     return logits
 
@@ -53,7 +49,7 @@ def session_logits(session: Any, rows: EncodedRows, batch_size: int = 1) -> NDAr
     """Logits of every row in order: (rows, labels)."""
     results: dict[int, NDArray[np.float32]] = {}
     for positions in sorted_batches(rows.lengths, batch_size):
-        logits = run_session(session, pad_rows(rows, positions))
+        logits = run_session(session, rows.padded(positions))
         results.update(zip(positions.tolist(), logits, strict=True))
     return np.stack([results[position] for position in range(len(rows))])
 
@@ -67,14 +63,19 @@ def check_parity(file: Path, student: TorchClassifier, atol: float) -> dict[str,
     Raises:
         ParityError: a shape differs, or any logit by more than `atol`.
     """
-    session = open_session(file)
+    import torch
+
+    session, device = open_session(file), student.model.device
     longest = student.model.config.max_position_embeddings
     lengths = sorted({min(length, longest) for length in LENGTHS})
     differences: dict[str, float] = {}
     for batch_size in BATCH_SIZES:
         for length in lengths:
             batch = random_batch(batch_size, length, student.model.config)
-            expected = _torch_logits(student.model, batch)
+            with torch.inference_mode():
+                tensors = {name: torch.from_numpy(getattr(batch, name)) for name in INPUT_NAMES}
+                output = student.model.eval()(**{n: t.to(device) for n, t in tensors.items()})
+            expected = output.logits.float().cpu().numpy()
             found = run_session(session, batch)
             cell = f"{batch_size}x{length}"
             if found.shape != expected.shape:
@@ -104,10 +105,10 @@ def check_agreement(
     """Check that every prediction on a split is torch's; returns the number of rows that agree.
 
     Args:
-        thresholds: what a multilabel student's labels are decided with.
-        atol: a multilabel decision may differ where the logit lies no farther from torch's, which
-            `check_parity` allows: among thousands of decisions some sit on their threshold. Such
-            a row does not count as one that agrees.
+        thresholds: of a multilabel student.
+        atol: a multilabel decision may differ if its logit is this close to torch's, which
+            `check_parity` allows: of thousands of decisions some are on their threshold. Such a
+            row does not count as one that agrees.
 
     Raises:
         ParityError: any label differs (regression: any value by more than 1e-3).
@@ -144,17 +145,3 @@ def random_batch(batch_size: int, length: int, config: Any) -> PaddedRows:
     row_lengths[0] = length
     mask = (np.arange(length) < row_lengths[:, None]).astype(np.int64)
     return PaddedRows(input_ids, token_types, mask)
-
-
-def _torch_logits(model: Any, batch: PaddedRows) -> NDArray[np.float32]:
-    import torch
-
-    model.eval()
-    with torch.inference_mode():
-        output = model(
-            input_ids=torch.from_numpy(batch.input_ids).to(model.device),
-            attention_mask=torch.from_numpy(batch.attention_mask).to(model.device),
-            token_type_ids=torch.from_numpy(batch.token_type_ids).to(model.device),
-        )
-    logits: NDArray[np.float32] = output.logits.float().cpu().numpy()
-    return logits

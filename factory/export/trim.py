@@ -1,9 +1,9 @@
-"""A saved student with fewer word pieces: the same answers for text whose pieces are all kept.
+"""A saved student with fewer word pieces: the same logits for text whose pieces are all kept.
 
-WordPiece takes the longest piece that fits, again and again. With fewer pieces, a text all of
-whose pieces are kept is read as before, since nothing longer has come in. A word that ends as
-`[UNK]` took pieces on the way to where it failed; `needed_pieces` counts those too, because
-without one of them the word might be read after all.
+WordPiece repeatedly takes the longest piece that fits. With fewer pieces, a text whose pieces are
+all kept is tokenized as before, since no longer piece is added. A word that ends as `[UNK]` has
+matched pieces up to where it failed; `needed_pieces` counts those too, because without one of them
+the word might no longer be `[UNK]`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def needed_pieces(model_directory: Path, texts: Iterable[str]) -> Counter[str]:
     """Count the pieces that tokenizing the texts takes, including those before an `[UNK]`.
 
     Args:
-        texts: what the student must read as before: training rows, unlabelled and augmented text.
+        texts: text to tokenize as before: training rows, unlabelled and augmented text.
 
     Raises:
-        VocabularyError: the tokenizer is no WordPiece.
+        VocabularyError: the tokenizer is not a WordPiece tokenizer.
     """
     tokenizer = _open_tokenizer(model_directory)
     vocabulary = tokenizer.get_vocab()
@@ -51,7 +51,7 @@ def needed_pieces(model_directory: Path, texts: Iterable[str]) -> Counter[str]:
 def choose_pieces(model_directory: Path, counts: Mapping[str, int], general: int) -> list[str]:
     """The pieces to keep, in the order of the vocabulary.
 
-    They are those that `counts` needs, special and added tokens, every single character and its
+    These are the ones in `counts`, special and added tokens, every single character and its
     continuation, and the first others of the vocabulary, which published BERTs order by frequency.
 
     Args:
@@ -59,7 +59,7 @@ def choose_pieces(model_directory: Path, counts: Mapping[str, int], general: int
         general: how many of the others are kept for text not seen yet.
 
     Raises:
-        VocabularyError: the tokenizer is no WordPiece.
+        VocabularyError: the tokenizer is not a WordPiece tokenizer.
     """
     data = _wordpiece(model_directory)
     order = _order(data)
@@ -69,7 +69,8 @@ def choose_pieces(model_directory: Path, counts: Mapping[str, int], general: int
     base = added | {settings["unk_token"]}
     base |= {piece for piece in order if len(piece.removeprefix(prefix)) == 1}
     base |= order.keys() & counts.keys()
-    others = (piece for piece in order if piece not in base and not _is_unused(piece))
+    # published vocabularies have placeholders such as [unused1]
+    others = (piece for piece in order if piece not in base and not piece.startswith("[unused"))
     kept = base.union(islice(others, general))
     return [piece for piece in order if piece in kept]
 
@@ -92,7 +93,11 @@ def trim_student(source: Path, target: Path, kept: Collection[str]) -> dict[str,
     """
     data = _wordpiece(source)
     order = _order(data)
-    _check_kept(source, data, order, kept)
+    if foreign := sorted(set(kept) - set(order)):
+        raise VocabularyError(f"{source}: the piece {foreign[0]!r} is not in the vocabulary")
+    required = {entry["content"] for entry in data["added_tokens"]} | {data["model"]["unk_token"]}
+    if missing := sorted(required - set(kept)):
+        raise VocabularyError(f"{source}: {missing[0]} must be kept: the model needs it")
     old_ids = [number for piece, number in order.items() if piece in kept]
     new_ids = {old: new for new, old in enumerate(old_ids)}
     weights = source / WEIGHTS_FILE
@@ -122,28 +127,19 @@ def measure_trim(
         rows; changed_rows, the share whose pieces differ; tokens and tokens_before per row;
         unknown and unknown_before, the share of `[UNK]` among the tokens.
     """
-    before, after = (_read(folder, inputs, max_length) for folder in (source, target))
-    changed = sum(old != new for old, new in zip(before, after, strict=True))
     unknown: str = _wordpiece(source)["model"]["unk_token"]
-    rows = max(1, len(inputs))
-    return {
-        "rows": len(inputs),
-        "changed_rows": changed / rows,
-        "tokens_before": sum(map(len, before)) / rows,
-        "tokens": sum(map(len, after)) / rows,
-        "unknown_before": _share_of(unknown, before),
-        "unknown": _share_of(unknown, after),
-    }
-
-
-def _read(folder: Path, inputs: Sequence[Any], max_length: int) -> list[list[str]]:
-    tokenizer = _open_tokenizer(folder)
-    tokenizer.enable_truncation(max_length)
-    return [encoding.tokens for encoding in tokenizer.encode_batch(list(inputs))]
-
-
-def _share_of(piece: str, rows: list[list[str]]) -> float:
-    return sum(row.count(piece) for row in rows) / max(1, sum(map(len, rows)))
+    facts: dict[str, Any] = {"rows": len(inputs)}
+    read: list[list[list[str]]] = []
+    for folder, suffix in ((source, "_before"), (target, "")):
+        tokenizer = _open_tokenizer(folder)
+        tokenizer.enable_truncation(max_length)
+        rows = [encoding.tokens for encoding in tokenizer.encode_batch(list(inputs))]
+        tokens = sum(map(len, rows))
+        facts[f"tokens{suffix}"] = tokens / max(1, len(rows))
+        facts[f"unknown{suffix}"] = sum(row.count(unknown) for row in rows) / max(1, tokens)
+        read.append(rows)
+    changed = sum(old != new for old, new in zip(*read, strict=True))
+    return facts | {"changed_rows": changed / max(1, len(inputs))}
 
 
 def _open_tokenizer(folder: Path) -> Any:
@@ -169,8 +165,8 @@ def _wordpiece(folder: Path) -> dict[str, Any]:
     kind = data["model"].get("type")
     if kind != "WordPiece":
         raise VocabularyError(
-            f"{file}: a {kind} tokenizer; only BERT's WordPiece can be trimmed and still tokenize "
-            "covered text alike, unset export.general_pieces"
+            f"{file}: a {kind} tokenizer; only the vocabulary of BERT's WordPiece can be trimmed; "
+            "unset export.general_pieces"
         )
     return data
 
@@ -183,11 +179,6 @@ def _order(data: Mapping[str, Any]) -> dict[str, int]:
     if len({number for _, number in order}) != len(order):
         raise VocabularyError("tokenizer.json: two pieces share an id; the file is damaged")
     return dict(order)
-
-
-def _is_unused(piece: str) -> bool:
-    """Whether a piece is a placeholder of a published vocabulary."""
-    return piece.startswith("[unused") and piece.endswith("]")
 
 
 def _words(tokenizer: Any, text: str) -> Iterator[str]:
@@ -221,20 +212,8 @@ def _taken_before_failing(
     return []
 
 
-def _check_kept(
-    source: Path, data: Mapping[str, Any], order: Mapping[str, int], kept: Collection[str]
-) -> None:
-    foreign = sorted(set(kept) - set(order))
-    if foreign:
-        raise VocabularyError(f"{source}: the piece {foreign[0]!r} is not in the vocabulary")
-    required = {entry["content"] for entry in data["added_tokens"]} | {data["model"]["unk_token"]}
-    missing = sorted(required - set(kept))
-    if missing:
-        raise VocabularyError(f"{source}: {missing[0]} must be kept: the model needs it")
-
-
 def _renumbered_tokenizer(data: Mapping[str, Any], new_ids: Mapping[int, int]) -> dict[str, Any]:
-    result = json.loads(json.dumps(data))
+    result: dict[str, Any] = json.loads(json.dumps(data))
     vocabulary = result["model"]["vocab"]
     kept = {piece: new_ids[number] for piece, number in vocabulary.items() if number in new_ids}
     result["model"]["vocab"] = dict(sorted(kept.items(), key=lambda item: item[1]))
@@ -248,7 +227,7 @@ def _renumbered_tokenizer(data: Mapping[str, Any], new_ids: Mapping[int, int]) -
             processor[name][1] = new_ids[processor[name][1]]
     if result.get("padding"):
         result["padding"]["pad_id"] = new_ids[result["padding"]["pad_id"]]
-    return dict(result)
+    return result
 
 
 def _rewrite_configurations(target: Path, new_ids: Mapping[int, int]) -> None:
@@ -273,7 +252,7 @@ def _cut_embeddings(file: Path, old_ids: Sequence[int]) -> None:
 
     weights = load_file(file)
     if EMBEDDINGS not in weights:
-        raise VocabularyError(f"{file}: no {EMBEDDINGS}; this is no BERT classifier")
+        raise VocabularyError(f"{file}: no {EMBEDDINGS}; this is not a BERT classifier")
     weights[EMBEDDINGS] = weights[EMBEDDINGS][list(old_ids)].contiguous()
     save_file(weights, file, metadata={"format": "pt"})
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from factory.recipe.section import Fraction, PositiveInt, Section
+from factory.recipe.task import TASK_TRAITS, TaskTraits
+from serving.bundle import Task
 
 
 class DataSettings(Section):
@@ -36,7 +38,7 @@ class DataSettings(Section):
         default=None,
         description="label names in order; required if the column holds integers",
     )
-    task: Literal["classification", "regression", "multilabel"] = Field(
+    task: Task = Field(
         default="classification",
         description="multilabel: a text has any number of labels, including none",
     )
@@ -74,6 +76,11 @@ class DataSettings(Section):
     )
 
     @property
+    def traits(self) -> TaskTraits:
+        """What the task allows to set."""
+        return TASK_TRAITS[self.task]
+
+    @property
     def text_columns(self) -> tuple[str, ...]:
         """The text column, or the two columns of a pair."""
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
@@ -107,9 +114,9 @@ class DataSettings(Section):
             raise ValueError("config, revision and test_split belong to a hub data set")
         if self.dev_fraction in (0.0, 1.0):
             raise ValueError("dev_fraction must be between 0 and 1")
-        if self.task == "regression" and self.labels is not None:
+        if not self.traits.has_labels and self.labels is not None:
             raise ValueError("labels belong to classification; a regression target is a number")
-        if self.task != "multilabel" and self.label_separator != ",":
+        if not self.traits.has_label_sets and self.label_separator != ",":
             raise ValueError('label_separator needs task = "multilabel"')
         return self
 

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from factory.recipe.section import Fraction, PositiveFloat, PositiveInt, Section
-
-ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
-RegressionMetric = Literal["spearman", "pearson"]
-MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
-
-# The metrics of each task; the first is the default of gate.metric.
-TASK_METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": get_args(ClassificationMetric),
-    "regression": get_args(RegressionMetric),
-    "multilabel": get_args(MultilabelMetric),
-}
+from factory.recipe.task import ClassificationMetric, MultilabelMetric, RegressionMetric
 
 
 class GateSettings(Section):

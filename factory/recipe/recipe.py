@@ -16,7 +16,7 @@ from factory.recipe.export import (
     ReportSettings,
     TargetSettings,
 )
-from factory.recipe.gate import TASK_METRICS, EvaluateSettings, GateSettings
+from factory.recipe.gate import EvaluateSettings, GateSettings
 from factory.recipe.section import Section
 from factory.recipe.training import (
     DistillSettings,
@@ -51,7 +51,7 @@ class Recipe(Section):
         """The gate's metric, or the default one of the task."""
         if self.gate.metric is not None:
             return self.gate.metric
-        return TASK_METRICS[self.data.task][0]
+        return self.data.traits.metrics[0]
 
     @property
     def tuning_goal(self) -> Literal["micro_f1", "macro_f1"]:
@@ -64,13 +64,13 @@ class Recipe(Section):
         gate = self.gate
         if (problem := recipe_problem(self)) is not None:
             raise ValueError(problem)
-        metrics = TASK_METRICS[self.data.task]
+        metrics = self.data.traits.metrics
         if self.metric not in metrics:
             raise ValueError(
                 f"gate.metric {self.metric} does not fit data.task {self.data.task}, "
                 f"which has {', '.join(metrics)}"
             )
-        if self.evaluate.thresholds != "tuned" and self.data.task != "multilabel":
+        if self.evaluate.thresholds != "tuned" and not self.data.traits.has_label_sets:
             raise ValueError('evaluate.thresholds needs data.task = "multilabel"')
         if gate.positive_label is not None and self.data.task != "classification":
             raise ValueError("gate.positive_label needs data.task = classification")

@@ -137,12 +137,12 @@ def summary(facts: RunFacts) -> str:
     data, student = facts.recipe.data, facts.recipe.student
     teacher = facts.stage("teacher")
     kind = "pairs of texts" if len(data.text_columns) == 2 else "single texts"
-    labels = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
+    traits = facts.recipe.data.traits
+    labels = f", {len(facts.labels)} labels" if traits.has_labels else ""
     source = "" if teacher is None else f", distilled from {teacher.facts['layers']} layers"
-    task = "multilabel classification" if facts.task == "multilabel" else facts.task
     return (
-        f"{task.capitalize()} of {kind}{labels}. A student with {student.layers} layers of width "
-        f"{student.hidden}{source}"
+        f"{traits.title.capitalize()} of {kind}{labels}. A student with {student.layers} layers of "
+        f"width {student.hidden}{source}"
     )
 
 
@@ -169,7 +169,7 @@ def remarks(facts: RunFacts, quality: Quality | None, data: DataSection | None) 
         )
     if (
         split == "dev"
-        and facts.task == "multilabel"
+        and facts.recipe.data.traits.has_label_sets
         and facts.recipe.evaluate.thresholds == "tuned"
     ):
         result.append("The thresholds were tuned on dev, so every score on dev is optimistic.")

@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, multi_hot, read_dataset
+from factory.data.dataset import Dataset, Split, read_dataset
 from factory.evaluation.evaluate import Evaluations
+from factory.models.tasks import TASKS
+from factory.recipe.task import TASK_TRAITS
 from factory.report.charts import numbers_chart, reliability_chart
 from factory.report.errors import (
     ClassRow,
@@ -28,7 +30,6 @@ from factory.report.errors import (
     reliability,
 )
 from factory.report.facts import RunFacts
-from serving.predictor import sigmoid, softmax
 
 Model = Literal["teacher", "student"]
 Logits = Mapping[Model, NDArray[np.float32]]
@@ -101,9 +102,9 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
             (model, confusion_among(one.confusion, facts.labels, numbers))
             for model, one in zip(MODELS, (teacher, student), strict=True)
         ]
-    is_regression = dataset.task == "regression"
+    has_labels = TASK_TRAITS[dataset.task].has_labels
     differing = None
-    if not is_regression:
+    if has_labels:
         predicted = [
             np.load(evaluation.directory / f"{model}.{facts.split}.npy") for model in MODELS
         ]
@@ -114,9 +115,9 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
         classes=class_rows(teacher.per_class, student.per_class),
         pairs=pairs,
         confusions=confusions,
-        calibrations=[] if is_regression else _calibrations(logits, split, dataset),
-        errors=_errors(logits, split) if is_regression else [],
-        number_charts=_number_charts(logits, split) if is_regression else [],
+        calibrations=_calibrations(logits, split, dataset) if has_labels else [],
+        errors=[] if has_labels else _errors(logits, split),
+        number_charts=[] if has_labels else _number_charts(logits, split),
         disagreements=_disagreements(logits, split, dataset, facts.evaluations, texts),
         differing=differing,
     )
@@ -124,14 +125,16 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
 
 def _calibrations(logits: Logits, split: Split, dataset: Dataset) -> list[Calibrated]:
     """Of the predicted class's probability; for multilabel, of every label on every row."""
+    task = TASKS[dataset.task]
+    targets = task.targets(split, len(dataset.labels))
     result = []
     for model, outputs in logits.items():
-        if dataset.task == "multilabel":
-            applies = multi_hot(split, len(dataset.labels))
-            measured = reliability(sigmoid(outputs).astype(np.float64).ravel(), applies.ravel())
+        probabilities = task.activation(outputs)
+        if task.traits.has_label_sets:
+            measured = reliability(probabilities.ravel(), targets.ravel())
         else:
-            correct = outputs.argmax(axis=1) == np.array(split.targets)
-            measured = reliability(softmax(outputs).max(axis=1), correct)
+            correct = outputs.argmax(axis=1) == targets
+            measured = reliability(probabilities.max(axis=1), correct)
         description = (
             f"Reliability of the {model}: expected calibration error {measured.error:.3f} "
             f"over {len(measured.bins)} bins"
@@ -166,9 +169,10 @@ def _disagreements(
     logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, shown: int
 ) -> list[Disagreement]:
     teacher, student = (logits[model] for model in MODELS)
-    if dataset.task == "regression":
+    traits = TASK_TRAITS[dataset.task]
+    if not traits.has_labels:
         return number_disagreements(teacher, student, split, shown)
-    if dataset.task == "classification":
+    if not traits.has_label_sets:
         return class_disagreements(teacher, student, split, dataset.labels, shown)
     of_teacher, of_student = (evaluations[model]["dev"].thresholds for model in MODELS)
     assert of_teacher is not None, "multilabel models have thresholds"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
 from factory.data.labels import split_cell
 from factory.data.messages import count, places
 from factory.errors import FactoryError
 from factory.scaffold.columns import Roles, Sheet
+from serving.bundle import Task
 
 Label = str | float | list[str]
 

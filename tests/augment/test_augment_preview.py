@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pytest
-from helpers.tiny_models import tiny_regression, tiny_split
+from helpers.tiny_models import tiny_split
 from tiny_masked import fixed_mlm, proposers_with, settings_with, split_of, tiny_mlm
 
 from factory.augment.masked_lm import MaskedLanguageModel
@@ -16,7 +15,6 @@ from factory.augment.preview import preview_lines
 from factory.augment.run import augment
 from factory.augment.shards import read_augmented
 from factory.data.dataset import Split
-from factory.errors import RecipeError
 from factory.recipe.augment import AugmentSettings
 
 
@@ -65,8 +63,3 @@ def test_rows_drawn_by_the_seed_and_examples_of_the_whole_run(tmp_path: Path) ->
     shown = [re.sub(r"\[(\w+)\]", r"\1", line[4:]) for line in lines if line.startswith("  +")]
     assert len(shown) == sum("the first:" in line for line in lines) > 5
     assert set(shown) <= set(texts)
-
-
-def test_regression_has_no_limit_per_class() -> None:
-    with pytest.raises(RecipeError, match="max_rows_per_class"):
-        preview(tiny_regression(9).train, settings_with(max_rows_per_class=1), tiny_mlm(), 1)

@@ -136,7 +136,7 @@ def test_problems_of_a_hub_data_set(read: Read) -> None:
 
 
 def test_one_line_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader takes from an endless file only what its consumer asked for."""
+    """The reader reads no more of an endless file than its consumer needs."""
     taken = 0
 
     def endless(_file: DataFile) -> Iterator[Row]:

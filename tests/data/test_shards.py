@@ -59,7 +59,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain_rows(documents: list[list[int]], length: int, limit: int | None) -> list[list[int]]:
-    """The rows as the definition says: one long list, a separator between documents, cut."""
+    """The rows by definition: one list with separators between documents, cut to length."""
     stream: list[int] = []
     for document in documents:
         if document:

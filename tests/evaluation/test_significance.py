@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from factory.evaluation.evaluate import score_predictions
 from factory.evaluation.significance import difference, differences, mcnemar
-from factory.recipe.gate import TASK_METRICS
+from factory.recipe.task import TASK_TRAITS
 
 
 def right(lost: int, gained: int, both: int = 50, neither: int = 40) -> list[NDArray[np.bool_]]:
@@ -120,7 +120,7 @@ def test_every_metric_has_the_value_of_the_evaluation(task: str) -> None:
         targets, old, new = random.integers(0, 2, (3, 60))
     scores = [score_predictions(task, targets, rows, 1) for rows in (old, new)]  # type: ignore[arg-type]
     found = differences(task, targets, old, new, positive=1)  # type: ignore[arg-type]
-    assert [one.metric for one in found] == list(TASK_METRICS[task])
+    assert [one.metric for one in found] == list(TASK_TRAITS[task].metrics)
     for one in found:
         assert one.old == pytest.approx(scores[0][one.metric].value)
         assert one.new == pytest.approx(scores[1][one.metric].value)

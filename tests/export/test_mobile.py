@@ -13,7 +13,7 @@ from helpers.tiny_models import tiny_bert, tiny_split
 
 from factory.errors import ParityError
 from factory.export import mobile
-from factory.export.mobile import count_operators, write_mobile
+from factory.export.mobile import write_mobile
 from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
@@ -31,7 +31,8 @@ def test_the_same_logits_and_the_operators(
 ) -> None:
     source, student = forms.file(form), forms.source.student
     (tmp_path / "mobile").mkdir()
-    before = source.read_bytes()
+    before, root = source.read_bytes(), logging.getLogger()
+    logs = (list(root.handlers), root.level)
     facts = write_mobile(source, tmp_path / "mobile", student.model.config)
     assert sorted(path.name for path in (tmp_path / "mobile").iterdir()) == [
         "model.ort",
@@ -47,34 +48,14 @@ def test_the_same_logits_and_the_operators(
     assert operator in operators
     assert ";Conv" not in operators
     assert str(tmp_path) not in operators
-    assert 10 < facts.operators < 40
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "")
+    assert capsys.readouterr() == ("", "")
+    assert (list(root.handlers), root.level) == logs
 
 
-def test_loggers_are_left_as_they_were(tmp_path: Path, exported: Any) -> None:
-    root = logging.getLogger()
-    before = (list(root.handlers), root.level)
-    write_mobile(exported.file, tmp_path, exported.student.model.config)
-    assert (list(root.handlers), root.level) == before
-
-
-@pytest.mark.parametrize(
-    ("line", "count"),
-    [
-        ("ai.onnx;14;Add", 1),
-        ("ai.onnx;14;Add,Mul,Reshape", 3),
-        ('ai.onnx;13;Cast{"inputs": {"0": ["int64_t", "bool"]}, "outputs": {"0": []}},Shape', 2),
-    ],
-)
-def test_operators_are_counted_and_their_types_are_not(line: str, count: int) -> None:
-    assert count_operators(line) == count
-
-
-def test_another_answer_is_refused(
+def test_other_logits_are_rejected(
     tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the converter wrote is compared with what it was given."""
+    """The converted file is compared with the source."""
 
     def convert_other(source: Path, directory: Path) -> None:
         model = onnx.load(exported.file)
@@ -91,8 +72,8 @@ def test_another_answer_is_refused(
         write_mobile(exported.file, tmp_path, exported.student.model.config)
 
 
-def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ParityError, match=r"model\.onnx: onnxruntime cannot write it in its own"):
+    with pytest.raises(ParityError, match=r"model\.onnx: onnxruntime cannot convert it"):
         write_mobile(tmp_path / "model.onnx", tmp_path / "out", tiny_bert().config)

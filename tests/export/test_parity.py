@@ -55,21 +55,13 @@ def saved(model: Any, tmp_path: Path) -> Path:
     return tmp_path / "changed.onnx"
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_rows_come_back_in_their_order(exported: Any, batch_size: int) -> None:
-    inputs = tiny_split("dev", 21, seed=4).inputs()  # of unlike lengths: sorting moves them
+def test_rows_come_back_in_their_order(exported: Any) -> None:
+    inputs = tiny_split("dev", 21, seed=4).inputs()  # of different lengths: sorting moves them
     rows = encode_inputs(exported.student.tokenizer, inputs, MAX_LENGTH)
     assert list(rows.lengths) != sorted(rows.lengths)
-    found = session_logits(open_session(exported.file), rows, batch_size)
+    found = session_logits(open_session(exported.file), rows, 8)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, exported.student.logits(inputs), atol=1e-4)
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_session_has_the_threads_asked_for(exported: Any, threads: int) -> None:
-    session = open_session(exported.file, threads)
-    assert session.get_providers() == ["CPUExecutionProvider"]
-    assert session.get_session_options().intra_op_num_threads == threads
 
 
 def test_a_true_export_passes_on_the_whole_grid(exported: Any) -> None:
@@ -79,26 +71,20 @@ def test_a_true_export_passes_on_the_whole_grid(exported: Any) -> None:
     assert any(value > 0 for value in differences.values())  # two engines, not one compared twice
 
 
-def float_weights(file: Path) -> list[str]:
-    """Every float initializer of a model's size, but the key biases.
-
-    A key bias adds the same number to all scores of a query, which the softmax cancels.
-    """
-    return [
-        tensor.name
-        for tensor in onnx.load(file).graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-        and list(tensor.dims)
-        and not tensor.name.endswith("key.bias")
-    ]
-
-
 def test_noise_in_any_weight_is_caught(
     tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "BATCH_SIZES", (3,))  # a part of the grid, for the time's sake
     monkeypatch.setattr(parity, "LENGTHS", (16,))
-    names = [name for name in float_weights(exported.file) if "layer.1." not in name]
+    names = [
+        tensor.name
+        for tensor in onnx.load(exported.file).graph.initializer
+        # a key bias adds the same number to all scores of a query, which the softmax cancels
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and tensor.dims
+        and not tensor.name.endswith("key.bias")
+        and "layer.1." not in tensor.name
+    ]
     assert len(names) > 30
     random = np.random.default_rng(0)
     missed = []
@@ -113,25 +99,15 @@ def test_noise_in_any_weight_is_caught(
     assert missed == []
 
 
-def test_the_message_names_the_cell_and_the_limit(tmp_path: Path, exported: Any) -> None:
+def test_atol_decides_and_the_message_names_the_cell(tmp_path: Path, exported: Any) -> None:
     model = onnx.load(exported.file)
     change_weight(model, classifier_names(model)[1], lambda bias: bias + 0.25)
-    with pytest.raises(ParityError) as caught:
-        check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
-    message = str(caught.value)
-    assert "a logit differs from torch by 0.25, more than export.atol = 0.0001" in message
-    assert any(f"batch x length {cell}" in message for cell in GRID)
-    assert "changed.onnx" in message
-
-
-def test_atol_decides(tmp_path: Path, exported: Any) -> None:
-    model = onnx.load(exported.file)
-    change_weight(model, classifier_names(model)[1], lambda bias: bias + 1e-3)
     file = saved(model, tmp_path)
-    differences = check_parity(file, exported.student, atol=1.2e-3)
-    assert max(differences.values()) == pytest.approx(1e-3, abs=1e-4)
-    with pytest.raises(ParityError, match=r"export\.atol = 0\.0008"):
-        check_parity(file, exported.student, atol=8e-4)
+    differences = check_parity(file, exported.student, atol=0.26)
+    assert max(differences.values()) == pytest.approx(0.25, abs=1e-4)
+    message = r"changed\.onnx: at batch x length \dx\d+ a logit differs from torch by 0\.25, more "
+    with pytest.raises(ParityError, match=rf"{message}than export\.atol = 0\.24"):
+        check_parity(file, exported.student, atol=0.24)
 
 
 def ignore_input(model: Any, name: str, constant: str) -> None:
@@ -165,66 +141,38 @@ def test_another_number_of_outputs_is_caught(tmp_path: Path, exported: Any) -> N
         check_parity(exported.file, student, atol=1e-4)
 
 
+@pytest.mark.parametrize("wrong", [5.0, np.nan])
 def test_a_graph_that_is_wrong_only_at_the_last_position_is_caught(
-    tmp_path: Path, exported: Any
+    tmp_path: Path, exported: Any, wrong: float
 ) -> None:
-    name = position_table(exported.file)
-    for wrong in (5.0, np.nan):
-        model = onnx.load(exported.file)
-
-        def spoil(table: Any, value: float = wrong) -> Any:
-            table[31] = np.linspace(-value, value, table.shape[1])
-            return table
-
-        change_weight(model, name, spoil)
-        with pytest.raises(ParityError, match=r"at batch x length \dx32 a logit differs"):
-            check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
-
-
-def position_table(file: Path) -> str:
-    """The initializer with one row per position."""
-    (name,) = [
-        tensor.name
-        for tensor in onnx.load(file).graph.initializer
-        if list(tensor.dims) == [32, 24] and "position" in tensor.name
-    ]
-    return name
-
-
-def test_agreement_counts_the_rows(exported: Any) -> None:
-    assert check_agreement(exported.file, exported.student, tiny_split("dev", 75, seed=21)) == 75
-
-
-def test_swapped_classifier_rows_are_caught(tmp_path: Path, exported: Any) -> None:
-    dev = tiny_split("dev", 75, seed=21)
     model = onnx.load(exported.file)
-    for name in classifier_names(model):
-        change_weight(model, name, lambda rows: rows[[1, 0, 2]])
-    file = saved(model, tmp_path)
-    predicted = exported.student.logits(dev.inputs()).argmax(axis=1)
-    moved = predicted != 2
-    with pytest.raises(ParityError) as caught:
-        check_agreement(file, exported.student, dev)
-    assert f"{moved.sum()} of 75 predictions on dev differ from torch" in str(caught.value)
-    assert f"the first at row {moved.argmax() + 1}" in str(caught.value)
+    tensors = [tensor for tensor in model.graph.initializer if list(tensor.dims) == [32, 24]]
+    (name,) = [tensor.name for tensor in tensors if "position" in tensor.name]
+
+    def spoil(table: Any) -> Any:
+        table[31] = np.linspace(-wrong, wrong, table.shape[1])
+        return table
+
+    change_weight(model, name, spoil)
+    with pytest.raises(ParityError, match=r"at batch x length \dx32 a logit differs"):
+        check_parity(saved(model, tmp_path), exported.student, atol=1e-4)
 
 
 def test_a_single_changed_prediction_is_caught(tmp_path: Path, exported: Any) -> None:
     """The bias moves just enough to flip the row that torch is least sure of."""
     dev = tiny_split("dev", 75, seed=21)
+    assert check_agreement(exported.file, exported.student, dev) == 75
     logits = exported.student.logits(dev.inputs())
     ordered = np.sort(logits, axis=1)
     gaps = ordered[:, 2] - ordered[:, 1]
     row = int(gaps.argmin())
-    second = int(np.argsort(logits[row])[1])
+    lift = np.zeros(3, dtype=np.float32)
+    lift[np.argsort(logits[row])[1]] = gaps[row] * 1.5
+    moved = (logits + lift).argmax(axis=1) != logits.argmax(axis=1)
     model = onnx.load(exported.file)
-
-    def lift(bias: Any) -> Any:
-        bias[second] += gaps[row] * 1.5
-        return bias
-
-    change_weight(model, classifier_names(model)[1], lift)
-    with pytest.raises(ParityError, match=r"of 75 predictions on dev .* row \d+"):
+    change_weight(model, classifier_names(model)[1], lambda bias: bias + lift)
+    message = f"{moved.sum()} of 75 predictions on dev .* first at row {moved.argmax() + 1}"
+    with pytest.raises(ParityError, match=message):
         check_agreement(saved(model, tmp_path), exported.student, dev)
 
 

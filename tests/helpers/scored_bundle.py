@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from factory.recipe.file import parse_recipe
-from factory.recipe.gate import TASK_METRICS
+from factory.recipe.task import TASK_TRAITS
 from helpers.minimal_recipe import recipe_tree
 from helpers.tiny_bundle import write_tiny_bundle
 from serving.bundle import Manifest, ModelFile, write_manifest
@@ -41,7 +41,7 @@ def run_fields(task: str, changes: Mapping[str, Any] | None = None) -> dict[str,
     Args:
         changes: dotted keys of the recipe that made it.
     """
-    first, second = TASK_METRICS[task][:2]  # type: ignore[index]
+    first, second = TASK_TRAITS[task].metrics[:2]  # type: ignore[index]
     recipe = parse_recipe(recipe_tree({"data.task": task, **(changes or {})}))
     return {
         "scores": {

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -131,43 +132,39 @@ def test_bad_rows_are_left_out_and_listed(tmp_path: Path) -> None:
     assert len(data.train) + len(data.dev) == 62
 
 
-def test_numbers_are_a_regression(tmp_path: Path) -> None:
-    rows = [["a", "b", "score"], *([body(i), body(i + 500), i / 10] for i in range(60))]
-    recipe = started(tmp_path, "t.csv", csv_text(rows), text=["a", "b"])
-    assert (recipe.data.task, recipe.data.text_columns) == ("regression", ("a", "b"))
-    assert recipe.gate.min_agreement is None
+def table(header: Sequence[str], *columns: Sequence[object]) -> str:
+    """A csv file whose first column holds distinct texts."""
+    rows = [[body(i), *values] for i, values in enumerate(zip(*columns, strict=True))]
+    return csv_text([header, *rows])
 
 
-@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("text", "text_pair")])
-def test_pairs_by_their_names(tmp_path: Path, names: tuple[str, str]) -> None:
-    header = [*names, "label"]
-    rows = [header, *([body(i), body(i + 500), "ab"[i % 2]] for i in range(60))]
-    recipe = started(tmp_path, "t.csv", csv_text(rows))
-    assert recipe.data.text_columns == names
+OTHER = [body(i + 500) for i in range(60)]
+LABELLED = ("joy", "anger", "joy;anger", "fear", "joy;fear", "anger;fear")
+MANY = [f"label{i % 28},label{(i * i + i // 28 + 1) % 28}" for i in range(600)]  # 222 combinations
+COMMAS = ("Billing, payments", "Shipping, delivery", "Other")
 
 
-def test_several_labels_in_a_cell(tmp_path: Path) -> None:
-    cells = ("joy", "anger", "joy;anger", "fear", "joy;fear", "anger;fear")
-    rows = [["text", "emotions"], *([body(i), cells[i % 6]] for i in range(90))]
-    recipe = started(tmp_path, "t.csv", csv_text(rows))
-    assert (recipe.data.task, recipe.data.label_separator) == ("multilabel", ";")
-    data = loaded(recipe, tmp_path)
-    assert data.labels == ("anger", "fear", "joy")
-
-
-def test_many_combinations_of_labels(tmp_path: Path) -> None:
-    names = [f"label{i}" for i in range(28)]
-    cells = [f"{names[i % 28]},{names[(i * i + i // 28 + 1) % 28]}" for i in range(600)]
-    rows = [["text", "labels"], *([body(i), cells[i]] for i in range(600))]
-    assert len(set(cells)) > 200
-    recipe = started(tmp_path, "t.csv", csv_text(rows))
-    assert (recipe.data.task, recipe.data.label) == ("multilabel", "labels")
-
-
-def test_a_comma_in_class_names_is_no_list(tmp_path: Path) -> None:
-    names = ("Billing, payments", "Shipping, delivery", "Other")
-    rows = [["text", "queue"], *([body(i), names[i % 3]] for i in range(90))]
-    assert started(tmp_path, "t.csv", csv_text(rows)).data.task == "classification"
+@pytest.mark.parametrize(
+    ("content", "text", "task", "separator"),
+    [
+        (table(["a", "b"], [i / 10 for i in range(60)]), "a", "regression", ","),
+        (table(["premise", "hypothesis", "label"], OTHER, "ab" * 30),
+         ["premise", "hypothesis"], "classification", ","),
+        (table(["text", "text_pair", "label"], OTHER, "ab" * 30),
+         ["text", "text_pair"], "classification", ","),
+        (table(["text", "emotions"], LABELLED * 15), "text", "multilabel", ";"),
+        (table(["text", "labels"], MANY), "text", "multilabel", ","),
+        (table(["text", "queue"], COMMAS * 30), "text", "classification", ","),
+    ],
+    ids=["numbers", "pair", "text pair", "several labels", "combinations", "commas in names"],
+)  # fmt: skip
+def test_columns_and_task(
+    tmp_path: Path, content: str, text: Any, task: str, separator: str
+) -> None:
+    recipe = started(tmp_path, "t.csv", content)
+    assert (recipe.data.text, recipe.data.task) == (text, task)
+    assert recipe.data.label_separator == separator
+    assert (recipe.gate.min_agreement is None) == (task == "regression")
 
 
 def test_a_skewed_set_is_judged_by_macro_f1(tmp_path: Path) -> None:
@@ -219,7 +216,7 @@ def test_the_file_may_be_in_another_folder(tmp_path: Path) -> None:
          {"text": ["txt"]}, "no column 'txt' (did you mean 'text'?)"),
         ([["k", "label"], *([i, "ab"[i % 2]] for i in range(60))], {}, "give --text"),
         ([["text", "u", "v"], *([body(i), "ab"[i % 2], "cd"[i % 2]] for i in range(60))], {},
-         "which column is the label: 'u', 'v'; give --label"),
+         "several columns look like a label: 'u', 'v'; give --label"),
         ([["text", "u"], *([body(i), f"x{i}"] for i in range(60))], {},
          "no column looks like a label (few distinct values): 'u'; give --label"),
         ([["text"], *([body(i)] for i in range(60))], {}, "one column only"),

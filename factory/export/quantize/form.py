@@ -1,4 +1,4 @@
-"""What an integer form is, and the products and tables of a graph that it applies to."""
+"""What an integer form is, and which products and tables of a graph it applies to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Activations = Literal["rows", "static"]
+from factory.export.onnx import OUTPUT_NAME
 
-# A matrix with fewer rows or columns stays in float: token types, a classifier of few labels. It
-# adds nothing to the file's size, and no later layer evens out the classifier's error.
-SMALL_SIDE = 24
+# A classifier of up to this many numbers stays in float, 32 labels of a student 312 wide: it adds
+# nothing to the file's size, and no later layer evens out its error. Every other product of a
+# shipped shape is larger.
+SMALL_CLASSIFIER = 10_000
+SMALL_TABLE = 24  # a table with fewer rows stays in float: token types
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class IntegerForm:
             published vocabulary, get 4 more bits.
     """
 
-    activations: Activations | None
+    activations: Literal["rows", "static"] | None
     bits: Literal[4, 8] = 8
     seven_bits: bool = False
     smoothing: float = 0.0
@@ -48,59 +50,53 @@ class Product:
     """A product of activations with a constant matrix, and the addition of its bias.
 
     Args:
-        node: the MatMul or Gemm.
-        source: name of the activations.
+        node: the MatMul or Gemm; its second input is the matrix.
+        weight: (inputs, outputs).
         bias: name of the bias that is added, or None.
-        addition: the node that adds it, where that is one of its own.
-
-    Shapes:
-        weight: (inputs, outputs)
+        addition: the node that adds it, if it is a separate one.
     """
 
     node: Any
-    source: str
     weight: NDArray[np.float32]
     bias: str | None
     addition: Any = None
 
     @property
-    def name(self) -> str:
-        """The node's name."""
-        return str(self.node.name or self.node.output[0])
-
-    @property
-    def weight_name(self) -> str:
-        """Name of the constant."""
-        return str(self.node.input[1])
+    def source(self) -> str:
+        """Name of the activations."""
+        return str(self.node.input[0])
 
     @property
     def output(self) -> str:
         """Name of the sum of product and bias."""
-        last = self.node if self.addition is None else self.addition
-        return str(last.output[0])
+        return str((self.addition or self.node).output[0])
+
+    def kept_in_float(self, form: IntegerForm) -> str | None:
+        """Why the matrix stays in float; None if it is quantized."""
+        if form.activations is None:
+            return "the form keeps products"
+        small = self.output == OUTPUT_NAME and self.weight.size <= SMALL_CLASSIFIER
+        return "small classifier, {} x {}".format(*self.weight.shape) if small else None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """An embedding table and the node that looks rows up in it.
 
-    Shapes:
-        weight: (rows, width)
+    Args:
+        node: the Gather; its inputs are the table and the indices.
+        weight: (rows, width).
     """
 
     node: Any
-    indices: str
     weight: NDArray[np.float32]
 
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return str(self.node.name or self.node.output[0])
-
-    @property
-    def weight_name(self) -> str:
-        """Name of the constant."""
-        return str(self.node.input[0])
+    def kept_in_float(self, form: IntegerForm) -> str | None:
+        """Why the table stays in float; None if it is quantized."""
+        rows, width = self.weight.shape
+        if form.bits == 4 and width % 2:
+            return "two 4-bit numbers share a byte, and the width is odd"
+        return f"small table, {rows} x {width}" if rows < SMALL_TABLE else None
 
 
 def constants(graph: Any) -> dict[str, NDArray[Any]]:
@@ -126,12 +122,16 @@ def find_products(graph: Any) -> list[Product]:
             continue
         if node.op_type == "MatMul":
             addition, bias = _added_bias(readers.get(node.output[0], []), weight.shape[1], values)
-            found.append(Product(node, node.input[0], weight, bias, addition))
+            found.append(Product(node, weight, bias, addition))
         elif node.op_type == "Gemm" and _is_plain(node):
             oriented = np.ascontiguousarray(weight.T) if _attribute(node, "transB", 0) else weight
-            bias = node.input[2] if len(node.input) > 2 else None
-            found.append(Product(node, node.input[0], oriented, bias))
+            found.append(Product(node, oriented, node.input[2] if len(node.input) > 2 else None))
     return found
+
+
+def _is_plain(gemm: Any) -> bool:
+    factors = [_attribute(gemm, name, 1.0) for name in ("alpha", "beta")]
+    return factors == [1.0, 1.0] and not _attribute(gemm, "transA", 0)
 
 
 def find_tables(graph: Any) -> list[Table]:
@@ -142,7 +142,7 @@ def find_tables(graph: Any) -> list[Table]:
         if node.op_type == "Gather" and _attribute(node, "axis", 0) == 0:
             weight = values.get(node.input[0])
             if weight is not None and weight.ndim == 2 and weight.dtype == np.float32:
-                found.append(Table(node, node.input[1], weight))
+                found.append(Table(node, weight))
     return found
 
 
@@ -158,16 +158,7 @@ def _added_bias(
     return None, None
 
 
-def _is_plain(gemm: Any) -> bool:
-    return not _attribute(gemm, "transA", 0) and all(
-        bool(_attribute(gemm, name, 1.0) == 1.0) for name in ("alpha", "beta")
-    )
-
-
 def _attribute(node: Any, name: str, default: float) -> Any:
     from onnx import helper
 
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return helper.get_attribute_value(attribute)
-    return default
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

@@ -25,6 +25,7 @@ MIDDLE = 128  # the zero point of symmetric unsigned activations
 SMALLEST_ROW = 1e-6  # a row of zeros is divided by this
 BLOCK, TABLE_BLOCK = 32, 512  # inputs, and numbers of a table's row, per scale of 4-bit weights
 FLOAT, INT8 = 1, 3  # onnx.TensorProto element types
+ROW_STEP = ("rows/step", np.float32(1 / 127))  # the scale of rows that reach from -1 to 1
 
 
 @dataclass(slots=True)
@@ -49,16 +50,16 @@ class Rewriting:
     quantized: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
     def node(
-        self, operator: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any
+        self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
     ) -> str:
-        """Add a node named after its first output; returns that output."""
+        """Add a node named after its output; returns the output."""
         from onnx import helper
 
-        name = f"{outputs[0]}/{operator}"
+        name = f"{output}/{operator}"
         self.nodes.append(
-            helper.make_node(operator, inputs, outputs, name=name, domain=domain, **attributes)
+            helper.make_node(operator, inputs, [output], name=name, domain=domain, **attributes)
         )
-        return outputs[0]
+        return output
 
     def constant(self, name: str, value: Any) -> str:
         """Add a constant tensor; returns its name."""
@@ -81,7 +82,7 @@ def add_product(rewriting: Rewriting, product: Product) -> None:
             inputs += ["", product.bias]
         rewriting.node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)
         return
-    inputs = [source, integers, _row_step(rewriting), scale, zero]
+    inputs = [source, integers, rewriting.constant(*ROW_STEP), scale, zero]
     rewriting.node("MatMulIntegerToFloat", inputs, f"{name}/scaled", domain=MICROSOFT)
     last = name if product.bias is None else f"{name}/product"
     rewriting.node("Mul", [f"{name}/scaled", source_scale], last)
@@ -91,7 +92,7 @@ def add_product(rewriting: Rewriting, product: Product) -> None:
 
 def _weight(rewriting: Rewriting, product: Product) -> tuple[str, str]:
     """Names of the 8-bit weights and of their scale per column."""
-    form, name = rewriting.form, product.name
+    form, name = rewriting.form, product.node.name
     factors = rewriting.factors.get(product.source)
     weight = product.weight if factors is None else product.weight * factors[:, None]
     moments = rewriting.statistics[product.source].moments
@@ -150,19 +151,16 @@ def _quantized(rewriting: Rewriting, source: str) -> tuple[str, str, str]:
             inverse = (1 / rewriting.factors[source]).astype(np.float32)
             smoothing = rewriting.constant(f"{source}/smoothing", inverse)
             smooth = rewriting.node("Mul", [source, smoothing], f"{source}/smoothed")
-        add = _add_static if rewriting.form.activations == "static" else _add_rows
-        rewriting.quantized[source] = add(rewriting, source, smooth)
+        if rewriting.form.activations == "rows":
+            rewriting.quantized[source] = _add_rows(rewriting, source, smooth)
+        else:
+            seen = rewriting.statistics[source]
+            step, middle = asymmetric_scale(float(seen.low.min()), float(seen.high.max()))
+            scale = rewriting.constant(f"{source}/static_scale", step)
+            zero = rewriting.constant(f"{source}/static_zero", middle)
+            integers = rewriting.node("QuantizeLinear", [smooth, scale, zero], f"{source}/static")
+            rewriting.quantized[source] = integers, scale, zero
     return rewriting.quantized[source]
-
-
-def _add_static(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
-    seen = rewriting.statistics[source]
-    scale, zero = asymmetric_scale(float(seen.low.min()), float(seen.high.max()))
-    names = (
-        rewriting.constant(f"{source}/static_scale", scale),
-        rewriting.constant(f"{source}/static_zero", zero),
-    )
-    return rewriting.node("QuantizeLinear", [smooth, *names], f"{source}/static"), *names
 
 
 def _add_rows(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str, str]:
@@ -178,64 +176,52 @@ def _add_rows(rewriting: Rewriting, source: str, smooth: str) -> tuple[str, str,
         largest = rewriting.node("ReduceMax", [magnitudes, axes], name, keepdims=1)
     scale = rewriting.node("Max", [largest, least], f"{source}/rows_scale")
     divided = rewriting.node("Div", [smooth, scale], f"{source}/rows_divided")
-    step = _row_step(rewriting)
+    step = rewriting.constant(*ROW_STEP)
     integers = rewriting.node("QuantizeLinear", [divided, step, middle], f"{source}/rows")
     return integers, scale, middle
 
 
-def _row_step(rewriting: Rewriting) -> str:
-    """The scale of rows that reach from -1 to 1."""
-    return rewriting.constant("rows/step", np.float32(1 / 127))
-
-
 def add_table(rewriting: Rewriting, table: Table) -> None:
     """Write the integer form of one table's lookup."""
-    output, form = table.node.output[0], rewriting.form
-    if form.bits == 8:
+    indices, name, output = table.node.input[1], table.node.name, table.node.output[0]
+    if rewriting.form.bits == 8:
         integers, scales = quantize_columns(np.ascontiguousarray(table.weight.T), 127)
-        rows = rewriting.constant(f"{table.name}/rows", np.ascontiguousarray(integers.T))
-        scale = rewriting.constant(f"{table.name}/scale", scales[:, None])
-        found = rewriting.node("Gather", [rows, table.indices], f"{output}/integers", axis=0)
-        scaling = rewriting.node("Gather", [scale, table.indices], f"{output}/scale", axis=0)
+        rows = rewriting.constant(f"{name}/rows", np.ascontiguousarray(integers.T))
+        scale = rewriting.constant(f"{name}/scale", scales[:, None])
+        found = rewriting.node("Gather", [rows, indices], f"{output}/integers", axis=0)
+        scaling = rewriting.node("Gather", [scale, indices], f"{output}/scale", axis=0)
         floats = rewriting.node("Cast", [found], f"{output}/float", to=FLOAT)
         rewriting.node("Mul", [floats, scaling], output)
         return
-    precise = min(form.precise_rows, len(table.weight))
-    coarse = f"{output}/coarse" if precise else output
-    values = _add_nibble_rows(rewriting, table.weight, table.indices, table.name, coarse)
-    if precise:
-        # what the first rows lack, behind them a row of zeros that all others look up
-        rest = np.zeros((precise + 1, table.weight.shape[1]), dtype=np.float32)
-        rest[:precise] = (table.weight - values)[:precise]
-        last = rewriting.constant(f"{table.name}/last", np.int64(precise))
-        indices = rewriting.node("Min", [table.indices, last], f"{output}/precise_indices")
-        fine = f"{output}/fine"
-        _add_nibble_rows(rewriting, rest, indices, f"{table.name}/precise", fine)
-        rewriting.node("Add", [coarse, fine], output)
+    precise = min(rewriting.form.precise_rows, len(table.weight))
+    coarse = f"{output}/coarse"
+    values = _add_nibble_rows(rewriting, table.weight, indices, name, coarse)
+    # the errors of the first rows, then a row of zeros that all others look up
+    rest = np.zeros((precise + 1, table.weight.shape[1]), dtype=np.float32)
+    rest[:precise] = (table.weight - values)[:precise]
+    last = rewriting.constant(f"{name}/last", np.int64(precise))
+    index = rewriting.node("Min", [indices, last], f"{output}/precise_indices")
+    _add_nibble_rows(rewriting, rest, index, f"{name}/precise", f"{output}/fine")
+    rewriting.node("Add", [coarse, f"{output}/fine"], output)
 
 
 def _add_nibble_rows(
     rewriting: Rewriting, weight: NDArray[np.float32], indices: str, name: str, output: str
 ) -> NDArray[np.float32]:
-    """A lookup in a 4-bit table; returns the numbers it holds."""
+    """A lookup in a 4-bit table of even width; returns the numbers it holds."""
     levels, scales = quantize_blocks(weight, TABLE_BLOCK)
     width = weight.shape[1]
-    packed = pack_nibbles(levels.reshape(len(levels), -1)[:, : width + width % 2])
+    packed = pack_nibbles(levels.reshape(len(levels), -1)[:, :width])
     rows = rewriting.constant(f"{name}/rows", packed)
     scale = rewriting.constant(f"{name}/scale", scales)
-    even = output if width % 2 == 0 else f"{output}/even"
     rewriting.node(
         "GatherBlockQuantized",
         [rows, indices, scale],
-        even,
+        output,
         domain=MICROSOFT,
         bits=4,
         block_size=TABLE_BLOCK,
         gather_axis=0,
         quantize_axis=1,
     )
-    if even != output:  # two numbers to a byte: one too many
-        bounds = [("start", 0), ("end", width), ("axis", -1)]
-        limits = [rewriting.constant(f"{name}/{key}", np.array([value])) for key, value in bounds]
-        rewriting.node("Slice", [even, *limits], output)
     return block_values(levels, scales, width)

@@ -13,7 +13,6 @@ from factory.errors import ParityError
 from factory.export.quantize.activation_ranges import ActivationStatistics
 from factory.export.quantize.arrays import block_values, smoothing_factors
 from factory.export.quantize.form import (
-    SMALL_SIDE,
     IntegerForm,
     Product,
     Table,
@@ -58,31 +57,32 @@ def write_integer(
         table; `size_bytes`.
 
     Raises:
-        ParityError: the file does not hold what it should.
+        ParityError: the file does not contain what it should.
     """
     import onnx
 
     model = onnx.load(source)
-    graph = model.graph
-    items: list[Product | Table] = [*find_products(graph), *find_tables(graph)]
-    left = {item.name: reason for item in items if (reason := _why_float(item, form))}
-    products = [item for item in items if isinstance(item, Product) and item.name not in left]
-    tables = [item for item in items if isinstance(item, Table) and item.name not in left]
+    items: list[Product | Table] = [*find_products(model.graph), *find_tables(model.graph)]
+    left = {item.node.name: reason for item in items if (reason := item.kept_in_float(form))}
+    changed = [item for item in items if item.node.name not in left]
+    products = [item for item in changed if isinstance(item, Product)]
+    tables = [item for item in changed if isinstance(item, Table)]
     factors = _smoothing(products, form, statistics)
     smoothed = {name: statistics[name].divided(factors[name]) for name in factors}
-    rewriting = Rewriting(form, {**statistics, **smoothed}, factors, _opset(model))
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    rewriting = Rewriting(form, {**statistics, **smoothed}, factors, opset)
     replacements: dict[str, list[Any]] = {}
-    for product in products:
-        rewriting.nodes = replacements[product.node.output[0]] = []
-        if product.addition is not None:
-            replacements[product.output] = []
-        add_product(rewriting, product)
-    for table in tables:
-        rewriting.nodes = replacements[table.node.output[0]] = []
-        add_table(rewriting, table)
+    for item in changed:
+        rewriting.nodes = replacements[item.node.output[0]] = []
+        if isinstance(item, Table):
+            add_table(rewriting, item)
+            continue
+        add_product(rewriting, item)
+        if item.addition is not None:
+            replacements[item.output] = []
     _replace(model, replacements, rewriting.constants)
     onnx.save(model, target)
-    meant = {item.weight_name for item in items if item.name in left}
+    meant = {name for item in items if item.node.name in left for name in item.node.input}
     check_integer(target, meant | rewriting.constants.keys())
     check_stored(target, products, tables, factors, form)
     return {
@@ -93,23 +93,12 @@ def write_integer(
     }
 
 
-def _why_float(item: Product | Table, form: IntegerForm) -> str | None:
-    """Why a product or table stays in float; None where it does not."""
-    if min(item.weight.shape) < SMALL_SIDE:
-        return "small, {} x {}".format(*item.weight.shape)
-    if isinstance(item, Product) and form.activations is None:
-        return "the form keeps products"
-    return None
-
-
 def _smoothing(
     products: list[Product], form: IntegerForm, statistics: Mapping[str, ActivationStatistics]
 ) -> dict[str, Floats]:
     """Smoothing factors per activation that enters quantized products."""
-    if not form.smoothing:
-        return {}
     weights: dict[str, list[Floats]] = {}
-    for product in products:
+    for product in products if form.smoothing else ():
         weights.setdefault(product.source, []).append(product.weight)
     return {
         name: smoothing_factors(statistics[name].maxima(), read, form.smoothing)
@@ -117,13 +106,8 @@ def _smoothing(
     }
 
 
-def _opset(model: Any) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    return int(versions[0])
-
-
 def _replace(model: Any, replacements: dict[str, list[Any]], values: Values) -> None:
-    """Replace the old nodes by the new ones, and drop the weights that no node reads any more."""
+    """Replace the old nodes with the new ones, and drop the weights that no node reads any more."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -145,28 +129,27 @@ def _replace(model: Any, replacements: dict[str, list[Any]], values: Values) -> 
 
 
 def check_integer(file: Path, expected: Collection[str]) -> None:
-    """Check that every large float matrix of a file is one that is expected there.
+    """Check that every float matrix of a file is an expected one.
 
     Args:
-        expected: names of scales, and of weights that were meant to stay.
+        expected: names of scales, and of weights that are meant to stay in float.
 
     Raises:
-        ParityError: with every other one, or when nothing is quantized.
+        ParityError: with the names of all others, or if nothing is quantized.
     """
     import onnx
 
-    graph = onnx.load(file).graph
-    large = [
+    tensors = onnx.load(file).graph.initializer
+    unexpected = [
         f"{tensor.name} {list(tensor.dims)}"
-        for tensor in graph.initializer
+        for tensor in tensors
         if tensor.data_type == onnx.TensorProto.FLOAT
         and len(tensor.dims) == 2
-        and min(tensor.dims) >= SMALL_SIDE
         and tensor.name not in expected
     ]
-    if large:
-        raise ParityError(f"{file}: large float weights left: {', '.join(large)}")
-    if all(tensor.data_type not in INTEGERS for tensor in graph.initializer):
+    if unexpected:
+        raise ParityError(f"{file}: float weights left: {', '.join(unexpected)}")
+    if all(tensor.data_type not in INTEGERS for tensor in tensors):
         raise ParityError(f"{file}: nothing is quantized")
 
 
@@ -193,11 +176,17 @@ def check_stored(
         weight = product.weight
         if product.source in factors:
             weight = weight * factors[product.source][:, None]
-        found = _product_weight(values, product.name, len(weight))
-        _compare(file, f"output channel of {product.name}", found.T, weight.T, form.bits)
+        found = _product_weight(values, product.node.name, len(weight))
+        _compare(file, f"output channel of {product.node.name}", found.T, weight.T, form.bits)
     for table in tables:
-        rows = _table_rows(values, table.name, table.weight.shape[1], form.bits)
-        _compare(file, f"row of {table.name}", rows, table.weight, form.bits)
+        name, width = table.node.name, table.weight.shape[1]
+        if form.bits == 8:
+            rows = values[f"{name}/rows"] * values[f"{name}/scale"]
+        else:
+            rows = _nibble_rows(values, name, width)
+            fine = _nibble_rows(values, f"{name}/precise", width)[:-1]
+            rows[: len(fine)] += fine
+        _compare(file, f"row of {name}", rows, table.weight, form.bits)
 
 
 def _product_weight(values: Values, name: str, inputs: int) -> Floats:
@@ -211,24 +200,13 @@ def _product_weight(values: Values, name: str, inputs: int) -> Floats:
     return np.asarray((levels * multipliers)[:inputs] * scale, dtype=np.float32)
 
 
-def _table_rows(values: Values, name: str, width: int, bits: int) -> Floats:
-    """The rows that the constants of a quantized table stand for: (rows, width)."""
-    rows, scale = values[f"{name}/rows"], values[f"{name}/scale"]
-    if bits == 8:
-        return np.asarray(rows * scale, dtype=np.float32)
-    result = _nibble_rows(rows, scale, width)
-    if f"{name}/precise/rows" in values:
-        fine = _nibble_rows(values[f"{name}/precise/rows"], values[f"{name}/precise/scale"], width)
-        count = int(values[f"{name}/last"])
-        result[:count] += fine[:count]
-    return result
-
-
-def _nibble_rows(rows: NDArray[Any], scale: NDArray[Any], width: int) -> Floats:
-    levels = np.stack([rows & 15, rows >> 4], axis=-1).reshape(len(rows), -1)
-    missing = scale.shape[1] * TABLE_BLOCK - levels.shape[1]
-    padded = np.pad(levels, ((0, 0), (0, missing)), constant_values=8)
-    return block_values(padded.reshape(len(rows), -1, TABLE_BLOCK), scale, width)
+def _nibble_rows(values: Values, name: str, width: int) -> Floats:
+    """The rows that the constants of a 4-bit table stand for: (rows, width)."""
+    packed, scale = values[f"{name}/rows"], values[f"{name}/scale"]
+    levels = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), width)
+    padding = ((0, 0), (0, scale.shape[1] * TABLE_BLOCK - width))
+    padded = np.pad(levels, padding, constant_values=8)
+    return block_values(padded.reshape(len(packed), -1, TABLE_BLOCK), scale, width)
 
 
 def _compare(file: Path, what: str, found: Floats, wanted: Floats, bits: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from factory.errors import TextModelError
 
 SURROGATES = range(0xD800, 0xE000)
-BLOCK, SMALLER = 4096, 16  # characters asked about at once, and how much fewer then
+SEPARATOR = "\ua66e"  # a letter that the normalizer keeps and maps no other character to
 
 
 class Kind(IntEnum):
@@ -45,8 +44,8 @@ class Characters:
 
     Args:
         others: expansions of the characters whose mapping is OTHER.
-        sorts_marks: whether combining marks that stand together are put into an order. BERT's
-            normalizer works character by character but for that: to strip accents it applies
+        sorts_marks: whether adjacent combining marks are sorted. This is the one step of BERT's
+            normalizer that does not work character by character: to strip accents it applies
             Unicode's NFD, then removes marks of category Mn, but a few others have an order too.
 
     Shapes:
@@ -89,90 +88,53 @@ def read_characters(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -
 
 @lru_cache(maxsize=4)
 def _read(settings: tuple[tuple[str, bool | None], ...]) -> Characters:
-    from tokenizers import normalizers
+    from tokenizers.normalizers import BertNormalizer
 
-    normalizer = normalizers.BertNormalizer(**dict(settings))
+    normalizer = BertNormalizer(**dict(settings))
     stripped = normalizer.strip_accents
-    if stripped is None:
-        stripped = normalizer.lowercase
-    characters = Characters(np.zeros(0x110000, dtype=np.uint8), {}, bool(stripped))
-    kinds = _Kinds()
-    for block in _blocks(every_point()):
-        _read_block(characters, block, normalizer.normalize_str, kinds)
-    return characters
+    raw = _every_character().replace(SEPARATOR, "")
+    normalized = normalizer.normalize_str(SEPARATOR.join(raw)).split(SEPARATOR)
+    kinds = _kinds()
+    mappings = np.zeros(0x110000, dtype=np.uint8)
+    others = {}
+    for character, result in zip(raw, normalized, strict=True):
+        if result == character and result not in kinds:
+            continue  # a letter
+        expansion = _expansion(result, kinds)
+        if not expansion:
+            mappings[ord(character)] = CharacterMapping.REMOVED
+        elif expansion == ((character, Kind.ALONE),):
+            mappings[ord(character)] = CharacterMapping.ALONE
+        else:
+            mappings[ord(character)] = CharacterMapping.OTHER
+            others[character] = expansion
+    return Characters(mappings, others, normalizer.lowercase if stripped is None else stripped)
 
 
-def every_point() -> str:
-    """All characters of Unicode, assigned or not; surrogates are none."""
+def _every_character() -> str:
     return "".join(chr(point) for point in range(0x110000) if point not in SURROGATES)
 
 
-def _read_block(
-    characters: Characters, block: str, normalize: Callable[[str], str], kinds: _Kinds
-) -> None:
-    """Map many characters at once, and fewer where they are not all mapped alike."""
-    whole = normalize(block)
-    if whole == "":
-        _set(characters, block, CharacterMapping.REMOVED)
-    elif whole == block and kinds.all_letters(block):
-        return
-    elif whole == "".join(f" {character} " for character in block) and kinds.all_letters(block):
-        _set(characters, block, CharacterMapping.ALONE)
-    elif len(block) > 1:
-        for part in _blocks(block):
-            _read_block(characters, part, normalize, kinds)
-    else:
-        expansion = _simplified(tuple(kinds.of(part) for part in whole))
-        if expansion == ((block, Kind.ALONE),):
-            _set(characters, block, CharacterMapping.ALONE)
-        elif expansion != ((block, Kind.LETTER),):
-            _set(characters, block, CharacterMapping.OTHER)
-            characters.others[block] = expansion
+@lru_cache(maxsize=1)
+def _kinds() -> dict[str, Kind]:
+    """The kinds of all characters that are no letters."""
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    split = BertPreTokenizer().pre_tokenize_str
+    characters = _every_character()
+    words = [word for word, _ in split(characters)]
+    kinds = dict.fromkeys(set(characters).difference(*words), Kind.BLANK)
+    # between two letters, only a character that is always a word of its own still is one
+    single = [word for word in words if len(word) == 1]
+    again = {word for word, _ in split("a".join(["", *single, ""]))} - {"a"}
+    return kinds | dict.fromkeys((word for word in again if len(word) == 1), Kind.ALONE)
 
 
-def _set(characters: Characters, block: str, mapping: CharacterMapping) -> None:
-    characters.mappings[[ord(character) for character in block]] = mapping
-
-
-def _blocks(text: str) -> list[str]:
-    """The text in parts of the largest of 4096, 256, 16 and 1 characters that splits it."""
-    size = BLOCK
-    while size >= len(text):
-        size //= SMALLER
-    return [text[first : first + size] for first in range(0, len(text), size)]
-
-
-def _simplified(parts: Expansion) -> Expansion:
-    """Drop the blanks that the normalizer adds around a CJK character, a word of its own."""
-    if len(parts) == 3 and parts[0] == parts[2] == BLANK[0] and parts[1][1] is not Kind.BLANK:
-        return ((parts[1][0], Kind.ALONE),)
+def _expansion(text: str, kinds: dict[str, Kind]) -> Expansion:
+    parts = tuple(
+        BLANK[0] if kinds.get(part) is Kind.BLANK else (part, kinds.get(part, Kind.LETTER))
+        for part in text
+    )
+    if len(parts) == 3 and parts[0] == parts[2] == BLANK[0] != parts[1]:
+        return ((parts[1][0], Kind.ALONE),)  # the normalizer adds blanks around a CJK character
     return parts
-
-
-class _Kinds:
-    """The kinds of characters, by the pre-tokenizer."""
-
-    def __init__(self) -> None:
-        from tokenizers import pre_tokenizers
-
-        self._pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._known: dict[str, tuple[str, Kind]] = {}
-
-    def all_letters(self, text: str) -> bool:
-        """Whether a text is one word without punctuation."""
-        return self._words(f"a{text}a") == [f"a{text}a"]
-
-    def of(self, character: str) -> tuple[str, Kind]:
-        """A normalized character and its kind."""
-        if character not in self._known:
-            self._known[character] = self._ask(character)
-        return self._known[character]
-
-    def _ask(self, character: str) -> tuple[str, Kind]:
-        words = self._words(f"a{character}a")
-        if words == ["a", "a"]:
-            return BLANK[0]
-        return character, Kind.ALONE if words == ["a", character, "a"] else Kind.LETTER
-
-    def _words(self, text: str) -> list[str]:
-        return [word for word, _ in self._pre_tokenizer.pre_tokenize_str(text)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from factory.export.text.nodes import BOOL, INT32, INT64, MACHINE_LEARNING, MICROSOFT, Nodes
+from factory.export.text.nodes import BOOL, INT32, INT64, MICROSOFT, Nodes
 from factory.export.text.pieces import BLANK, ROW_START, PieceArrays
 from factory.export.text.tokenizer import EMPTY, ROW, UNKNOWN, CharacterClasses, TextTables
+
+CHARACTERS: dict[str, Any] = {"mark": 0, "mincharnum": 1, "pad_value": ""}  # of Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +33,15 @@ def add_pieces(nodes: Nodes, texts: list[str], tables: TextTables) -> Pieces:
     """
     # one more text keeps every tensor from being empty and marks where the last text ends
     rows = nodes.add("Concat", *texts, nodes.strings(["."]), axis=0)
-    classes = _classes(nodes, rows, tables.classes)
-    symbols = _symbols(nodes, classes, tables)
-    words = _words(nodes, symbols, tables)
-    return _take(nodes, words, tables)
+    characters = nodes.add("Tokenizer", rows, domain=MICROSOFT, separators=[""], **CHARACTERS)
+    symbols = _symbols(nodes, _classes(nodes, characters, tables.classes), tables)
+    return _take(nodes, _words(nodes, symbols, tables), tables)
 
 
-def _classes(nodes: Nodes, rows: str, classes: CharacterClasses) -> str:
+def _classes(nodes: Nodes, characters: str, classes: CharacterClasses) -> str:
     """The class of every character: (texts, characters)."""
-    characters = nodes.add(
-        "Tokenizer", rows, domain=MICROSOFT, mark=0, mincharnum=1, pad_value="", separators=[""]
-    )
-    found = nodes.add(
-        "LabelEncoder",
-        characters,
-        domain=MACHINE_LEARNING,
-        keys_strings=list(classes.keys),
-        values_int64s=list(classes.keys.values()),
-        default_int64=UNKNOWN,
-    )
+    values = list(classes.keys.values())
+    found = nodes.look_up(characters, list(classes.keys), values, UNKNOWN)
     if classes.ranges:
         found = _look_in_ranges(nodes, characters, found, classes)
     found = nodes.cast(found, INT32)
@@ -67,28 +58,13 @@ def _look_in_ranges(nodes: Nodes, characters: str, found: str, classes: Characte
         # a character that matches keeps the tokens of an empty batch from having no column
         last = nodes.strings([chr(ranges[0][0])])
         expression = "".join(rf"\x{{{first:X}}}-\x{{{end:X}}}" for first, end in ranges)
+        both = nodes.add("Concat", left, last, axis=0)
         matches = nodes.add(
-            "Tokenizer",
-            nodes.add("Concat", left, last, axis=0),
-            domain=MICROSOFT,
-            mark=0,
-            mincharnum=1,
-            pad_value="",
-            tokenexp=f"[{expression}]",
+            "Tokenizer", both, domain=MICROSOFT, tokenexp=f"[{expression}]", **CHARACTERS
         )
-        classes_left.append(
-            nodes.add(
-                "LabelEncoder",
-                matches,
-                domain=MACHINE_LEARNING,
-                keys_strings=[""],
-                values_int64s=[UNKNOWN],
-                default_int64=number,
-            )
-        )
-    merged = nodes.add("Max", *classes_left) if len(classes_left) > 1 else classes_left[0]
-    flat = nodes.slice(nodes.add("Reshape", merged, nodes.int64([-1])), 0, -1)
-    return str(nodes.add("ScatterND", found, places, flat))
+        classes_left.append(nodes.look_up(matches, [""], [UNKNOWN], number))
+    merged = nodes.add("Reshape", nodes.add("Max", *classes_left), nodes.int64([-1]))
+    return nodes.add("ScatterND", found, places, nodes.slice(merged, 0, -1))
 
 
 def _literals(nodes: Nodes, classes: str, table: CharacterClasses) -> str:
@@ -107,19 +83,17 @@ def _literals(nodes: Nodes, classes: str, table: CharacterClasses) -> str:
     replaced = _replaced(inside, classes, inside.cast(digits, INT64), table, spelled)
     unchanged = Nodes(f"{nodes.prefix}plain/")
     same = unchanged.add("Identity", classes)
-    return str(
-        nodes.add(
-            "If",
-            nodes.cast(some, BOOL),
-            then_branch=inside.graph("literals", replaced, INT32),
-            else_branch=unchanged.graph("plain", same, INT32),
-        )
+    return nodes.add(
+        "If",
+        nodes.cast(some, BOOL),
+        then_branch=inside.graph("literals", replaced, INT32),
+        else_branch=unchanged.graph("plain", same, INT32),
     )
 
 
 def _within(nodes: Nodes, value: str, first: int, last: int) -> str:
     above = nodes.add("Greater", value, nodes.int32(first - 1))
-    return str(nodes.add("And", above, nodes.add("Less", value, nodes.int32(last + 1))))
+    return nodes.add("And", above, nodes.add("Less", value, nodes.int32(last + 1)))
 
 
 def _replaced(
@@ -133,60 +107,41 @@ def _replaced(
     padded = nodes.add("Pad", digits, nodes.int64([0, 0, 0, lengths[-1] - 1]))
     number, starts, covers = "", [], []
     for length in range(1, lengths[-1] + 1):
-        last = length - lengths[-1]
-        digit = nodes.slice(padded, length - 1, last or None, axis=1)
+        digit = nodes.slice(padded, length - 1, (length - lengths[-1]) or None, axis=1)
         shifted = nodes.add("Mul", number, nodes.int64(radix)) if number else ""
         number = nodes.add("Add", shifted, digit) if shifted else digit
-        if length in lengths:
-            start = _literal_starts(nodes, number, length, radix, table, spelled[0])
-            starts.append(start)
-            covers.append(_covered(nodes, start, length))
+        if length not in lengths:
+            continue
+        values = {
+            sum((c - spelled[0] + 1) * radix**p for p, c in enumerate(reversed(spelling))): literal
+            for literal, spelling in table.spellings.items()
+            if len(spelling) == length
+        }
+        found = [table.literals[literal] for literal in values.values()]
+        start = nodes.look_up(number, list(values), found, 0)
+        starts.append(start)
+        # 1 for the characters of a literal after its first
+        begins = nodes.cast(nodes.cast(start, BOOL), INT32)
+        behind = [
+            nodes.slice(nodes.add("Pad", begins, nodes.int64([0, by, 0, 0])), 0, -by, axis=1)
+            for by in (1, length)
+        ]
+        covers.append(nodes.add("CumSum", nodes.add("Sub", *behind), nodes.int32(1)))
     start = nodes.add("Max", *starts)
     covered = nodes.cast(nodes.add("Max", *covers), BOOL)
     rest = nodes.add("Where", covered, nodes.int32(EMPTY), classes)
-    return str(nodes.add("Where", nodes.cast(start, BOOL), nodes.cast(start, INT32), rest))
-
-
-def _literal_starts(
-    nodes: Nodes, number: str, length: int, radix: int, table: CharacterClasses, first: int
-) -> str:
-    """The class of the literal of this length that begins at a character, or 0."""
-    keys, values = [], []
-    for literal, spelling in table.spellings.items():
-        if len(literal) == length:
-            keys.append(sum((c - first + 1) * radix**p for p, c in enumerate(reversed(spelling))))
-            values.append(table.literals[literal])
-    return str(
-        nodes.add(
-            "LabelEncoder",
-            number,
-            domain=MACHINE_LEARNING,
-            keys_int64s=keys,
-            values_int64s=values,
-            default_int64=0,
-        )
-    )
-
-
-def _covered(nodes: Nodes, start: str, length: int) -> str:
-    """1 for the characters of a literal behind its first."""
-    begins = nodes.cast(nodes.cast(start, BOOL), INT32)
-    behind = [
-        nodes.slice(nodes.add("Pad", begins, nodes.int64([0, by, 0, 0])), 0, -by, axis=1)
-        for by in (1, length)
-    ]
-    return str(nodes.add("CumSum", nodes.add("Sub", *behind), nodes.int32(1)))
+    return nodes.add("Where", nodes.cast(start, BOOL), nodes.cast(start, INT32), rest)
 
 
 def _symbols(nodes: Nodes, classes: str, tables: TextTables) -> str:
-    """The symbols of all texts one after the other, each text behind a ROW_START: (symbols,)."""
+    """The symbols of all texts one after the other, each text after a ROW_START: (symbols,)."""
     count = nodes.slice(nodes.add("Shape", classes), 0, 1)
     shape = nodes.add("Concat", count, nodes.int64([1]), axis=0)
     first = nodes.add("Expand", nodes.int32(ROW), shape)
     whole = nodes.add("Concat", first, classes, axis=1)
     table = nodes.table("symbols", tables.classes.symbols)
     symbols = nodes.add("Reshape", nodes.add("Gather", table, whole), nodes.int64([-1]))
-    return str(nodes.add("Compress", symbols, nodes.cast(symbols, BOOL)))
+    return nodes.add("Compress", symbols, nodes.cast(symbols, BOOL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +151,7 @@ class Words:
     Args:
         symbols: int32.
         positions: 0, 1, 2, ...
-        begins: whether it begins a word; a blank or a text's start does too.
+        begins: whether it begins a word, which also blanks and starts of texts do.
         length, piece: of the longest piece that begins here, 0 where none does.
         start: position where its word begins.
         reached: whether a piece of the word begins here.
@@ -220,7 +175,7 @@ def _words(nodes: Nodes, symbols: str, tables: TextTables) -> Words:
     marked = nodes.add("Where", goes_on, symbols, beginning)
     count = nodes.cast(nodes.add("Size", symbols), INT32)
     positions = nodes.add("Range", nodes.int32(0), count, nodes.int32(1))
-    slot = _longest_match(nodes, marked, positions, tables.pieces)
+    slot = _longest_match(nodes, marked, tables.pieces)
     length = nodes.add("Gather", nodes.table("length", tables.pieces.length), slot)
     piece = nodes.add("Gather", nodes.table("piece", tables.pieces.piece), slot)
     starts = nodes.add("Compress", positions, begins)
@@ -230,26 +185,21 @@ def _words(nodes: Nodes, symbols: str, tables: TextTables) -> Words:
     return Words(symbols, positions, begins, length, piece, start, reached)
 
 
-def _longest_match(nodes: Nodes, marked: str, positions: str, pieces: PieceArrays) -> str:
+def _longest_match(nodes: Nodes, marked: str, pieces: PieceArrays) -> str:
     """The slot in the trie that each position reaches: (symbols,). Children have larger slots."""
     longest = pieces.longest
     symbol, base = nodes.table("symbol", pieces.symbol), nodes.table("base", pieces.base)
-    # free slots remember symbol 0, so what stands behind the end must be a symbol no piece has
+    # free slots have symbol 0, so what follows the end must be a symbol no piece has
     padded = nodes.add("Concat", marked, nodes.int32([ROW_START] * longest), axis=0)
-    steps = nodes.int32(np.arange(longest)[:, None].tolist())
-    windows = nodes.add("Gather", padded, nodes.add("Add", positions, steps))
-    columns = (
-        nodes.add("Split", windows, nodes.int64([1] * longest), axis=0, outputs=longest)
-        if longest > 1
-        else [windows]
-    )
     slots: list[str] = []
-    for column in columns:
-        place = nodes.add("Add", nodes.add("Gather", base, slots[-1]), column) if slots else column
+    for step in range(longest):
+        place = nodes.slice(padded, step, step - longest)
+        column = place
+        if slots:
+            place = nodes.add("Add", nodes.add("Gather", base, slots[-1]), column)
         there = nodes.add("Equal", nodes.add("Gather", symbol, place), column)
         slots.append(nodes.add("Where", there, place, nodes.int32(0)))
-    deepest = nodes.add("Max", *slots)
-    return str(nodes.add("Reshape", deepest, nodes.int64([-1])))
+    return nodes.add("Max", *slots)
 
 
 def _reached(
@@ -257,7 +207,7 @@ def _reached(
 ) -> str:
     """Where pieces begin, found by jumps of 1, 2, 4, ... pieces from the starts of words.
 
-    Jumps beyond a word lead to starts of words, or to the end, which is a position of its own.
+    Jumps beyond a word end at starts of words, or at the end, which is a position of its own.
     """
     end = nodes.add("Reshape", count, nodes.int64([1]))
     jump = nodes.add("Concat", nodes.add("Add", positions, length), end, axis=0)

@@ -1,14 +1,15 @@
-"""The whole graph from strings to labels: tokenizer, rows, network and answers."""
+"""The whole graph from strings to labels: tokenizer, rows, network and outputs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from factory.errors import TextModelError
-from factory.export.text.graph import Pieces, add_pieces
+from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
+from factory.export.text.graph import add_pieces
 from factory.export.text.nodes import (
     BOOL,
     DOUBLE,
@@ -20,20 +21,20 @@ from factory.export.text.nodes import (
     Nodes,
 )
 from factory.export.text.tokenizer import RowFormat, TextTables
-
-Task = Literal["classification", "regression", "multilabel"]
+from factory.recipe.task import TASK_TRAITS
+from serving.bundle import Task
 
 PREFIX = "model/"
 OLDEST_OPSET = 14
 IR_VERSION = 8
-ROW_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 Output = tuple[str, int, list[str]]  # name, element type, axes
+ROW_FACTS: list[Output] = [("token_count", INT64, ["batch"]), ("truncated", BOOL, ["batch"])]
 
 
 @dataclass(frozen=True, slots=True)
 class TextForm:
-    """What the file reads and answers; a bundle's manifest has these fields.
+    """Task, labels and inputs of a text model; a bundle's manifest has these fields.
 
     Args:
         max_length: pieces per row, special ones included.
@@ -48,7 +49,7 @@ class TextForm:
 
 
 def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: TextForm) -> Any:
-    """An onnx.ModelProto that reads strings, from one that reads token ids.
+    """An onnx.ModelProto that takes strings, from one that takes token ids.
 
     Args:
         model: has some of the inputs `input_ids`, `attention_mask`, `token_type_ids` and the
@@ -60,21 +61,21 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
     from onnx import compose, helper
 
     opset = _check_model(model)
-    if len(form.thresholds or ()) != (len(form.labels) if form.task == "multilabel" else 0):
+    wanted = len(form.labels) if TASK_TRAITS[form.task].has_label_sets else 0
+    if len(form.thresholds or ()) != wanted:
         raise TextModelError(
             f"{form.task} with {len(form.labels)} labels and {len(form.thresholds or ())} "
-            "thresholds; only multilabel has thresholds, one per label"
+            f"thresholds; {wanted} are required"
         )
     inner = compose.add_prefix(model, PREFIX).graph
-    nodes = Nodes("text/")
+    nodes, answers = Nodes("text/"), Nodes("answer/")
     _add_tokenizer(nodes, tables, rows, PREFIX)
-    answers = Nodes("answer/")
-    outputs = _add_answers(answers, f"{PREFIX}logits", form.task, form.labels, form.thresholds)
+    outputs = _add_answers(answers, form)
     result = _model(
         [*nodes.nodes, *inner.node, *answers.nodes],
         [*nodes.constants.values(), *inner.initializer, *answers.constants.values()],
         rows.text_pair,
-        [*outputs, *_row_facts()],
+        [*outputs, *ROW_FACTS],
         {entry.domain: entry.version for entry in model.opset_import} | {"": opset},
     )
     result.functions.extend(model.functions)
@@ -86,7 +87,7 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
         "labels": json.dumps(list(form.labels), ensure_ascii=False),
         "max_length": str(form.max_length),
     }
-    if form.thresholds is not None:
+    if form.thresholds:
         described["thresholds"] = json.dumps(list(form.thresholds))
     kept = {entry.key: entry.value for entry in model.metadata_props}
     helper.set_model_props(result, kept | described)
@@ -97,34 +98,27 @@ def build_row_model(tables: TextTables, rows: RowFormat, opset: int = 17) -> Any
     """The tokenizer alone: its outputs are the inputs of the network."""
     nodes = Nodes("text/")
     _add_tokenizer(nodes, tables, rows, "")
-    axes = ["batch", "sequence"]
-    outputs: list[Output] = [*((name, INT64, axes) for name in ROW_NAMES), *_row_facts()]
+    outputs: list[Output] = [(name, INT64, ["batch", "sequence"]) for name in INPUT_NAMES]
     constants = list(nodes.constants.values())
-    return _model(nodes.nodes, constants, rows.text_pair, outputs, {"": opset})
+    return _model(nodes.nodes, constants, rows.text_pair, [*outputs, *ROW_FACTS], {"": opset})
 
 
-def _add_tokenizer(nodes: Nodes, tables: TextTables, rows: RowFormat, prefix: str) -> None:
-    texts = ["text"]
-    if rows.text_pair:
-        # fails where the two inputs have different numbers of texts
-        texts.append(nodes.add("Reshape", "text_pair", nodes.add("Shape", "text")))
-    _add_rows(nodes, add_pieces(nodes, texts, tables), rows, prefix)
-
-
-def _add_rows(nodes: Nodes, pieces: Pieces, form: RowFormat, prefix: str) -> None:
+def _add_tokenizer(nodes: Nodes, tables: TextTables, form: RowFormat, prefix: str) -> None:
     """Nodes that truncate each text as the server does, add the special pieces and pad.
 
     Outputs are `input_ids`, `attention_mask` and `token_type_ids`, int64 (batch, longest row),
-    their names behind `prefix`; `token_count`, int64 (batch,) with special pieces; `truncated`,
+    their names after `prefix`; `token_count`, int64 (batch,) with special pieces; `truncated`,
     bool (batch,).
-
-    Args:
-        pieces: of the texts, or of all first and then all second texts.
     """
+    texts = ["text"]
+    if form.text_pair:
+        # fails where the two inputs have different numbers of texts
+        texts.append(nodes.add("Reshape", "text_pair", nodes.add("Shape", "text")))
+    pieces = add_pieces(nodes, texts, tables)
     begins = nodes.slice(pieces.offsets, 0, -1)
     counts = nodes.add("Sub", nodes.slice(pieces.offsets, 1, None), begins)
     room = form.max_length - form.specials
-    if form.text_pair:
+    if form.text_pair:  # pieces are of all first and then all second texts
         begin_of, (first, second) = _sides(nodes, begins), _sides(nodes, counts)
         kept = _longest_first(nodes, first, second, room)
         total, both = nodes.add("Add", first, second), nodes.add("Add", *kept)
@@ -153,7 +147,7 @@ def _sides(nodes: Nodes, value: str) -> list[str]:
 
 
 def _longest_first(nodes: Nodes, first: str, second: str, room: int) -> list[str]:
-    """Pieces kept of both texts: the longer one gives, and when both are long each gets half.
+    """Pieces kept of both texts: the longer one is cut first; if both are long, each gets half.
 
     The order of the tests is that of the `tokenizers` library, whose odd piece goes to the second
     text if that is the longer one or as long, else to the first.
@@ -189,54 +183,45 @@ def _place(
     within, second = nodes.add("Sub", columns, nodes.int32(1)), ""
     for begin, count in zip(begin_of, kept, strict=True):
         size = _column(nodes, count)
-        of_text = nodes.add("And", nodes.add("Less", within, size), _not_negative(nodes, within))
+        started = nodes.add("GreaterOrEqual", within, nodes.int32(0))
+        of_text = nodes.add("And", nodes.add("Less", within, size), started)
         place = nodes.add("Add", within, _column(nodes, nodes.add("Add", begin, nodes.int32(3))))
         index = nodes.add("Where", of_text, place, index)
         ends = nodes.add("Equal", within, size)
         index = nodes.add("Where", ends, nodes.int32(1), index)
         within = nodes.add("Sub", within, nodes.add("Add", size, nodes.int32(1)))
-        second = second or _not_negative(nodes, within)
+        second = second or nodes.add("GreaterOrEqual", within, nodes.int32(0))
     return index, second
 
 
-def _not_negative(nodes: Nodes, value: str) -> str:
-    return str(nodes.add("GreaterOrEqual", value, nodes.int32(0)))
-
-
 def _column(nodes: Nodes, value: str) -> str:
-    return str(nodes.add("Unsqueeze", value, nodes.int64([1])))
+    return nodes.add("Unsqueeze", value, nodes.int64([1]))
 
 
-def _add_answers(
-    nodes: Nodes, logits: str, task: Task, labels: Sequence[str], thresholds: Sequence[float] | None
-) -> list[tuple[str, int, list[str]]]:
+def _add_answers(nodes: Nodes, form: TextForm) -> list[Output]:
     """Nodes from logits to `label` and `scores`; returns name, element type and axes of each.
 
     classification: the best label of each text, and probabilities that add up to 1.
     multilabel: every label's name where it applies and "" where not, and its own probability.
     regression: no labels, and the value as score.
     """
-    rows = ["batch", "labels"]
-    if task == "regression":
+    logits = f"{PREFIX}{OUTPUT_NAME}"
+    scores: Output = ("scores", FLOAT, ["batch", "labels"])
+    if form.task == "regression":
         nodes.add("Identity", logits, name="scores")
-        return [("scores", FLOAT, rows)]
-    names = nodes.strings(list(labels))
-    if task == "classification":
+        return [scores]
+    names = nodes.strings(list(form.labels))
+    if form.task == "classification":
         nodes.add("Softmax", logits, axis=-1, name="scores")
         best = nodes.add("ArgMax", logits, axis=-1, keepdims=0)
         nodes.add("Gather", names, best, name="label")
-        return [("label", STRING, rows[:1]), ("scores", FLOAT, rows)]
+        return [("label", STRING, ["batch"]), scores]
     # in double precision, as the server decides
     probabilities = nodes.add("Sigmoid", nodes.cast(logits, DOUBLE))
-    limits = nodes.double(list(thresholds or ()))
-    applies = nodes.add("GreaterOrEqual", probabilities, limits)
+    applies = nodes.add("GreaterOrEqual", probabilities, nodes.double(list(form.thresholds or ())))
     nodes.add("Where", applies, names, nodes.strings([""]), name="label")
     nodes.cast(probabilities, FLOAT, name="scores")
-    return [("label", STRING, rows), ("scores", FLOAT, rows)]
-
-
-def _row_facts() -> list[Output]:
-    return [("token_count", INT64, ["batch"]), ("truncated", BOOL, ["batch"])]
+    return [("label", STRING, ["batch", "labels"]), scores]
 
 
 def _check_model(model: Any) -> int:
@@ -248,10 +233,10 @@ def _check_model(model: Any) -> int:
         )
     inputs = [value.name for value in model.graph.input]
     outputs = [value.name for value in model.graph.output]
-    if not set(inputs) <= set(ROW_NAMES) or outputs != ["logits"]:
+    if not set(inputs) <= set(INPUT_NAMES) or outputs != [OUTPUT_NAME]:
         raise TextModelError(
             f"the model has inputs {inputs} and outputs {outputs}; a text model is made from an "
-            f"exported student with {', '.join(ROW_NAMES)} and logits"
+            f"exported student with {', '.join(INPUT_NAMES)} and {OUTPUT_NAME}"
         )
     return int(opset)
 

@@ -26,15 +26,9 @@ class Nodes:
     number: int = 0
 
     def add(
-        self,
-        operator: str,
-        *inputs: str,
-        name: str = "",
-        domain: str = "",
-        outputs: int = 1,
-        **attributes: Any,
-    ) -> Any:
-        """Add a node; returns the name of its output, or a list of them.
+        self, operator: str, *inputs: str, name: str = "", domain: str = "", **attributes: Any
+    ) -> str:
+        """Add a node; returns the name of its output.
 
         Args:
             name: of the output, where others must know it.
@@ -43,20 +37,26 @@ class Nodes:
 
         self.number += 1
         label = f"{self.prefix}{self.number}_{operator}"
-        names = [name or label] if outputs == 1 else [f"{label}_{n}" for n in range(outputs)]
+        output = name or label
         self.nodes.append(
-            helper.make_node(operator, inputs, names, name=label, domain=domain, **attributes)
+            helper.make_node(operator, inputs, [output], name=label, domain=domain, **attributes)
         )
-        return names[0] if outputs == 1 else names
+        return output
 
     def cast(self, value: str, kind: int, name: str = "") -> str:
         """Add a Cast to an element type."""
-        return str(self.add("Cast", value, name=name, to=kind))
+        return self.add("Cast", value, name=name, to=kind)
 
     def slice(self, value: str, first: int, last: int | None, axis: int = 0) -> str:
         """Add a Slice along one axis; None goes to the end."""
         end = self.int64([2**62 if last is None else last])
-        return str(self.add("Slice", value, self.int64([first]), end, self.int64([axis])))
+        return self.add("Slice", value, self.int64([first]), end, self.int64([axis]))
+
+    def look_up(self, value: str, keys: list[Any], values: list[int], default: int) -> str:
+        """Add a LabelEncoder from strings or integers to int64."""
+        kind = "keys_strings" if isinstance(keys[0], str) else "keys_int64s"
+        table: dict[str, Any] = {kind: keys, "values_int64s": values, "default_int64": default}
+        return self.add("LabelEncoder", value, domain=MACHINE_LEARNING, **table)
 
     def int32(self, value: int | list[Any]) -> str:
         """A constant of 32 bits."""

@@ -7,7 +7,8 @@ that remembers the symbol it was reached by belongs to the node it was reached f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,36 +88,29 @@ def find_symbols(
         prefix: of the pieces that continue a word, "##".
         literals: added tokens, which are matched before anything is normalized.
     """
-    possible = _possible(characters, {c for piece in vocabulary for c in piece})
+    own = {CharacterMapping.LETTER: Kind.LETTER, CharacterMapping.ALONE: Kind.ALONE}
+    # the characters that text can be mapped to, with their kinds
+    possible = {part for expansion in characters.others.values() for part in expansion}
+    for character in {character for piece in vocabulary for character in piece}:
+        mapping = CharacterMapping(characters.mappings[ord(character)])
+        if mapping in own:
+            possible.add((character, own[mapping]))
     alone: set[str] = set()
     letters: set[str] = set()
     for piece in vocabulary:
-        if len(piece) == 1 and (piece, Kind.ALONE) in possible:
+        if (piece, Kind.ALONE) in possible:
             alone.add(piece)
         for text in (piece, piece.removeprefix(prefix)):
-            if text and all((character, Kind.LETTER) in possible for character in text):
+            if all((character, Kind.LETTER) in possible for character in text):
                 letters.update(text)
     named = dict.fromkeys(literals)
     first_alone = FIRST_SYMBOL + len(named)
-    first_letter = first_alone + len(alone) + 1  # behind the unknown letter
+    first_letter = first_alone + len(alone) + 1  # after the unknown letter
     return Symbols(
         {literal: number for number, literal in enumerate(named, FIRST_SYMBOL)},
         {character: number for number, character in enumerate(sorted(alone), first_alone)},
         {character: number for number, character in enumerate(sorted(letters), first_letter)},
     )
-
-
-def _possible(characters: Characters, alphabet: set[str]) -> set[tuple[str, Kind]]:
-    """The characters of the pieces that text can be mapped to, with their kinds."""
-    own = {CharacterMapping.LETTER: Kind.LETTER, CharacterMapping.ALONE: Kind.ALONE}
-    possible = {
-        (character, own[mapping])
-        for character in alphabet
-        if (mapping := CharacterMapping(characters.mappings[ord(character)])) in own
-    }
-    for expansion in characters.others.values():
-        possible.update(part for part in expansion if part[0] in alphabet)
-    return possible
 
 
 def build_arrays(
@@ -131,117 +125,82 @@ def build_arrays(
         vocabulary: ids of the pieces.
         literals: ids of the added tokens.
     """
-    trie = _Trie()
     start = symbols.count
-    for symbol in (ROW_START, BLANK):
-        trie.add([symbol + start], 0)
-    for literal, number in literals.items():
-        trie.add([symbols.literals[literal] + start], number)
+    pieces: dict[tuple[int, ...], int] = {(ROW_START + start,): 0, (BLANK + start,): 0}
+    pieces |= {(symbols.literals[text] + start,): number for text, number in literals.items()}
     for piece, number in vocabulary.items():
-        for first, others in _spellings(piece, prefix, symbols):
-            trie.add([first, *others], number)
-    return trie.arrays(2 * symbols.count)
+        pieces |= dict.fromkeys(_spellings(piece, prefix, symbols), number)
+    children: list[dict[int, int]] = [{}]  # nodes by symbol, of each node
+    ends: dict[int, int] = {}  # ids by the node where a piece ends
+    for piece_symbols, number in pieces.items():
+        node = 0
+        for symbol in piece_symbols:
+            if symbol not in children[node]:
+                children[node][symbol] = len(children)
+                children.append({})
+            node = children[node][symbol]
+        ends[node] = number
+    return _place(children, ends, 2 * start)
 
 
-def _spellings(piece: str, prefix: str, symbols: Symbols) -> Iterator[tuple[int, list[int]]]:
+def _spellings(piece: str, prefix: str, symbols: Symbols) -> Iterator[tuple[int, ...]]:
     """The sequences of symbols that spell this piece."""
     if piece in symbols.alone:
-        yield symbols.alone[piece] + symbols.count, []
+        yield (symbols.alone[piece] + symbols.count,)
     for text, added in ((piece, symbols.count), (piece.removeprefix(prefix), 0)):
         if (added or piece.startswith(prefix)) and text and set(text) <= symbols.letters.keys():
             first, *others = (symbols.letters[character] for character in text)
-            yield first + added, others
+            yield (first + added, *others)
 
 
-class _Trie:
-    """Pieces by their symbols."""
+def _place(children: list[dict[int, int]], ends: dict[int, int], reach: int) -> PieceArrays:
+    """Place the nodes, each after its parent, those with most children of a level first.
 
-    def __init__(self) -> None:
-        self.children: list[dict[int, int]] = [{}]
-        self.pieces: dict[int, int] = {}
-
-    def add(self, piece: list[int], number: int) -> None:
-        node = 0
-        for symbol in piece:
-            if symbol not in self.children[node]:
-                self.children[node][symbol] = len(self.children)
-                self.children.append({})
-            node = self.children[node][symbol]
-        self.pieces[node] = number
-
-    def arrays(self, reach: int) -> PieceArrays:
-        """Place the nodes, each behind its parent, those with most children of a level first.
-
-        Args:
-            reach: more than the largest symbol that a lookup may add to a base.
-        """
-        layout = _Layout()
-        found = {0: (0, 0)}  # length and id of the longest piece on the way to a node
-        level, slots, depth = [0], {0: 0}, 0
-        while level:
-            depth += 1
-            following = []
-            for node in sorted(level, key=lambda node: -len(self.children[node])):
-                places = layout.place(slots[node], self.children[node])
-                for symbol, child in self.children[node].items():
-                    slots[child] = places[symbol]
-                    ends = child in self.pieces
-                    found[child] = (depth, self.pieces[child]) if ends else found[node]
-                    following.append(child)
-            level = following
-        used = len(layout.taken.rstrip(b"\0"))
-        length, piece = np.zeros((2, used + reach), dtype=np.int64)
-        for node, slot in slots.items():
-            length[slot], piece[slot] = found[node]
-        symbols = np.zeros(used + reach, dtype=np.int64)
-        base = np.full(used + reach, used, dtype=np.int64)
-        for slot, code in layout.symbols.items():
-            symbols[slot] = code
-        for slot, place in layout.bases.items():
-            base[slot] = place
-        return PieceArrays(symbols, base, length, piece, depth - 1)
+    Args:
+        children: nodes by symbol, of each node.
+        ends: ids by the node where a piece ends.
+        reach: more than the largest symbol that a lookup may add to a base.
+    """
+    taken = bytearray(b"\1" + bytes(reach))  # per slot; the last one is always free
+    symbols: dict[int, int] = {0: 0}  # per slot
+    bases: dict[int, int] = {}  # per slot
+    used = {0}
+    searched: defaultdict[int, int] = defaultdict(int)  # so many children fit nowhere before here
+    found = {0: (0, 0)}  # length and id of the longest piece on the way to a slot
+    level, depth = [(0, 0)], 0  # nodes with their slots
+    while level:
+        depth += 1
+        following = []
+        for node, slot in sorted(level, key=lambda item: -len(children[item[0]])):
+            codes = sorted(children[node])
+            if not codes:
+                break
+            base = 0
+            if slot:
+                start = max(slot, codes[0], searched[len(codes)])
+                base = bases[slot] = _free_base(taken, used, codes, start)
+                searched[len(codes)] = base + codes[0]
+                used.add(base)
+            for code in codes:
+                child, child_slot = children[node][code], base + code
+                taken[child_slot], symbols[child_slot] = 1, code
+                found[child_slot] = (depth, ends[child]) if child in ends else found[slot]
+                following.append((child, child_slot))
+        level = following
+    dead = max(symbols) + 1
+    symbol, length, piece = np.zeros((3, dead + reach), dtype=np.int64)
+    base_of = np.full(dead + reach, dead, dtype=np.int64)
+    for slot, code in symbols.items():
+        symbol[slot], base_of[slot] = code, bases.get(slot, dead)
+        length[slot], piece[slot] = found[slot]
+    return PieceArrays(symbol, base_of, length, piece, depth - 1)
 
 
-class _Layout:
-    """The slots that are taken."""
-
-    def __init__(self) -> None:
-        self.taken = bytearray(b"\1")
-        self.symbols: dict[int, int] = {}
-        self.bases: dict[int, int] = {}
-        self._used_bases = {0}
-        self._searched: dict[int, int] = {}
-
-    def place(self, parent: int, children: Mapping[int, int]) -> dict[int, int]:
-        """Find a base and free slots behind the parent; returns the slot per symbol."""
-        if not children:
-            return {}
-        codes = sorted(children)
-        base = 0 if parent == 0 else self._free_base(parent, codes)
-        self._grow(base + codes[-1])
-        self._used_bases.add(base)
-        if parent:
-            self.bases[parent] = base
-        for code in codes:
-            self.taken[base + code] = 1
-            self.symbols[base + code] = code
-        return {code: base + code for code in codes}
-
-    def _free_base(self, parent: int, codes: list[int]) -> int:
-        # where as many children found no place before, these need not look again
-        slot = max(parent, codes[0], self._searched.get(len(codes), 0))
-        while True:
-            slot = self._free_slot(slot + 1)
-            base = slot - codes[0]
-            self._grow(base + codes[-1])
-            if base not in self._used_bases and not any(self.taken[base + c] for c in codes):
-                self._searched[len(codes)] = slot
-                return base
-
-    def _free_slot(self, start: int) -> int:
-        self._grow(start)
-        return self.taken.index(0, start)
-
-    def _grow(self, slot: int) -> None:
-        if slot + 1 >= len(self.taken):
-            self.taken.extend(bytes(max(4096, slot + 2 - len(self.taken))))
+def _free_base(taken: bytearray, used: Collection[int], codes: list[int], place: int) -> int:
+    """The first unused base whose slots for these symbols are free and behind a place."""
+    while True:
+        place = taken.index(0, place + 1)
+        base = place - codes[0]
+        taken.extend(bytes(max(0, base + codes[-1] + 2 - len(taken))))
+        if base not in used and not any(taken[base + code] for code in codes):
+            return base

@@ -1,18 +1,17 @@
-"""Read a tokenizer.json into tables for the graph; refuse what the graph cannot do exactly."""
+"""Read a tokenizer.json into tables for the graph, and reject what the graph cannot reproduce."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.errors import TextModelError
-from factory.export.text.characters import CharacterMapping, Characters, Expansion, read_characters
+from factory.export.text.characters import CharacterMapping, Characters, read_characters
 from factory.export.text.pieces import (
     NOTHING,
     ROW_START,
@@ -99,25 +98,35 @@ def read_tables(directory: Path) -> TextTables:
         TextModelError: no tokenizer.json, not a BERT's, or settings the graph does not support.
     """
     file = directory / TOKENIZER_FILE
-    data = _read(file)
-    model = data["model"]
-    if model.get("type") != "WordPiece":
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise TextModelError(
-            f"{file}: a {model.get('type')} tokenizer; only BERT's WordPiece can be written into "
-            "the graph, serve this one with its bundle"
-        )
+            f"{file}: cannot be read ({error}); give the folder of a bundle or of a student"
+        ) from error
+    model = data["model"]
+    if model["type"] != "WordPiece":
+        raise TextModelError(f"{file}: a {model['type']} tokenizer; the graph needs WordPiece")
     vocabulary: dict[str, int] = model["vocab"]
-    if model["unk_token"] not in vocabulary:
+    unknown_id = vocabulary.get(model["unk_token"])
+    if unknown_id is None:
         raise TextModelError(f"{file}: {model['unk_token']} is not in the vocabulary")
-    literals = _literals(file, data["added_tokens"])
+    for token in data["added_tokens"]:
+        for setting in ("normalized", "lstrip", "rstrip", "single_word"):
+            if token.get(setting):
+                raise TextModelError(
+                    f"{file}: the added token {token['content']!r} has {setting} = true, which "
+                    "the graph does not support; serve this tokenizer with its bundle"
+                )
+    literals = {token["content"]: token["id"] for token in data["added_tokens"]}
     prefix: str = model["continuing_subword_prefix"]
     characters = read_characters(data["normalizer"], data["pre_tokenizer"])
     symbols = find_symbols(vocabulary, prefix, characters, literals)
     return TextTables(
         symbols,
-        find_classes(characters, symbols, literals),
+        find_classes(characters, symbols),
         build_arrays(vocabulary, prefix, literals, symbols),
-        vocabulary[model["unk_token"]],
+        unknown_id,
         model["max_input_chars_per_word"],
         tuple(piece for piece in vocabulary if set(piece) <= symbols.letters.keys()),
     )
@@ -149,55 +158,32 @@ def read_row_format(directory: Path, max_length: int, text_pair: bool) -> RowFor
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TextModelError(
-            f"{file}: cannot be read ({error}); give the folder of a bundle or of a student"
-        ) from error
-    return data
-
-
-def _literals(file: Path, added_tokens: list[dict[str, Any]]) -> dict[str, int]:
-    """Ids of the tokens that are found in a text as it is written."""
-    for token in added_tokens:
-        for setting in ("normalized", "lstrip", "rstrip", "single_word"):
-            if token.get(setting):
-                raise TextModelError(
-                    f"{file}: the added token {token['content']!r} has {setting} = true, which "
-                    "the graph does not support; serve this tokenizer with its bundle"
-                )
-    return {token["content"]: token["id"] for token in added_tokens}
-
-
-def find_classes(
-    characters: Characters, symbols: Symbols, literals: Iterable[str]
-) -> CharacterClasses:
+def find_classes(characters: Characters, symbols: Symbols) -> CharacterClasses:
     """Sort every code point into a class.
 
     Raises:
-        TextModelError: literal tokens that are very long or can overlap in a text, or marks that
-            the vocabulary knows and that change places with each other.
+        TextModelError: literal tokens that are very long or can overlap in a text, or marks of the
+            vocabulary that normalization reorders.
     """
-    literals = list(literals)
-    _check_literals(literals)
+    _check_literals(list(symbols.literals))
     _check_order(characters, symbols)
+
+    def symbols_of(character: str) -> tuple[int, ...]:
+        return tuple(symbols.of(*part) for part in characters.expansion(character))
+
     rows: list[tuple[int, ...]] = [(symbols.unknown_letter,), (), (ROW_START,), (UNKNOWN_ALONE,)]
-    literal_classes = {}
-    for literal in literals:
-        literal_classes[literal] = len(rows)
-        rows.append((symbols.literals[literal],))
-    written: dict[str, int] = {}
-    for character in _spelling_order(literals):
-        written[character] = len(rows)
-        rows.append(_symbols_of(characters.expansion(character), symbols))
-    numbers = {row: number for number, row in enumerate(rows[:FIRST_CLASS])}
+    numbers = {row: number for number, row in enumerate(rows)}
+    literals = {literal: number for number, literal in enumerate(symbols.literals, len(rows))}
+    rows += [(number,) for number in symbols.literals.values()]
+    # the characters of the literals, those that begin one first
+    spelled = dict.fromkeys([literal[0] for literal in literals] + list("".join(literals)))
+    written = {character: number for number, character in enumerate(spelled, len(rows))}
+    rows += map(symbols_of, written)
     classes = np.full(len(characters.mappings), UNKNOWN)
     classes[characters.mappings == CharacterMapping.REMOVED] = EMPTY
     classes[characters.mappings == CharacterMapping.ALONE] = ALONE
     for character in {**symbols.letters, **symbols.alone, **characters.others}:
-        row = _symbols_of(characters.expansion(character), symbols)
+        row = symbols_of(character)
         if row not in numbers:
             numbers[row] = len(rows)
             rows.append(row)
@@ -209,45 +195,34 @@ def find_classes(
     for number, row in enumerate(rows):
         matrix[number, : len(row)] = row
     spellings = {literal: [written[character] for character in literal] for literal in literals}
-    return CharacterClasses({"": EMPTY, **keys}, ranges, literal_classes, spellings, matrix)
-
-
-def _symbols_of(expansion: Expansion, symbols: Symbols) -> tuple[int, ...]:
-    return tuple(symbols.of(character, kind) for character, kind in expansion)
-
-
-def _spelling_order(literals: Sequence[str]) -> list[str]:
-    """The characters of the literals, those that begin one first."""
-    firsts = dict.fromkeys(literal[0] for literal in literals)
-    return list(firsts | dict.fromkeys("".join(literals)))
+    return CharacterClasses({"": EMPTY, **keys}, ranges, literals, spellings, matrix)
 
 
 def _check_literals(literals: Sequence[str]) -> None:
     radix = len(set("".join(literals))) + 1
-    for literal in literals:
-        if radix ** len(literal) >= LARGEST_NUMBER:
+    for first in literals:
+        if radix ** len(first) >= LARGEST_NUMBER:
             raise TextModelError(
-                f"tokenizer.json: the added token {literal!r} is too long to be found in a graph; "
+                f"tokenizer.json: the added token {first!r} is too long to be found in a graph; "
                 "serve this tokenizer with its bundle"
             )
-    for first in literals:
+        ends = [first[-length:] for length in range(1, len(first))]
         for second in literals:
-            parts = [first[-length:] for length in range(1, len(first))]
-            overlap = any(second.startswith(part) for part in parts if len(part) < len(second))
+            overlap = any(second.startswith(end) for end in ends if len(end) < len(second))
             if overlap or (first != second and second in first):
                 raise TextModelError(
                     f"tokenizer.json: the added tokens {first!r} and {second!r} can overlap in a "
-                    "text, which a graph cannot read; serve this tokenizer with its bundle"
+                    "text, which the graph does not support; serve this tokenizer with its bundle"
                 )
 
 
 def _check_order(characters: Characters, symbols: Symbols) -> None:
-    """Refuse marks of the vocabulary that normalization sorts; unknown marks do not matter."""
+    """Reject marks of the vocabulary that normalization reorders; unknown marks do not matter."""
     from tokenizers import normalizers
 
     decompose = normalizers.NFD().normalize_str
     # U+302A is of combining class 218 and U+0334 of class 1: of three in a row a mark of any class
-    # changes places with at least one of them
+    # is reordered with at least one of them
     surrounded = (f"\u302a{letter}\u0334" for letter in symbols.letters)
     marks = [text[1] for text in surrounded if decompose(text) != text]
     for first in marks if characters.sorts_marks else ():
@@ -255,8 +230,8 @@ def _check_order(characters: Characters, symbols: Symbols) -> None:
             if decompose(first + second) == second + first != first + second:
                 raise TextModelError(
                     f"tokenizer.json: the vocabulary has the marks U+{ord(first):04X} and "
-                    f"U+{ord(second):04X}, which normalization puts into another order when they "
-                    "stand together; a graph cannot do that, serve this tokenizer with its bundle"
+                    f"U+{ord(second):04X}, which normalization reorders when they are adjacent; "
+                    "the graph does not support that, serve this tokenizer with its bundle"
                 )
 
 
@@ -272,7 +247,7 @@ def _split_ranges(
     named = classes != UNKNOWN
     for number in (EMPTY, ALONE):
         own = classes == number
-        # a character with a class of its own may stand within a range, it is found by its name
+        # a character with a class of its own may be within a range: its key takes precedence
         within = np.isin(classes, [UNKNOWN, *{EMPTY, ALONE} - {number}], invert=True)
         edges = np.flatnonzero(np.diff(within.astype(np.int8), prepend=0, append=0))
         for first, end in edges.reshape(-1, 2).tolist():

@@ -7,7 +7,6 @@ operators is needed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +19,10 @@ from factory.export.text.check import (
     Inputs,
     different_points,
     different_rows,
-    difficult_strings,
     largest_score_difference,
 )
 from factory.export.text.model import TextForm, build_row_model, build_text_model
+from factory.export.text.strings import difficult_strings
 from factory.export.text.tokenizer import (
     TOKENIZER_FILE,
     RowFormat,
@@ -57,13 +56,8 @@ class TextModelFacts:
     size_bytes: int
 
 
-def write_bundle_text_model(
-    bundle: Path, target: Path, model_file: Path | None = None
-) -> TextModelFacts:
+def write_bundle_text_model(bundle: Path, target: Path) -> TextModelFacts:
     """Write the text model of a bundle.
-
-    Args:
-        model_file: another ONNX file of the same student than the one the bundle ships.
 
     Raises:
         BundleError: this is no bundle.
@@ -74,7 +68,7 @@ def write_bundle_text_model(
     form = TextForm(
         manifest.task, manifest.labels, manifest.text_pair, manifest.max_length, thresholds
     )
-    return write_text_model(model_file or bundle / manifest.model.file, bundle, target, form)
+    return write_text_model(bundle / manifest.model.file, bundle, target, form)
 
 
 def write_text_model(
@@ -86,15 +80,15 @@ def write_text_model(
     strings: int = STRINGS,
     code_points: Sequence[int] = EVERY_POINT,
 ) -> TextModelFacts:
-    """Write one file that reads strings, and check that it answers as tokenizer and network do.
+    """Write one file that takes strings, and compare it with tokenizer and network run separately.
 
-    Inputs: `text` and, of a model for pairs, `text_pair`: strings (batch,). Outputs: `label` and
+    Inputs: `text` and, for models of pairs, `text_pair`: strings (batch,). Outputs: `label` and
     `scores` as docs/export.md describes, `token_count` int64 (batch,), `truncated` bool (batch,).
 
     Args:
         model_file: any ONNX form of the student, opset 14 or later.
         tokenizer_directory: a bundle or a student's folder, for its tokenizer.json.
-        target: the file to write; it is removed again where a check fails or is stopped.
+        target: the file to write; removed again if a check fails or is interrupted.
         strings: difficult strings to compare.
         code_points: to compare one by one.
 
@@ -109,8 +103,19 @@ def write_text_model(
     onnx.save(build_text_model(onnx.load(model_file), tables, rows, form), target)
     tokenizer_file = tokenizer_directory / TOKENIZER_FILE
     try:
-        inputs = _check_reading(tokenizer_file, tables, rows, strings, code_points)
-        difference = _check_scores(model_file, tokenizer_file, target, form, inputs)
+        inputs = _check_tokens(tokenizer_file, tables, rows, strings, code_points)
+        difference = largest_score_difference(
+            open_session(target, threads=1),
+            open_session(model_file, threads=1),
+            TextTokenizer.load(tokenizer_file, form.max_length, text_pair=form.text_pair),
+            inputs[:: max(1, len(inputs) // SCORED_STRINGS)],
+            form,
+        )
+        if not difference <= ATOL:
+            raise ParityError(
+                f"{target}: a score differs by {difference:.3g} from tokenizer and "
+                f"{model_file.name} run separately, more than {ATOL:g}"
+            )
     except BaseException:
         target.unlink()
         raise
@@ -118,60 +123,33 @@ def write_text_model(
     return TextModelFacts(compared, len(inputs), difference, target.stat().st_size)
 
 
-def _check_reading(
+def _check_tokens(
     file: Path, tables: TextTables, rows: RowFormat, strings: int, code_points: Sequence[int]
 ) -> Inputs:
     """Compare the tokens of graph and tokenizer; returns the inputs compared.
 
     Raises:
-        ParityError: with the first script, string or code point that differs.
+        ParityError: with the first string or code point that differs.
     """
     whole = replace(rows, max_length=WHOLE, text_pair=False)
     session = open_session(build_row_model(tables, whole).SerializeToString(), threads=1)
     tokenizer = TextTokenizer.load(file, WHOLE)
-    different = different_points(session, tokenizer, code_points)
-    if different:
+    if different := different_points(session, tokenizer, code_points):
         raise ParityError(
             f"{len(different)} characters are tokenized differently from {file}, the first is "
             f"U+{different[0]:04X}; the tables of the graph are wrong"
         )
-    named = difficult_strings(strings, SEED, list(tables.symbols.literals), tables.words)
-    texts = [text for _, text in named]
-    _check_rows(different_rows(session, tokenizer, texts), named, file)
+    texts = difficult_strings(strings, SEED, list(tables.symbols.literals), tables.words)
+    different = different_rows(session, tokenizer, texts)
     inputs: Inputs = texts
     if rows.text_pair:
         inputs = list(zip(texts, texts[7:] + texts[:7], strict=True))
-    cut_session = open_session(build_row_model(tables, rows).SerializeToString(), threads=1)
-    cut_tokenizer = TextTokenizer.load(file, rows.max_length, text_pair=rows.text_pair)
-    _check_rows(different_rows(cut_session, cut_tokenizer, inputs), named, file)
-    return inputs
-
-
-def _check_rows(different: list[int], named: Sequence[tuple[str, str]], file: Path) -> None:
-    if not different:
-        return
-    scripts = Counter(named[position][0] for position in different)
-    listed = ", ".join(f"{script} {count}" for script, count in scripts.most_common())
-    raise ParityError(
-        f"{len(different)} of {len(named)} strings are tokenized differently from {file} "
-        f"({listed}), the first is {named[different[0]][1][:60]!r}"
-    )
-
-
-def _check_scores(
-    model_file: Path, tokenizer_file: Path, target: Path, form: TextForm, inputs: Inputs
-) -> float:
-    step = max(1, len(inputs) // SCORED_STRINGS)
-    difference = largest_score_difference(
-        open_session(target, threads=1),
-        open_session(model_file, threads=1),
-        TextTokenizer.load(tokenizer_file, form.max_length, text_pair=form.text_pair),
-        inputs[::step],
-        form,
-    )
-    if not difference <= ATOL:
+    session = open_session(build_row_model(tables, rows).SerializeToString(), threads=1)
+    tokenizer = TextTokenizer.load(file, rows.max_length, text_pair=rows.text_pair)
+    different = different or different_rows(session, tokenizer, inputs)
+    if different:
         raise ParityError(
-            f"{target}: a score differs by {difference:.3g} from that of {model_file.name} behind "
-            f"its tokenizer, more than {ATOL:g}"
+            f"{len(different)} of {len(texts)} strings are tokenized differently from {file}, "
+            f"the first is {texts[different[0]][:60]!r}"
         )
-    return difference
+    return inputs
