@@ -155,7 +155,7 @@ def prune_heads(line: Line, directory: Path, count: int) -> Path:
         heads,
         encode_inputs(student.tokenizer, [inputs[row] for row in rows], line.max_length),
         np.load(line.directory / LOGITS_FILE)[rows],
-        teacher_loss(student.model.config.problem_type, 1.0),
+        teacher_loss(student.model, 1.0),
         "cpu",
     )
     kept = strongest(importance, count)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Bundle:
-    """A finished bundle: its directory and what its manifest says.
+    """A finished bundle: its directory and its manifest.
 
-    A path to every function that takes one; a notebook shows its table of scores.
+    Every function that takes a path takes it too; notebooks show its table of scores.
     """
 
     directory: Path
@@ -34,20 +34,20 @@ class Bundle:
 
     @classmethod
     def open(cls, directory: Path | str) -> Bundle:
-        """Read the manifest of a bundle; its files are not touched.
+        """Read the manifest of a bundle; its other files are not read.
 
         Raises:
-            BundleError: no manifest, or a wrong one.
+            BundleError: no valid manifest.
         """
         return cls(Path(directory), read_manifest(Path(directory)))
 
     @property
     def gate(self) -> list[str]:
-        """One line per gate rule, as it was decided."""
+        """One line per gate rule, with its result."""
         return gate_lines(self.manifest)
 
     def predictor(self, threads: int = 1) -> Predictor:
-        """The bundle opened to answer texts; its files are verified.
+        """Open the bundle to label texts; its files are verified.
 
         Raises:
             BundleError: a file is missing or changed.
@@ -95,16 +95,17 @@ def run(
     store: Path | str = "runs",
     device: str = "auto",
 ) -> Bundle:
-    """Make the bundle of a recipe, reusing every stage that is already there.
+    """Make the bundle of a recipe, reusing every stage that is already in the store.
 
     Args:
         recipe: a file, or a recipe already loaded.
         overrides: `KEY.PATH=VALUE`, for a file.
-        base: where the recipe's relative paths start; unset: its folder, or the current one.
+        base: the folder where the recipe's relative paths start; None: the file's folder, or the
+            current one.
         device: auto, cpu or cuda.
 
     Raises:
-        FactoryError: a stage failed; GateFailedError when a gate said no.
+        FactoryError: a stage failed; GateFailedError when a gate failed.
     """
     from factory.runtime.environment import prepare_libraries
 
@@ -120,10 +121,10 @@ def plan(
     base: Path | str | None = None,
     store: Path | str = "runs",
 ) -> Plan:
-    """What `run` would do; arguments as there, and nothing is run.
+    """What `run` would do with the same arguments; nothing is run.
 
     Raises:
-        FactoryError: the recipe is wrong, or a file or model is not there.
+        FactoryError: the recipe is invalid, or a file or model is missing.
     """
     parsed, start = _loaded(recipe, overrides, base)
     return Plan(tuple(stage_statuses(make_plan(parsed, start), Store(Path(store)))))
@@ -141,11 +142,11 @@ def score(
     """Score a bundle, or a folder in Hugging Face format, on a labelled file.
 
     Args:
-        text: the text column, or the two of pairs.
-        max_length: tokens; a bundle knows its own.
+        text: the text column, or the two columns of pairs.
+        max_length: in tokens; None: the bundle's own, or 128.
 
     Raises:
-        FactoryError: no model, or data it cannot be scored on.
+        FactoryError: no model, or data that it cannot be scored on.
     """
     from factory.evaluation.evaluate import score_file
     from factory.runtime.environment import prepare_libraries
@@ -156,7 +157,7 @@ def score(
 
 
 def verify(bundle: Path | str | Bundle) -> Bundle:
-    """Check every file of a bundle against its manifest, and that the model answers.
+    """Check every file of a bundle against its manifest, and that the model runs.
 
     Raises:
         BundleError: a file is missing or changed, or the model cannot be run.

@@ -25,6 +25,8 @@ Size = Annotated[int, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Facts = dict[str, Any]
 
+Task = Literal["classification", "regression", "multilabel"]
+
 _REBUILD = "copy or build the bundle again"
 
 
@@ -61,7 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     format_version: Literal[1] = FORMAT_VERSION
     name: Name
     version: Hex
-    task: Literal["classification", "regression", "multilabel"]
+    task: Task
     labels: list[Name]
     thresholds: list[Probability] | UnsetType = UNSET
     text_pair: bool

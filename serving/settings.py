@@ -136,6 +136,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def describe_settings() -> str:
     """Every variable with its default and meaning, one per line."""
     return "\n".join(
-        f"{PREFIX}{item.name.upper()}={item.default}  {item.type.__metadata__[0].description}"
+        f"{PREFIX}{item.name.upper()}={item.default}  {item.type.__metadata__[-1].description}"
         for item in msgspec.structs.fields(Settings)
     )

@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 import factory
 import serving
 from factory.cli.main import main
-from factory.recipe.file import _section_type
+from factory.recipe.file import section_type
 from factory.recipe.recipe import Recipe
 from serving.bundle import FileRecord, Manifest, ModelFile
 from serving.openapi import _operations
@@ -47,7 +47,7 @@ def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
     inner = []
     schema = model.model_json_schema(ref_template="{model}")["properties"]
     for name, field in model.model_fields.items():
-        section = _section_type(field.annotation)
+        section = section_type(field.annotation)
         if section is not None:
             inner.append((section, f"{prefix}{name}."))
             continue

@@ -32,7 +32,7 @@ class _Walk:
 
     Args:
         words: numbers of the words still to be replaced, in reading order.
-        input_ids: the tokens of the text as changed so far.
+        input_ids: tokens of the text as changed so far.
         shift: number of tokens added so far.
     """
 
@@ -77,7 +77,7 @@ class Algorithm1:
         copies of all rows process their n-th replacement in the same step, in shared batches.
         """
         if not len(source):
-            return Drawn([], 0, Counter())
+            return Drawn([], Counter())
         mask = draw_replacements(source, self._settings, copies)
         counts: Counter[str] = Counter()
         new = self._replace_long_words(source, mask, counts)
@@ -89,13 +89,14 @@ class Algorithm1:
         while walks:
             stops = [(walk, self._next_guess(walk, source, new)) for walk in walks]
             waiting = [(walk, word) for walk, word in stops if word is not None]
-            self._guess(waiting, source, mask, new)
-            counts["mlm"] += len(waiting)
+            if waiting:
+                self._guess(waiting, source, mask, new)
+                counts["mlm"] += len(waiting)
             walks = [walk for walk, _ in waiting if walk.words]
         for copy, word in zip(*np.nonzero(new), strict=True):
             if new[copy, word] == source.surface(word):  # replaced by itself: not a change
                 new[copy, word] = None
-        return Drawn(assemble(source, new), copies * len(source), counts)
+        return Drawn(assemble(source, new), counts)
 
     def _replace_long_words(
         self, source: SourceRows, mask: ReplacementMask, counts: Counter[str]
@@ -110,8 +111,7 @@ class Algorithm1:
                 if texts:
                     copies = np.flatnonzero(mask.replace[:, word])
                     keys = np.array([[keyed_rng.word_key(text) for text in texts]], np.uint64)
-                    exists = np.ones_like(keys, dtype=np.bool_)
-                    ranks = keyed_rng.choose(mask.choices[copies, word], keys, exists)
+                    ranks = keyed_rng.choose(mask.choices[copies, word], keys)
                     new[copies, word] = np.array(texts, dtype=np.object_)[ranks]
                     counts[name] += len(copies)
             unknown = [word for word, texts in zip(unknown, nearest, strict=True) if not texts]
@@ -140,16 +140,13 @@ class Algorithm1:
         new: NDArray[np.object_],
     ) -> None:
         """Replace one word in each of the waiting walks."""
-        if not waiting:
-            return
         guesser = self._guesser
         texts = [
             guesser.hide(walk.input_ids, [source.word(word)], walk.shift) for walk, word in waiting
         ]
         ids = guesser.guess(texts, self._settings.candidates)
         bits = mask.choices[[walk.copy for walk, _ in waiting], [word for _, word in waiting]]
-        exists = np.ones_like(ids, dtype=np.bool_)
-        ranks = keyed_rng.choose(bits, guesser.vocabulary_keys[ids], exists)
+        ranks = keyed_rng.choose(bits, guesser.vocabulary_keys[ids])
         chosen = ids[np.arange(len(ids)), ranks].tolist()
         for (walk, word), number in zip(waiting, chosen, strict=True):
             new[walk.copy, word] = guesser.vocabulary[number]

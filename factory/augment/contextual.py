@@ -6,23 +6,16 @@ Candidates are computed once per word, whatever the number of copies. The word i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.augment import keyed_rng
-from factory.augment.masked_lm import HiddenWords, WordGuesser
+from factory.augment.masked_lm import WordGuesser
 from factory.augment.neighbours import CachedNeighbours
-from factory.augment.rows import (
-    Drawn,
-    ReplacementMask,
-    SourceRows,
-    assemble,
-    draw_replacements,
-    match_case,
-)
+from factory.augment.rows import Drawn, ReplacementMask, SourceRows, assemble, draw_replacements
 from factory.augment.words import is_word
 from factory.recipe.augment import AugmentSettings
 
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
 # case, and lists contain tokens that are not words.
 SPARE_NEIGHBOURS = 2
 
-# For each word the source that knows it and its candidates; words that no source knows are absent.
+# For each word its source and its candidates; words without candidates are absent.
 Candidates = dict[int, tuple[str, list[str]]]
 
 
@@ -62,50 +55,50 @@ class ContextualMode:
         draw is replaced.
         """
         if not len(source):
-            return Drawn([], 0, Counter())
+            return Drawn([], Counter())
         mask = draw_replacements(source, self._settings, copies)
         everything = np.ones(len(source), dtype=np.bool_)
         replace = mask.replace | _lowest(source, mask, mask.replace, everything)
         candidates = self._propose(source, np.flatnonzero(replace.any(axis=0)))
         replace &= _known(source, candidates)
-        # texts that are unchanged in some copy because no source knew the words drawn
-        unchanged = np.logical_or.reduce(_unchanged(source, mask, replace), axis=0)
-        others = np.flatnonzero(unchanged[source.segment])
+        # texts that are unchanged in some copy because no source has the words drawn
+        unchanged = np.flatnonzero(_unchanged(source, mask, replace).any(axis=0))
+        others = np.flatnonzero(np.isin(source.segment, unchanged))
         if len(others):
             candidates |= self._propose(source, others)
             replace |= _lowest(source, mask, replace, _known(source, candidates))
-        new = _choose_words(source, mask, replace, candidates)
         counts: Counter[str] = Counter()
         for word, count in enumerate(replace.sum(axis=0).tolist()):
             if count:
                 counts[candidates[word][0]] += count
-        return Drawn(assemble(source, new), copies * len(source), counts)
+        return Drawn(assemble(source, _choose_words(source, mask, replace, candidates)), counts)
 
     def _propose(self, source: SourceRows, words: NDArray[np.int64]) -> Candidates:
         """At most `settings.candidates` other words for each of some words of the rows."""
         found: Candidates = {}
         for name in self._settings.source_order:
             missing = [word for word in words.tolist() if word not in found]
-            for word, texts in self._from(name, source, missing):
+            proposed: Iterable[tuple[int, Sequence[str]]]
+            if name == "mlm":
+                proposed = self._guesses(source, missing)
+            else:
+                surfaces = [source.surface(word) for word in missing]
+                proposed = zip(missing, self._neighbours[name].of(surfaces), strict=True)
+            for word, texts in proposed:
                 kept = _other_words(source, word, texts, self._settings.candidates)
                 if kept:
                     found[word] = (name, kept)
         return found
 
-    def _from(
-        self, name: str, source: SourceRows, words: list[int]
-    ) -> Iterable[tuple[int, Sequence[str]]]:
-        if name == "mlm":
-            return self._guesses(source, words)
-        surfaces = [source.surface(word) for word in words]
-        return zip(words, self._neighbours[name].of(surfaces), strict=True)
-
-    def _guesses(self, source: SourceRows, words: list[int]) -> Iterator[tuple[int, list[str]]]:
+    def _guesses(self, source: SourceRows, words: list[int]) -> Iterable[tuple[int, list[str]]]:
         guesser = self._guesser
         assert guesser is not None, 'the source "mlm" has a model'
         visible = np.array([w for w in words if guesser.within(source.word(w))], dtype=np.int64)
         groups = hidden_together(source, visible, self._settings)
-        texts = [_hide(guesser, source, group) for group in groups]
+        texts = [
+            guesser.hide(source.text(group[0]).input_ids, [source.word(word) for word in group])
+            for group in groups
+        ]
         # the word itself may be among them, both as the text and as the vocabulary spells it
         count = self._settings.candidates + 2 * self._spellings
         order = [word for group in groups for word in group]
@@ -140,23 +133,26 @@ def hidden_together(
     return groups
 
 
-def _hide(guesser: WordGuesser, source: SourceRows, group: list[int]) -> HiddenWords:
-    ids = source.text(group[0]).input_ids
-    return guesser.hide(ids, [source.word(word) for word in group])
+def match_case(word: str, new: str) -> str:
+    """A new word in the case of the word it replaces: Title, UPPER, or unchanged."""
+    if len(word) > 1 and word.isupper():
+        return new.upper()
+    if word[0].isupper() and word[1:] == word[1:].lower():
+        return new[0].title() + new[1:]
+    return new
 
 
 def _other_words(source: SourceRows, word: int, texts: Iterable[str], count: int) -> list[str]:
     """The first `count` words that differ from the word itself and each other in more than case."""
-    seen = {source.surface(word).casefold(), source.word(word).normal.casefold()}
-    kept: list[str] = []
+    own = {source.surface(word).casefold(), source.word(word).normal.casefold()}
+    kept: dict[str, str] = {}
     for text in texts:
         folded = text.casefold()
-        if folded not in seen and is_word(text):
-            seen.add(folded)
-            kept.append(text)
+        if folded not in own and is_word(text):
+            kept.setdefault(folded, text)
             if len(kept) == count:
                 break
-    return kept
+    return list(kept.values())
 
 
 def _known(source: SourceRows, candidates: Candidates) -> NDArray[np.bool_]:
@@ -204,9 +200,8 @@ def _choose_words(
         exists[word, : len(texts)] = True
     surfaces = {word: source.surface(word) for word in candidates}
     for copy, words in enumerate(map(np.flatnonzero, replace)):
-        if not len(words):
-            continue
-        ranks = keyed_rng.choose(mask.choices[copy, words], keys[words], exists[words])
-        for word, rank in zip(words.tolist(), ranks.tolist(), strict=True):
-            new[copy, word] = match_case(surfaces[word], candidates[word][1][rank])
+        if len(words):
+            ranks = keyed_rng.choose(mask.choices[copy, words], keys[words], exists[words])
+            for word, rank in zip(words.tolist(), ranks.tolist(), strict=True):
+                new[copy, word] = match_case(surfaces[word], candidates[word][1][rank])
     return new

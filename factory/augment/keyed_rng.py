@@ -32,7 +32,9 @@ def uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def choose(
-    bits: NDArray[np.uint64], candidates: NDArray[np.uint64], exists: NDArray[np.bool_]
+    bits: NDArray[np.uint64],
+    candidates: NDArray[np.uint64],
+    exists: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Choose one candidate per draw, uniformly and independently of the candidates' order.
 
@@ -43,11 +45,13 @@ def choose(
 
     Shapes:
         bits: (draws,)
-        candidates, exists: (draws, K) keys of the candidates, and which of them exist
+        candidates, exists: (draws, K) keys of the candidates, and which of them exist; None: all
     """
     priorities = random_bits(bits[:, None], candidates)
-    # a priority of 0 means "does not exist"; a real candidate has it with probability 2^-64
-    best: NDArray[np.int64] = np.where(exists, priorities, np.uint64(0)).argmax(axis=1)
+    if exists is not None:
+        # 0 means "does not exist"; an existing candidate has it with probability 2^-64
+        priorities[~exists] = 0
+    best: NDArray[np.int64] = priorities.argmax(axis=1)
     return best
 
 

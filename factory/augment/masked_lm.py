@@ -1,4 +1,4 @@
-"""A masked language model: opened and checked, and asked for likely words in batches."""
+"""A masked language model: opened, checked, and run in batches to guess hidden words."""
 
 from __future__ import annotations
 
@@ -62,46 +62,39 @@ def load_masked_lm(source: ModelSource, device: str) -> MaskedLanguageModel:
             "once), a folder with config.json, weights and tokenizer.json, or package:NAME"
         )
         raise RecipeError(KEY, [problem]) from error
-    _check_tokenizer(tokenizer, config, source)
-    _check_weights(loading["missing_keys"], config, source)
+    if (lack := _lack(tokenizer, config, loading["missing_keys"])) is not None:
+        raise RecipeError(KEY, [f"{source.location} {lack}"])
     return MaskedLanguageModel(model.eval().to(device), tokenizer, device)
 
 
-def _check_tokenizer(tokenizer: Any, config: Any, source: ModelSource) -> None:
-    problem = None
+def _lack(tokenizer: Any, config: Any, missing_weights: Iterable[str]) -> str | None:
+    """What a model lacks to propose words, as a predicate."""
     if not tokenizer.is_fast:
-        problem = "has no fast tokenizer (tokenizer.json), required to find words"
-    elif tokenizer.mask_token_id is None:
-        problem = "has a tokenizer without a mask token, required to hide words"
-    elif tokenizer.pad_token_id is None:
-        problem = "has a tokenizer without a padding token, required to batch texts"
-    elif len(tokenizer) > config.vocab_size:
-        problem = (
+        return "has no fast tokenizer (tokenizer.json), required to find words; name another model"
+    for token in ("mask", "pad"):
+        if getattr(tokenizer, f"{token}_token_id") is None:
+            return f"has a tokenizer without a {token} token; name another model"
+    if len(tokenizer) > config.vocab_size:
+        return (
             f"has a tokenizer with {len(tokenizer):,} tokens but only {config.vocab_size:,} "
-            "embeddings: they belong to different models"
+            "embeddings: they belong to different models; name another model"
         )
-    if problem is not None:
-        raise RecipeError(KEY, [f"{source.location} {problem}; name another model"])
-
-
-def _check_weights(missing: Iterable[str], config: Any, source: ModelSource) -> None:
     # the decoder's bias is cls.predictions.bias, and its weights are usually the word embeddings
     elsewhere = {f"{HEAD}decoder.bias"}
     if config.tie_word_embeddings:
         elsewhere.add(f"{HEAD}decoder.weight")
-    names = sorted(name for name in missing if name not in elsewhere)
+    names = sorted(name for name in missing_weights if name not in elsewhere)
     body = [name for name in names if not name.startswith(HEAD)]
     if body:
-        problem = f"{source.location} is not a complete BERT: {first_few(body)} missing"
-        raise RecipeError(KEY, [problem])
+        return f"is not a complete BERT: {first_few(body)} missing"
     if names:
-        problem = (
-            f"{source.location} has no masked-language-model head ({first_few(names)} missing), "
+        return (
+            f"has no masked-language-model head ({first_few(names)} missing), "
             f"so it cannot propose words. Set {KEY} to a checkpoint that has one, such as "
             f"google-bert/bert-base-uncased, or remove {KEY}: the teacher's embeddings then "
             "propose words"
         )
-        raise RecipeError(KEY, [problem])
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +130,22 @@ class WordGuesser:
         on_cuda = mlm.device.startswith("cuda")
         self._batch_tokens = CUDA_BATCH_TOKENS if on_cuda else CPU_BATCH_TOKENS
         tokenizer = mlm.tokenizer
-        # looked up once: the tokenizer's properties are slower than all the rest of `hide`
+        # looked up once: the tokenizer's properties are slower than the rest of `hide`
         self._begin, self._end = tokenizer.cls_token_id, tokenizer.sep_token_id
         self._mask, self._pad = tokenizer.mask_token_id, tokenizer.pad_token_id
-        size = mlm.model.config.vocab_size
-        self.vocabulary = [""] * size  # "" where the model has more ids than the tokenizer
+        self.vocabulary = [""] * mlm.model.config.vocab_size  # the tokenizer may have fewer ids
         for text, number in tokenizer.get_vocab().items():
-            if number < size:
-                self.vocabulary[number] = text
+            self.vocabulary[number] = text
         self.vocabulary_keys = np.array([text_key(text) for text in self.vocabulary], np.uint64)
-        excluded = np.array([not _may_stand_alone(text) for text in self.vocabulary])
-        excluded[[number for number in tokenizer.all_special_ids if number < size]] = True
-        if words == "letters":
-            excluded |= [not is_word(text) for text in self.vocabulary]
+        excluded = np.array(
+            [
+                not text
+                or text.startswith((CONTINUATION, "[unused"))
+                or (words == "letters" and not is_word(text))
+                for text in self.vocabulary
+            ]
+        )
+        excluded[tokenizer.all_special_ids] = True
         self._excluded = torch.from_numpy(excluded).to(mlm.device)
         self._allowed = int((~excluded).sum())
 
@@ -189,7 +185,10 @@ class WordGuesser:
         guesses: list[tuple[NDArray[np.int64], torch.Tensor]] = []
         done = 0
         while done < len(order):
-            batch = order[done : done + self._batch_size(lengths[order[done:]])]
+            sorted_lengths = lengths[order[done:]]
+            padded = sorted_lengths * np.arange(1, len(sorted_lengths) + 1)
+            size = max(1, int(np.searchsorted(padded, self._batch_tokens, side="right")))
+            batch = order[done : done + size]
             try:
                 found = self._forward([texts[text] for text in batch], count)
             except torch.OutOfMemoryError as error:
@@ -201,11 +200,6 @@ class WordGuesser:
         for rows, found in guesses:
             result[rows] = found.cpu().numpy()
         return result
-
-    def _batch_size(self, lengths: NDArray[np.int64]) -> int:
-        """How many of the texts, shortest first, fit into a batch."""
-        padded = lengths * np.arange(1, len(lengths) + 1)
-        return max(1, int(np.searchsorted(padded, self._batch_tokens, side="right")))
 
     def _make_batches_smaller(
         self, batch: NDArray[np.int64], lengths: NDArray[np.int64], error: Exception
@@ -251,8 +245,3 @@ def _padded(texts: Sequence[HiddenWords], pad_id: int) -> tuple[NDArray[np.int64
     rows = np.repeat(np.arange(len(texts)), [len(text.positions) for text in texts])
     columns = np.array([place for text in texts for place in text.positions], dtype=np.int64)
     return ids, mask, rows, columns
-
-
-def _may_stand_alone(token: str) -> bool:
-    unused = token.startswith("[unused") and token.endswith("]")
-    return bool(token) and not token.startswith(CONTINUATION) and not unused

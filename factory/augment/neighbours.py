@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +19,8 @@ SPARE = 16
 MARGIN = 1e-5
 # Words whose neighbours are cached, so that memory stays flat over any number of rows.
 CACHED_WORDS = 2**16
-# How BPE and SentencePiece vocabularies mark a token that begins a word.
-WORD_BEGINNINGS = ("Ġ", "▁")
+# How WordPiece (which marks the other tokens), BPE and SentencePiece begin a word.
+WORD_BEGINNINGS = ("", "Ġ", "▁")
 
 
 class Neighbours(Protocol):
@@ -57,7 +57,7 @@ class CachedNeighbours:
 
 
 class NearestWords:
-    """The nearest words of a fixed list by cosine, without the word itself in any case.
+    """The nearest words of a list by cosine, without the word itself in any case.
 
     Equally near words are in the order of the list.
 
@@ -82,11 +82,11 @@ class NearestWords:
         """For each word the `count` most similar other words, best first; [] for unknown words."""
         found: dict[str, list[str]] = {}
         vectors = {word: self._vector_of(word) for word in words}
-        known = [(word, vector) for word, vector in vectors.items() if vector is not None]
+        known = [item for item in vectors.items() if item[1] is not None and item[1].any()]
         block = max(1, BLOCK_COSINES // max(1, len(self._words)))
         for start in range(0, len(known), block):
             part = known[start : start + block]
-            queries = np.stack([vector for _, vector in part])
+            queries = np.array([vector for _, vector in part], dtype=np.float32)
             queries = queries / _lengths(queries)
             cosines = queries @ self._vectors.T
             for (word, _), query, row in zip(part, queries, cosines, strict=True):
@@ -96,16 +96,13 @@ class NearestWords:
     def _best(
         self, word: str, query: NDArray[np.float32], cosines: NDArray[np.float32], count: int
     ) -> list[str]:
-        if not query.any() or not len(cosines):
-            return []
         kept = min(count + SPARE, len(cosines))
         least = np.partition(cosines, -kept)[-kept]
         positions = np.flatnonzero(cosines >= least - MARGIN)
         exact = (self._vectors[positions].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
         ranked = positions[np.argsort(-exact, kind="stable")]
-        own = word.casefold()
-        found = [self._words[position] for position in ranked]
-        return [other for other in found if other.casefold() != own][:count]
+        found = (self._words[position] for position in ranked)
+        return [other for other in found if other.casefold() != word.casefold()][:count]
 
 
 def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
@@ -116,13 +113,19 @@ def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
     """
     embeddings = model.get_input_embeddings().weight.detach().float().cpu().numpy()
     vocabulary: dict[str, int] = tokenizer.get_vocab()
-    beginning = _word_beginning(vocabulary)
+    beginning = ""
+    if not any(token.startswith(CONTINUATION) for token in vocabulary):
+        beginning = max(
+            WORD_BEGINNINGS, key=lambda m: bool(m) * sum(t.startswith(m) for t in vocabulary)
+        )
+    blank = " " if beginning else ""
+    special = set(tokenizer.all_special_tokens)
     words: dict[str, int] = {}
     for token, number in sorted(vocabulary.items(), key=lambda item: item[1]):
-        word = _whole_word(tokenizer, token, beginning)
-        if word is not None and number < len(embeddings):
-            words.setdefault(word, number)
-    blank = " " if beginning else ""
+        if token.startswith(beginning) and token not in special and number < len(embeddings):
+            word = tokenizer.convert_tokens_to_string([token]).strip() if beginning else token
+            if is_word(word):
+                words.setdefault(word, number)
 
     def vector_of(word: str) -> NDArray[np.float32] | None:
         numbers = tokenizer(blank + word, add_special_tokens=False)["input_ids"]
@@ -132,24 +135,6 @@ def embedding_neighbours(model: Any, tokenizer: Any) -> Neighbours:
         return vector
 
     return NearestWords(list(words), embeddings[list(words.values())], vector_of)
-
-
-def _word_beginning(vocabulary: Iterable[str]) -> str:
-    """The mark of a token that begins a word; "" for WordPiece, which marks the other tokens."""
-    tokens = list(vocabulary)
-    if any(token.startswith(CONTINUATION) for token in tokens):
-        return ""
-    return max(
-        ("", *WORD_BEGINNINGS), key=lambda m: bool(m) * sum(token.startswith(m) for token in tokens)
-    )
-
-
-def _whole_word(tokenizer: Any, token: str, beginning: str) -> str | None:
-    """The word that a token is by itself; None if it is part of a word or not a word."""
-    if token in tokenizer.all_special_tokens or not token.startswith(beginning):
-        return None
-    word = tokenizer.convert_tokens_to_string([token]).strip() if beginning else token
-    return word if is_word(word) else None
 
 
 def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

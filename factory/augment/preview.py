@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from factory.augment.examples import ExampleMaker
 from factory.augment.proposers import Proposers
-from factory.augment.rows import AugmentedExample, Range, SourceRows
-from factory.augment.run import check_task
+from factory.augment.rows import Range
+from factory.augment.run import ExampleMaker
 from factory.augment.words import SplitText
 from factory.data.dataset import Split
 from factory.data.messages import count
@@ -26,8 +25,7 @@ def preview_lines(
 ) -> list[str]:
     """Some rows, drawn by the seed, each with its first example, exactly as a run makes it.
 
-    Nothing is written. Examples that only a run drops, because another row has the same one or
-    because of the limit per class, are shown.
+    Nothing is written. Duplicates across rows and the limit per class are not considered.
 
     Args:
         most_rows: number of rows; all if there are fewer.
@@ -37,32 +35,26 @@ def preview_lines(
         Per row a headline, then for each of its texts a line with - (before) and with + (after).
 
     Raises:
-        RecipeError: as `factory.augment.run.augment`.
+        RecipeError: as `augment`.
     """
-    check_task(settings, train)
     maker = ExampleMaker(train, settings, proposers)
     random = np.random.default_rng(settings.seed)
     rows = random.choice(len(train), size=min(most_rows, len(train)), replace=False)
     lines = []
     for row in sorted(rows.tolist()):
         one = range(row, row + 1)
-        lines += _row_lines(maker.split(one), maker.make(one).examples, colours)
-    return lines
-
-
-def _row_lines(
-    source: SourceRows, examples: Sequence[AugmentedExample], colours: bool
-) -> list[str]:
-    row = source.rows.start
-    if not examples:
-        texts = [f"  - {side[0].text}" for side in source.sides]
-        return [f"row {row}: no augmented example", *texts]
-    first = examples[0]
-    lines = [f"row {row}: {count(len(examples), 'augmented example')}, the first:"]
-    for side, text, ranges in zip(source.sides, first.texts, first.changed, strict=True):
-        before = _original_ranges(side[0], ranges)
-        lines.append(f"  - {_marked(side[0].text, before, 'red' if colours else None)}")
-        lines.append(f"  + {_marked(text, ranges, 'green' if colours else None)}")
+        originals = [side[0] for side in maker.split(one).sides]
+        examples, _ = maker.make(one)
+        if not examples:
+            lines.append(f"row {row}: no augmented example")
+            lines += [f"  - {original.text}" for original in originals]
+            continue
+        first = examples[0]
+        lines.append(f"row {row}: {count(len(examples), 'augmented example')}, the first:")
+        for original, text, ranges in zip(originals, first.texts, first.changed, strict=True):
+            before = _original_ranges(original, ranges)
+            lines.append(f"  - {_marked(original.text, before, 'red' if colours else None)}")
+            lines.append(f"  + {_marked(text, ranges, 'green' if colours else None)}")
     return lines
 
 

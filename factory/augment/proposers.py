@@ -1,17 +1,45 @@
-"""The models and word lists that propose replacement words, opened as the recipe names them."""
+"""What proposes replacement words: the models and word lists that the recipe names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from factory.augment.masked_lm import MaskedLanguageModel, load_masked_lm
-from factory.augment.neighbours import Neighbours
-from factory.augment.sources import AugmentSources
+from factory.augment.neighbours import Neighbours, embedding_neighbours
+from factory.data.messages import missing_file
 from factory.errors import RecipeError, first_line
-from factory.models.source import ModelSource
+from factory.models.source import ModelSource, find_model
 from factory.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSources:
+    """The checkpoint and the file of word vectors that the recipe names, not opened yet."""
+
+    mlm: ModelSource | None
+    vectors: Path | None
+
+
+def find_augment_sources(recipe: Recipe, base_directory: Path) -> AugmentSources:
+    """Find the model and the file.
+
+    Raises:
+        RecipeError: one of them is missing.
+    """
+    settings = recipe.augment
+    assert settings is not None, "the augment stage is wanted"
+    mlm, vectors = None, None
+    if settings.vectors is not None:
+        vectors = base_directory / settings.vectors
+        if not vectors.is_file():
+            problem = missing_file("augment.vectors", settings.vectors, vectors)
+            raise RecipeError("augment.vectors", [problem])
+    if settings.mlm is not None:
+        mlm = find_model(settings.mlm, base_directory, "augment.mlm", settings.mlm_revision)
+    return AugmentSources(mlm, vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +59,20 @@ class Proposers:
 
 
 def open_proposers(
-    recipe: Recipe, sources: AugmentSources, teacher_source: ModelSource, device: str
+    recipe: Recipe, sources: AugmentSources, teacher: ModelSource, device: str
 ) -> Proposers:
     """Open the models and files that the recipe names.
 
     Args:
-        teacher_source: the teacher before fine-tuning, whose embeddings give neighbours.
+        teacher: before fine-tuning; its embeddings give neighbours.
 
     Raises:
         RecipeError: a model cannot be loaded, or lacks a required part.
         DataError: the file of word vectors cannot be read.
     """
+    from safetensors import SafetensorError
+    from transformers import AutoModel, AutoTokenizer
+
     settings = recipe.augment
     assert settings is not None, "the recipe has a section [augment]"
     mlm = None if sources.mlm is None else load_masked_lm(sources.mlm, device)
@@ -51,37 +82,15 @@ def open_proposers(
 
         assert sources.vectors is not None, "checked by the recipe"
         neighbours["vectors"] = vector_neighbours(sources.vectors, settings.vectors_limit)
-    tokenizer = _load_tokenizer(teacher_source)
-    if "embeddings" in settings.source_order:
-        neighbours["embeddings"] = _embeddings_of(teacher_source, tokenizer)
-    return Proposers(tokenizer, recipe.data.max_length, mlm, neighbours)
-
-
-def _load_tokenizer(source: ModelSource) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
-    except (OSError, ValueError) as error:
-        problem = f"cannot load the tokenizer of {source.location}: {first_line(error)}"
-        raise RecipeError("teacher.model", [problem]) from error
-    if not tokenizer.is_fast:
-        problem = (
-            f"{source.location} has no fast tokenizer (tokenizer.json), required to find words"
-        )
-        raise RecipeError("teacher.model", [problem])
-    return tokenizer
-
-
-def _embeddings_of(source: ModelSource, tokenizer: Any) -> Neighbours:
-    from safetensors import SafetensorError
-    from transformers import AutoModel
-
-    from factory.augment.neighbours import embedding_neighbours
-
-    try:
-        model = AutoModel.from_pretrained(source.location, revision=source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(teacher.location, revision=teacher.revision)
+        if not tokenizer.is_fast:
+            problem = f"{teacher.location} has no fast tokenizer (tokenizer.json)"
+            raise RecipeError("teacher.model", [f"{problem}, required to find words"])
+        if "embeddings" in settings.source_order:
+            model = AutoModel.from_pretrained(teacher.location, revision=teacher.revision)
+            neighbours["embeddings"] = embedding_neighbours(model, tokenizer)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        problem = f"cannot load {source.location}: {first_line(error)}"
+        problem = f"cannot load {teacher.location}: {first_line(error)}"
         raise RecipeError("teacher.model", [problem]) from error
-    return embedding_neighbours(model, tokenizer)
+    return Proposers(tokenizer, recipe.data.max_length, mlm, neighbours)

@@ -108,12 +108,10 @@ class Drawn:
 
     Args:
         examples: by row, then by copy; copies without a change are left out.
-        words: number of replaceable words in all copies.
         replaced: number of replaced words by the source of the new word.
     """
 
     examples: list[AugmentedExample]
-    words: int
     replaced: Counter[str]
 
 
@@ -134,10 +132,10 @@ def split_rows(
         if word.replaceable and word.end <= ends[side][row]
     ]
     row, side, place = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    texts = row * len(columns) + side
-    begins = np.flatnonzero(np.diff(texts, prepend=-1))
-    segment = np.cumsum(np.diff(texts, prepend=-1) != 0) - 1
-    return SourceRows(rows, sides, row, side, place, segment, begins)
+    is_first = np.diff(row * len(columns) + side, prepend=-1) != 0
+    return SourceRows(
+        rows, sides, row, side, place, np.cumsum(is_first) - 1, np.flatnonzero(is_first)
+    )
 
 
 def draw_replacements(
@@ -147,8 +145,7 @@ def draw_replacements(
 
     Every draw is keyed by seed, row, copy and word, so rows may be processed in any order.
     """
-    copy = np.arange(copies)[:, None]
-    places = (source.positions, copy, source.side, source.place)
+    places = (source.positions, np.arange(copies)[:, None], source.side, source.place)
     active = _active(source, settings, copies)
     draws = keyed_rng.uniform(keyed_rng.random_bits(settings.seed, keyed_rng.REPLACE, *places))
     replace = (draws <= settings.replace_probability) & active[:, source.segment]
@@ -220,12 +217,3 @@ def replace_words(
         reached = word.end
     parts.append(split.text[reached:])
     return "".join(parts), tuple(ranges)
-
-
-def match_case(word: str, new: str) -> str:
-    """A new word in the case of the word it replaces: Title, UPPER, or unchanged."""
-    if len(word) > 1 and word.isupper():
-        return new.upper()
-    if word[0].isupper() and word[1:] == word[1:].lower():
-        return new[0].title() + new[1:]
-    return new

@@ -12,7 +12,7 @@ import warnings
 import zlib
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,11 +71,16 @@ def read_vectors(file: Path, limit: int | None) -> tuple[list[str], NDArray[np.f
     try:
         with _opened(file) as stream:
             beginning = stream.read(BEGINNING_BYTES)
-        _check_beginning(file, beginning)
-        header = HEADER.match(beginning)
+        header, binary = HEADER.match(beginning), BINARY.search(beginning)
+        if not beginning.strip():
+            raise _problem(file, f"the file is empty; {ADVICE}")
+        if beginning.startswith(ZIP):
+            raise _problem(file, "a zip archive; extract it and name the file of vectors")
         if beginning.startswith(FASTTEXT):
             words, vectors = _by_gensim(file, limit, "fastText")
-        elif header and BINARY.search(beginning):
+        elif binary and not header:
+            raise _problem(file, f"neither text nor a known binary file; {ADVICE}")
+        elif binary:
             words, vectors = _by_gensim(file, limit, "word2vec")
         else:
             words, vectors = _read_text(file, limit, header)
@@ -83,12 +88,10 @@ def read_vectors(file: Path, limit: int | None) -> tuple[list[str], NDArray[np.f
         problem = f"{file}: {first_line(error)}; check the path, or download the file again"
         raise DataError(HEADLINE, [problem]) from error
     if not words:
-        raise _problem(file, None, f"the file contains no words; {ADVICE}")
+        raise _problem(file, f"the file contains no words; {ADVICE}")
     if not np.isfinite(vectors).all():
-        word = words[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
-        raise _problem(
-            file, None, f"the vector of {quote(word)} contains nan or inf; remove its row"
-        )
+        word = words[int(np.isfinite(vectors).all(axis=1).argmin())]
+        raise _problem(file, f"the vector of {quote(word)} contains nan or inf; remove its row")
     return words, vectors
 
 
@@ -98,17 +101,7 @@ def _opened(file: Path) -> IO[bytes]:
     return gzip.open(file) if gzipped else file.open("rb")  # type: ignore[return-value]
 
 
-def _check_beginning(file: Path, beginning: bytes) -> None:
-    if not beginning.strip():
-        raise _problem(file, None, f"the file is empty; {ADVICE}")
-    if beginning.startswith(ZIP):
-        raise _problem(file, None, "a zip archive; extract it and name the file of vectors")
-    binary = BINARY.search(beginning) and not beginning.startswith(FASTTEXT)
-    if binary and not HEADER.match(beginning):
-        raise _problem(file, None, f"neither text nor a known binary file; {ADVICE}")
-
-
-def _problem(file: Path, line: int | None, problem: str) -> DataError:
+def _problem(file: Path, problem: str, line: int | None = None) -> DataError:
     place = str(file) if line is None else f"{file}, line {line}"
     return DataError(HEADLINE, [f"{place}: {problem}"])
 
@@ -140,17 +133,17 @@ def _read_text(
     rows = line - first + 1
     if header and rows < min(announced, limit or announced):
         found = f"the header announces {counted(announced, 'row')}, but there are {rows:,}"
-        raise _problem(file, None, f"{found}; the file is truncated, download it again")
+        raise _problem(file, f"{found}; the file is truncated, download it again")
     return list(words), np.frombuffer(numbers, dtype=np.float32).reshape(-1, width)
 
 
 def _usual_width(file: Path) -> int:
-    """The most frequent number of values among the first rows, for a file without a header."""
+    """The most frequent number of values among the first rows of a file without a header."""
     with _opened(file) as stream:
         widths = [row.rstrip().count(b" ") for row in islice(stream, ROWS_FOR_WIDTH)]
     width = statistics.mode(widths)
     if width == 0:
-        raise _problem(file, 1, f"expected a word and numbers separated by spaces; {ADVICE}")
+        raise _problem(file, f"expected a word and numbers separated by spaces; {ADVICE}", 1)
     return width
 
 
@@ -161,14 +154,14 @@ def _parsed(file: Path, line: int, row: bytes, width: int) -> tuple[str, NDArray
     too_many = len(pieces) - 1 if all(map(DECIMAL.fullmatch, pieces[1:])) else 0
     if len(numbers) < width or too_many:
         found = counted(len(numbers) + too_many, "number")
-        raise _problem(file, line, f"{found}, expected {width:,}; fix or remove the row")
+        raise _problem(file, f"{found}, expected {width:,}; fix or remove the row", line)
     try:
         vector = np.fromstring(b" ".join(numbers), dtype=np.float32, sep=" ")
     except (ValueError, DeprecationWarning):  # before numpy 2.4, a warning
         vector = np.empty(0, dtype=np.float32)
     if len(vector) != width:
         found = quote(b" ".join(numbers).decode(errors="replace"))
-        raise _problem(file, line, f"{found} should be {counted(width, 'number')}; {ADVICE}")
+        raise _problem(file, f"{found} should be {counted(width, 'number')}; {ADVICE}", line)
     return token.decode(errors="replace"), vector
 
 
@@ -178,6 +171,9 @@ def _is_candidate(token: str) -> bool:
 
 def _by_gensim(file: Path, limit: int | None, kind: str) -> tuple[list[str], NDArray[np.float32]]:
     """Read a binary file of word2vec or fastText with gensim."""
+    from gensim.models import KeyedVectors
+    from gensim.models.fasttext import load_facebook_vectors
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors"
         with _opened(file) as stream:
@@ -189,14 +185,18 @@ def _by_gensim(file: Path, limit: int | None, kind: str) -> tuple[list[str], NDA
         if kind == "fastText":
             _check_size(file, path)
         try:
-            loaded = _gensim_vectors(str(path), limit, kind)
+            if kind == "fastText":
+                loaded = load_facebook_vectors(str(path))
+            else:
+                loaded = KeyedVectors.load_word2vec_format(
+                    str(path), binary=True, limit=limit, unicode_errors="replace"
+                )
         except Exception as error:  # gensim checks little: a broken file raises any of them
             problem = f"gensim cannot read it as a {kind} file ({first_line(error)}); {ADVICE}"
-            raise _problem(file, None, problem) from error
-    rows = [
-        number for number, word in enumerate(loaded.index_to_key[:limit]) if _is_candidate(word)
-    ]
-    return [loaded.index_to_key[row] for row in rows], loaded.vectors[rows].astype(np.float32)
+            raise _problem(file, problem) from error
+    words = loaded.index_to_key[:limit]
+    rows = [row for row, word in enumerate(words) if _is_candidate(word)]
+    return [words[row] for row in rows], loaded.vectors[rows].astype(np.float32)
 
 
 def _check_size(file: Path, path: Path) -> None:
@@ -209,19 +209,5 @@ def _check_size(file: Path, path: Path) -> None:
         # each entry: at least a letter, a zero, a count and a type
         least += 11 * entries + 4 * width * (words + bucket)
     if path.stat().st_size < least:
-        raise _problem(
-            file,
-            None,
-            "truncated, or quantized (.ftz), which gensim cannot read; use the .bin file",
-        )
-
-
-def _gensim_vectors(path: str, limit: int | None, kind: str) -> Any:
-    from gensim.models import KeyedVectors
-    from gensim.models.fasttext import load_facebook_vectors
-
-    if kind == "fastText":
-        return load_facebook_vectors(path)
-    return KeyedVectors.load_word2vec_format(
-        path, binary=True, limit=limit, unicode_errors="replace"
-    )
+        problem = "truncated, or quantized (.ftz), which gensim cannot read; use the .bin file"
+        raise _problem(file, problem)

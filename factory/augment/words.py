@@ -53,8 +53,24 @@ class WordSplitter:
     """Splits texts with a tokenizer's own normalizer and pre-tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Take a fast tokenizer; its truncation and padding settings are not changed."""
-        self._backend = _basic_tokenizer(tokenizer.backend_tokenizer)
+        """Take a fast tokenizer; its truncation and padding settings are not changed.
+
+        A WordPiece tokenizer splits as BERT does and is copied. Others (byte-level, SentencePiece)
+        attach spaces or commas to words, so basic tokenization replaces them; it has no token ids.
+        """
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+        original = tokenizer.backend_tokenizer
+        if isinstance(original.model, models.WordPiece):
+            self._backend = Tokenizer.from_str(original.to_str())
+            self._backend.no_truncation()
+            self._backend.no_padding()
+        else:
+            self._backend = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+            self._backend.normalizer = normalizers.BertNormalizer(
+                lowercase=False, strip_accents=False
+            )
+            self._backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         self._unknown: str = self._backend.model.unk_token
 
     def split(self, texts: Sequence[str]) -> list[SplitText]:
@@ -78,7 +94,8 @@ class WordSplitter:
         for place, (start, end, first, last) in enumerate(spans):
             unknown = self._unknown in tokens[first:last]
             surface = surfaces[place]
-            normal = surface.lower() if unknown else _spelling(tokens[first:last])
+            continued = (token.removeprefix(CONTINUATION) for token in tokens[first + 1 : last])
+            normal = surface.lower() if unknown else "".join([tokens[first], *continued])
             replaceable = (
                 is_word(surface)
                 and surface.lower() not in stop_words()
@@ -121,43 +138,17 @@ def visible_ends(tokenizer: Any, columns: Sequence[list[str]], max_length: int) 
         Per column one number per row.
     """
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
-    ends = []
-    for side, texts in enumerate(columns):
-        ends.append(
-            [
-                _visible_end(encoding, side) if encoding.overflowing else len(text)
-                for text, encoding in zip(texts, encoded.encodings, strict=True)
-            ]
-        )
-    return ends
 
+    def visible_end(text: str, encoding: Any, side: int) -> int:
+        if not encoding.overflowing:
+            return len(text)
+        tokens = zip(encoding.offsets, encoding.sequence_ids, strict=True)
+        return max((end for (_, end), owner in tokens if owner == side), default=0)
 
-def _visible_end(encoding: Any, side: int) -> int:
-    ends = [
-        end
-        for (_, end), owner in zip(encoding.offsets, encoding.sequence_ids, strict=True)
-        if owner == side
+    return [
+        [visible_end(*pair, side) for pair in zip(texts, encoded.encodings, strict=True)]
+        for side, texts in enumerate(columns)
     ]
-    return max(ends, default=0)
-
-
-def _basic_tokenizer(backend: Any) -> Any:
-    """A separate tokenizer that splits words as BERT does.
-
-    A WordPiece tokenizer does so itself and is copied. Others (byte-level, SentencePiece) attach
-    spaces or commas to words, so basic tokenization replaces them; it has no token ids.
-    """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    if isinstance(backend.model, models.WordPiece):
-        own = Tokenizer.from_str(backend.to_str())
-        own.no_truncation()
-        own.no_padding()
-        return own
-    plain = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    plain.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return plain
 
 
 def _spans(text: str, encoding: Any) -> Iterator[tuple[int, int, int, int]]:
@@ -174,12 +165,6 @@ def _spans(text: str, encoding: Any) -> Iterator[tuple[int, int, int, int]]:
             end += 1
         reached = end
         yield start, end, first, last
-
-
-def _spelling(tokens: list[str]) -> str:
-    return "".join(
-        token.removeprefix(CONTINUATION) if place else token for place, token in enumerate(tokens)
-    )
 
 
 def _contracted(surfaces: list[str], spans: list[tuple[int, int, int, int]], place: int) -> bool:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msgspec import UNSET
 
@@ -16,13 +15,13 @@ from factory.data.dataset import Dataset
 from factory.evaluation.thresholds import Thresholds
 from factory.export.forms import FORMS, FormName
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
+from factory.recipe.recipe import Recipe
 from factory.runtime.environment import library_versions
 from serving.bundle import Manifest, ModelFile, describe_files, write_manifest
 from serving.predictor import Predictor
 
-# Written after the manifest lists the files; names with a dot are left by a killed run.
+# Not listed in the manifest; a killed run may leave the names with a dot.
 NOT_CONTENT = ("manifest.json", "artifact.json", ".manifest.json", ".artifact.json")
-NOTHING_MEASURED = RunMeasurements()
 MODEL_FILES = (
     "config.json",
     "tokenizer.json",
@@ -34,24 +33,25 @@ MODEL_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """What the manifests of a bundle have in common, whichever form they serve."""
+    """What the manifests of a bundle have in common, whichever form they serve.
 
-    name: str
+    Args:
+        lineage: fingerprint of each stage that the bundle was made from.
+        thresholds: of the student; None unless the task is multilabel.
+    """
+
+    recipe: Recipe
     version: str
     dataset: Dataset
-    max_length: int
-    opset: int
-    recipe: Mapping[str, Any]
     lineage: Mapping[str, str]
-    data_facts: Mapping[str, Any]
     thresholds: Thresholds | None = None
 
 
 def copy_files(directory: Path, model_directory: Path, forms: Mapping[FormName, Path]) -> None:
     """Copy tokenizer, configuration and ONNX files into the layout of the ecosystem.
 
-    Every form has a file of its own until one is chosen. `model.safetensors` is left out: the
-    server does not read it, and the store keeps it.
+    Every form has a file of its own until one is chosen. `model.safetensors` is left out, because
+    the server does not read it.
     """
     shutil.rmtree(directory / "onnx", ignore_errors=True)
     (directory / "onnx").mkdir()
@@ -63,16 +63,15 @@ def copy_files(directory: Path, model_directory: Path, forms: Mapping[FormName, 
 
 
 def write_max_length(directory: Path, max_length: int) -> None:
-    """Write max_length into tokenizer_config.json, so that other loaders truncate there too.
+    """Write max_length where other loaders look for it, so that they truncate at the same length.
 
     `tokenizer_config.json` is read by transformers and transformers.js, `sentence_bert_config.json`
     by text-embeddings-inference.
     """
     file = directory / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
-    settings["model_max_length"] = max_length
     for name, content in (
-        (file.name, settings),
+        (file.name, {**settings, "model_max_length": max_length}),
         ("sentence_bert_config.json", {"max_seq_length": max_length}),
     ):
         text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -87,8 +86,7 @@ def candidate_file(form: FormName) -> str:
 def ship_only(directory: Path, chosen: FormName) -> str:
     """Keep the chosen form and fp32 under their final names; returns the chosen form's.
 
-    The other forms are removed: tools that load any file of a known name must not find a form
-    that failed the gate.
+    The other forms are removed, because tools load any file with a known name.
     """
     for form in dict.fromkeys(("fp32", chosen)):
         (directory / candidate_file(form)).replace(directory / FORMS[form].file)
@@ -105,8 +103,7 @@ def open_candidate(
     Tokenizer, truncation, session settings and batching are the server's, so a score measured
     through it is the score that will be served.
     """
-    manifest = make_manifest(directory, parts, form, candidate_file(form))
-    write_manifest(directory, manifest)
+    write_manifest(directory, make_manifest(directory, parts, form, candidate_file(form)))
     return Predictor.open(directory, threads=threads)
 
 
@@ -115,37 +112,38 @@ def make_manifest(
     parts: BundleParts,
     form: FormName,
     file: str,
-    measurements: RunMeasurements = NOTHING_MEASURED,
+    measurements: RunMeasurements | None = None,
 ) -> Manifest:
     """The manifest of the assembled files with `form`, in `file`, as the served model."""
-    facts = measurements.to_facts()
+    facts = {} if measurements is None else measurements.to_facts()
     files = [
-        file.relative_to(directory).as_posix()
-        for file in sorted(directory.rglob("*"))
-        if file.is_file() and not file.name.startswith(NOT_CONTENT)
+        path.relative_to(directory).as_posix()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.name.startswith(NOT_CONTENT)
     ]
+    recipe, dataset = parts.recipe, parts.dataset
     return Manifest(
-        name=parts.name,
+        name=recipe.name,
         version=parts.version,
-        task=parts.dataset.task,
-        labels=list(parts.dataset.labels),
+        task=dataset.task,
+        labels=list(dataset.labels),
         thresholds=UNSET if parts.thresholds is None else list(parts.thresholds.values),
-        text_pair=parts.dataset.train.text_pairs is not None,
-        max_length=parts.max_length,
+        text_pair=dataset.train.text_pairs is not None,
+        max_length=recipe.data.max_length,
         model=ModelFile(
             file=file,
             variant=form,
             inputs=list(INPUT_NAMES),
             output=OUTPUT_NAME,
-            opset=parts.opset,
+            opset=recipe.export.opset,
             neighbour_independent=FORMS[form].neighbour_independent,
         ),
         files=describe_files(directory, files),
         scores=facts.pop("scores", {}),
         measurements=facts,
         gate=facts.get("verdicts", {}).get(form, []),
-        recipe=dict(parts.recipe),
+        recipe=recipe.model_dump(mode="json"),
         versions=library_versions(),
         lineage=dict(parts.lineage),
-        data=dict(parts.data_facts),
+        data={"rows": {split.name: len(split) for split in dataset.splits()}},
     )

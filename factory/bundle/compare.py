@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from factory.bundle.compare_rows import (
     rows_of_file,
     rows_of_runs,
 )
-from factory.bundle.measurements import RunMeasurements, read_measurements
-from factory.data.dataset import Split
+from factory.bundle.measurements import read_measurements
 from factory.errors import ComparisonError
 from factory.evaluation.evaluate import agreement, positive_label_of
 from factory.evaluation.metrics import positive_class
@@ -35,7 +34,6 @@ OTHER_CONDITIONS = (
     "The latencies were measured on different machines or under different conditions; their ratio "
     "is not meaningful."
 )
-COST_LABELS = {"size_bytes": "size", "p50_ms": "latency p50", "p95_ms": "latency p95"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +55,14 @@ class Flips:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Size in bytes or latency in milliseconds of the served form of each bundle."""
-
-    name: str
-    old: float
-    new: float
-
-    @property
-    def ratio(self) -> float:
-        """New over old."""
-        return self.new / self.old
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """The result of `factory compare`.
 
     Args:
         rows_sha256: of the rows that both bundles labelled.
         agreement: share of the rows that both label alike; None for regression.
+        costs: old and new size_bytes of the served form and, where both were measured, its p50_ms
+            and p95_ms.
         same_conditions: whether both latencies were measured on the same kind of machine and in
             the same way.
         recipe_changes: by dotted key, the old and the new value; None for a key that is missing.
@@ -90,15 +76,22 @@ class Comparison:
     differences: list[Difference]
     flips: list[Flips]
     agreement: float | None
-    costs: list[Cost]
+    costs: Mapping[str, tuple[float, float]]
     same_conditions: bool
     recipe_changes: Mapping[str, tuple[Any, Any]]
 
     def to_facts(self) -> dict[str, Any]:
         """The comparison as JSON data."""
+        bundles = {
+            name: {"name": one.name, "version": one.version, "served": one.model.variant}
+            for name, one in (("old", self.old), ("new", self.new))
+        }
+        costs = {
+            name: {"old": old, "new": new, "ratio": new / old}
+            for name, (old, new) in self.costs.items()
+        }
         return {
-            "old": _name_facts(self.old),
-            "new": _name_facts(self.new),
+            **bundles,
             "task": self.new.task,
             "split": self.split,
             "rows": self.rows,
@@ -106,9 +99,7 @@ class Comparison:
             "metrics": [one.to_facts() for one in self.differences],
             "agreement": self.agreement,
             "flips": [asdict(one) for one in self.flips],
-            "costs": {
-                one.name: {"old": one.old, "new": one.new, "ratio": one.ratio} for one in self.costs
-            },
+            "costs": costs,
             "latency_under_same_conditions": self.same_conditions,
             "recipe": {
                 key: {"old": old, "new": new} for key, (old, new) in self.recipe_changes.items()
@@ -133,37 +124,35 @@ def compare(
     """
     old, new = find_bundle(old), find_bundle(new)
     before, after = Predictor.open(old), Predictor.open(new)
-    check_same_kind(before.manifest, after.manifest, str(old), str(new))
-    if data is not None:
-        known = shared_labels(after.labels, before.labels)
-        split, names = rows_of_file(data, after.manifest, known)
-    else:
-        split, names = rows_of_runs(old, new, split_name)
-    labels = shared_labels(names, after.labels, before.labels)
-    return _compare(before, after, split, labels)
-
-
-def check_same_kind(old: Manifest, new: Manifest, old_name: str, new_name: str) -> None:
-    """Check that both bundles have the same task and kind of input.
-
-    Raises:
-        ComparisonError: another task, or pairs against single texts.
-    """
-    kinds = [f"{one.task}{' of pairs' if one.text_pair else ''}" for one in (old, new)]
+    one, other = before.manifest, after.manifest
+    kinds = [f"{each.task}{' of pairs' if each.text_pair else ''}" for each in (one, other)]
     if kinds[0] != kinds[1]:
         raise ComparisonError(
-            f"{old_name} is {kinds[0]}, {new_name} is {kinds[1]}; give two bundles of one kind"
+            f"{old} is {kinds[0]}, {new} is {kinds[1]}; give two bundles of one kind"
         )
-
-
-def recipe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, by dotted key."""
-    before, after = flatten(old), flatten(new)
-    return {
-        key: (before.get(key), after.get(key))
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
-    }
+    if data is not None:
+        split, names = rows_of_file(data, other, shared_labels(after.labels, before.labels))
+    else:
+        split, names = rows_of_runs(old, new, split_name)
+    labels, task = shared_labels(names, after.labels, before.labels), TASKS[other.task]
+    targets = task.targets(split, len(labels))
+    was = predict_rows(before, split, labels, "old bundle")
+    now = predict_rows(after, split, labels, "new bundle")
+    positive = positive_class(labels, positive_label_of(other))
+    costs, same_conditions = _costs(one, other)
+    return Comparison(
+        one,
+        other,
+        split.name,
+        len(split),
+        rows_fingerprint(split, labels),
+        differences(other.task, targets, was, now, positive),
+        flips(targets, was, now, labels),
+        agreement(was, now) if task.traits.has_labels else None,
+        costs,
+        same_conditions,
+        _recipe_changes(one.recipe, other.recipe),
+    )
 
 
 def flips(
@@ -189,65 +178,46 @@ def flips(
     return sorted(found, key=lambda one: (one.gained - one.lost, -one.lost, one.label))
 
 
-def _compare(
-    before: Predictor, after: Predictor, split: Split, labels: tuple[str, ...]
-) -> Comparison:
-    old, new = before.manifest, after.manifest
-    measured = read_measurements(old), read_measurements(new)
-    task = TASKS[new.task]
-    targets = task.targets(split, len(labels))
-    was = predict_rows(before, split, labels, "old bundle")
-    now = predict_rows(after, split, labels, "new bundle")
-    positive = positive_class(labels, positive_label_of(new))
-    return Comparison(
-        old,
-        new,
-        split.name,
-        len(split),
-        rows_fingerprint(split, labels),
-        differences(new.task, targets, was, now, positive),
-        flips(targets, was, now, labels),
-        agreement(was, now) if task.has_labels else None,
-        _costs(old, new, measured),
-        (measured[0].latency_conditions, measured[0].machine)
-        == (measured[1].latency_conditions, measured[1].machine),
-        recipe_changes(old.recipe, new.recipe),
-    )
-
-
-def _costs(
-    old: Manifest, new: Manifest, measured: tuple[RunMeasurements, RunMeasurements]
-) -> list[Cost]:
+def _costs(old: Manifest, new: Manifest) -> tuple[dict[str, tuple[float, float]], bool]:
+    """Size and latencies of the served forms, and whether the latencies can be compared."""
+    was, now = read_measurements(old), read_measurements(new)
     sizes = [float(one.files[one.model.file].size_bytes) for one in (old, new)]
-    costs = [Cost("size_bytes", *sizes)]
-    was = measured[0].latency.get(old.model.variant)
-    now = measured[1].latency.get(new.model.variant)
-    if was is not None and now is not None:
-        costs += [Cost("p50_ms", was.p50_ms, now.p50_ms), Cost("p95_ms", was.p95_ms, now.p95_ms)]
-    return costs
+    costs = {"size_bytes": (sizes[0], sizes[1])}
+    before, after = was.latency.get(old.model.variant), now.latency.get(new.model.variant)
+    if before is not None and after is not None:
+        costs["p50_ms"] = before.p50_ms, after.p50_ms
+        costs["p95_ms"] = before.p95_ms, after.p95_ms
+    conditions = [(one.latency_conditions, one.machine) for one in (was, now)]
+    return costs, conditions[0] == conditions[1]
 
 
-def _name_facts(manifest: Manifest) -> dict[str, str]:
+def _recipe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, by dotted key."""
+    before, after = flatten(old), flatten(new)
     return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "served": manifest.model.variant,
+        key: (before.get(key), after.get(key))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
     }
 
 
 def comparison_text(comparison: Comparison) -> str:
     """A comparison as Markdown: verdict, metrics, costs, flips and recipe changes."""
-    old, new = comparison.old, comparison.new
+    old, new = (f"{one.name} {one.version[:12]}" for one in (comparison.old, comparison.new))
     parts = [
-        f"# {_name(old)} to {_name(new)}",
+        f"# {old} to {new}",
         f"{_verdict(comparison.differences[0])} {comparison.rows} rows of {comparison.split}.",
-        _metric_table(comparison),
-        _cost_table(comparison),
+        _metric_section(comparison),
+        _cost_section(comparison),
     ]
     if comparison.flips:
-        parts.append(_flip_table(comparison))
-    parts.append(_recipe_table(comparison))
-    return "\n\n".join(parts)
+        parts.append(_flip_section(comparison.flips))
+    rows = [
+        (f"`{key}`", _setting(before), _setting(after))
+        for key, (before, after) in comparison.recipe_changes.items()
+    ]
+    changes = _table(("setting", "old", "new"), rows) if rows else "No differences."
+    return "\n\n".join([*parts, "## Recipe", changes])
 
 
 def _verdict(first: Difference) -> str:
@@ -261,59 +231,56 @@ def _verdict(first: Difference) -> str:
     )
 
 
-def _metric_table(comparison: Comparison) -> str:
+def _metric_section(comparison: Comparison) -> str:
     rows = [
-        f"| {one.metric} | {one.old:.4f} | {one.new:.4f} | {one.difference:+.4f} "
-        f"({one.low:+.4f} to {one.high:+.4f}) | {one.p_value:.3g} | {one.test} |"
+        (
+            one.metric,
+            f"{one.old:.4f}",
+            f"{one.new:.4f}",
+            f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})",
+            f"{one.p_value:.3g}",
+            one.test,
+        )
         for one in comparison.differences
     ]
-    head = "| metric | old | new | difference (95 %) | p | test |\n|---|---|---|---|---|---|"
-    table = "\n".join(["## Metrics", "", head, *rows])
+    table = _table(("metric", "old", "new", "difference (95 %)", "p", "test"), rows)
     if comparison.agreement is None:
-        return table
+        return f"## Metrics\n\n{table}"
     share = f"{100 * comparison.agreement:.1f} %"
-    return f"{table}\n\nAgreement: both bundles label {share} of the rows alike."
+    return f"## Metrics\n\n{table}\n\nAgreement: both bundles label {share} of the rows alike."
 
 
-def _cost_table(comparison: Comparison) -> str:
-    rows = ["| | old | new | new / old |", "|---|---|---|---|"]
-    for one in comparison.costs:
-        unit = "MB" if one.name == "size_bytes" else "ms"
-        scale = 1e6 if unit == "MB" else 1.0
-        rows.append(
-            f"| {COST_LABELS[one.name]} | {one.old / scale:.2f} {unit} "
-            f"| {one.new / scale:.2f} {unit} | {one.ratio:.2f} |"
-        )
-    table = "\n".join(["## Served form", "", *rows])
+def _cost_section(comparison: Comparison) -> str:
+    units = {
+        "size_bytes": ("size", 1e6, "MB"),
+        "p50_ms": ("latency p50", 1.0, "ms"),
+        "p95_ms": ("latency p95", 1.0, "ms"),
+    }
+    rows = []
+    for name, (old, new) in comparison.costs.items():
+        label, scale, unit = units[name]
+        shown = (f"{value / scale:.2f} {unit}" for value in (old, new))
+        rows.append((label, *shown, f"{new / old:.2f}"))
+    table = _table(("", "old", "new", "new / old"), rows)
     served = f"{comparison.old.model.variant} to {comparison.new.model.variant}"
     note = "" if comparison.same_conditions else f" {OTHER_CONDITIONS}"
-    return f"{table}\n\nServed: {served}.{note}"
+    return f"## Served form\n\n{table}\n\nServed: {served}.{note}"
 
 
-def _flip_table(comparison: Comparison) -> str:
-    shown = [one for one in comparison.flips if one.lost or one.gained][:CLASSES_SHOWN]
-    rows = [
-        f"| {_cell(one.label)} | {one.rows} | {one.both_right} | {one.lost} | {one.gained} "
-        f"| {one.both_wrong} |"
-        for one in shown
-    ]
-    lost = sum(one.lost for one in comparison.flips)
-    gained = sum(one.gained for one in comparison.flips)
-    head = "| class | rows | both right | lost | gained | both wrong |\n|---|---|---|---|---|---|"
-    left = sum(1 for one in comparison.flips if one.lost or one.gained) - len(shown)
+def _flip_section(flips: Sequence[Flips]) -> str:
+    changed = [one for one in flips if one.lost or one.gained]
+    rows = [(_cell(one.label), *map(str, astuple(one)[1:])) for one in changed[:CLASSES_SHOWN]]
+    head = ("class", "rows", "both right", "lost", "gained", "both wrong")
+    table = _table(head, rows) if rows else "No row changed from right to wrong or back."
+    lost, gained = sum(one.lost for one in flips), sum(one.gained for one in flips)
+    left = len(changed) - len(rows)
     more = f"\n\n{left} more classes have flips; use --json to list them." if left else ""
-    table = "\n".join([head, *rows]) if rows else "No row changed from right to wrong or back."
     return f"## Flips\n\n{lost} lost, {gained} gained.\n\n{table}{more}"
 
 
-def _recipe_table(comparison: Comparison) -> str:
-    rows = [
-        f"| `{key}` | {_setting(old)} | {_setting(new)} |"
-        for key, (old, new) in comparison.recipe_changes.items()
-    ]
-    if not rows:
-        return "## Recipe\n\nNo differences."
-    return "\n".join(["## Recipe", "", "| setting | old | new |", "|---|---|---|", *rows])
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def _setting(value: Any) -> str:
@@ -322,7 +289,3 @@ def _setting(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _name(manifest: Manifest) -> str:
-    return f"{manifest.name} {manifest.version[:12]}"

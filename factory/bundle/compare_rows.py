@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Dataset, Split, labels_of_rows, read_dataset
+from factory.data.dataset import Split, labels_of_rows, read_dataset
 from factory.data.load import load_split
 from factory.errors import ComparisonError
 from factory.runtime.progress import say
@@ -48,10 +48,10 @@ def find_bundle(path: Path) -> Path:
 def rows_of_file(
     file: DataFile, manifest: Manifest, labels: Sequence[str]
 ) -> tuple[Split, tuple[str, ...]]:
-    """Every row of a file.
+    """Every row of a file, and the labels.
 
     Raises:
-        DataError: the file has problems, or labels that neither bundle knows.
+        DataError: the file has problems, or labels that neither bundle has.
     """
     recipe = manifest.recipe.get("data", {})
     text = recipe.get("text", "text")
@@ -73,34 +73,41 @@ def rows_of_runs(old: Path, new: Path, split_name: str | None) -> tuple[Split, t
         ComparisonError: no data stage beside either bundle, no such split, or different rows.
     """
     name = split_name or str(read_manifest(new).recipe.get("gate", {}).get("split", "dev"))
-    found = {bundle: _data_beside(bundle) for bundle in (old, new)}
-    datasets = {bundle: data for bundle, data in found.items() if data is not None}
-    if not datasets:
+    made = {bundle: read_manifest(bundle).lineage.get("data") for bundle in (old, new)}
+    found: dict[Path, tuple[Split, tuple[str, ...]]] = {}
+    for bundle, fingerprint in made.items():
+        stage = bundle.resolve().parent / directory_name("data", fingerprint or "")
+        if fingerprint is None or not stage.is_dir():
+            continue
+        dataset = read_dataset(stage)
+        splits = {split.name: split for split in dataset.splits()}
+        if name not in splits:
+            raise ComparisonError(
+                f"{bundle}: the data has no split {name}, only {', '.join(splits)}"
+            )
+        found[bundle] = splits[name], dataset.labels
+    if not found:
         raise ComparisonError(
             f"{old}, {new}: no store around either bundle has the rows they were evaluated on; "
             "give labelled rows with --data FILE"
         )
-    splits = {bundle: _split(bundle, data, name) for bundle, data in datasets.items()}
-    prints = {
-        bundle: rows_fingerprint(splits[bundle], datasets[bundle].labels) for bundle in splits
-    }
+    prints = {bundle: rows_fingerprint(*rows) for bundle, rows in found.items()}
     if len(set(prints.values())) > 1:
         lines = [
-            f"{bundle}: {len(splits[bundle])} rows, fingerprint {made[:12]}"
-            for bundle, made in prints.items()
+            f"{bundle}: {len(found[bundle][0])} rows, fingerprint {sha256[:12]}"
+            for bundle, sha256 in prints.items()
         ]
         raise ComparisonError(
             f"the two runs have different rows in {name} ({'; '.join(lines)}); give rows that "
             "neither was trained on with --data FILE"
         )
     for bundle in (old, new):
-        if bundle not in datasets and _data_fingerprint(old) != _data_fingerprint(new):
+        if bundle not in found and made[old] != made[new]:
             say(
                 f"{bundle}: its data stage was not found, so it may have been trained on these "
                 f"rows of {name}"
             )
-    last = list(datasets)[-1]
-    return splits[last], datasets[last].labels
+    return found.get(new) or found[old]
 
 
 def rows_fingerprint(split: Split, labels: Sequence[str]) -> str:
@@ -110,23 +117,3 @@ def rows_fingerprint(split: Split, labels: Sequence[str]) -> str:
         targets = [sorted(labels[index] for index in row) for row in labels_of_rows(split)]
     text = json.dumps([split.texts, split.text_pairs, targets], ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _data_fingerprint(bundle: Path) -> str | None:
-    made: str | None = read_manifest(bundle).lineage.get("data")
-    return made
-
-
-def _data_beside(bundle: Path) -> Dataset | None:
-    made = _data_fingerprint(bundle)
-    if made is None:
-        return None
-    directory = bundle.resolve().parent / directory_name("data", made)
-    return read_dataset(directory) if directory.is_dir() else None
-
-
-def _split(bundle: Path, dataset: Dataset, name: str) -> Split:
-    splits = {split.name: split for split in dataset.splits()}
-    if name not in splits:
-        raise ComparisonError(f"{bundle}: the data has no split {name}, only {', '.join(splits)}")
-    return splits[name]

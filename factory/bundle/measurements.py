@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +39,7 @@ class RunMeasurements:
 
     Args:
         scores: by model, split and metric.
-        size_bytes: of each model's weights.
-        parameters: of teacher and student.
+        size_bytes, parameters: of each model's weights.
         latency: of each form, and of teacher and student in torch.
         latency_conditions: shape, threads and machine of the latencies, for people.
         machine: where the latencies were measured.
@@ -91,6 +92,18 @@ def torch_scores(evaluations: Evaluations) -> dict[str, dict[str, Mapping[str, S
         model: {split: evaluation.scores for split, evaluation in splits.items()}
         for model, splits in evaluations.items()
     }
+
+
+def weights_size(directory: Path) -> tuple[int, int]:
+    """Bytes and parameters of the weights that a stage wrote.
+
+    A safetensors file starts with the length of a JSON header, which has the tensors' shapes.
+    """
+    file = directory / "model" / "model.safetensors"
+    with file.open("rb") as weights:
+        header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
+    shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
+    return file.stat().st_size, sum(map(math.prod, shapes))
 
 
 def save_gate_failure(directory: Path, measurements: RunMeasurements) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory.bundle.measurements import read_measurements
 from factory.bundle.tables import gate_lines, label_list, result_table
+from factory.recipe.task import TASK_TRAITS
 from factory.store import ARTIFACT_FILE, Artifact, read_json
 from serving.bundle import Manifest
 
@@ -41,17 +42,24 @@ class CardSources:
     datasets: tuple[str, ...] = ()
 
 
-def card_sources(artifacts: Mapping[str, Artifact]) -> CardSources:
+def card_sources(models: Mapping[str, Artifact], data: Artifact) -> CardSources:
     """Models and data from the Hub, from the records of the stages; local ones are left out."""
-    teacher, data = _settings(artifacts["teacher"]), _settings(artifacts["data"])
-    student = _settings(artifacts.get("unpruned", artifacts["student"]))
-    identities = (teacher.get("model"), student.get("start"))
-    source = data.get("source", {})
+    student = models.get("unpruned") or models["student"]
+    identities = (_settings(models["teacher"]).get("model"), _settings(student).get("start"))
+    # a hub model is identified by hub:NAME@REVISION
+    names = [
+        text.removeprefix("hub:").rpartition("@")[0]
+        for text in identities
+        if text is not None and text.startswith("hub:")
+    ]
+    source = _settings(data).get("source", {})
     from_hub = "hub" in source and "sha256" not in source  # a local folder has a hash
-    return CardSources(
-        tuple(dict.fromkeys(name for text in identities if (name := _hub_name(text)))),
-        (source["hub"],) if from_hub else (),
-    )
+    return CardSources(tuple(dict.fromkeys(names)), (source["hub"],) if from_hub else ())
+
+
+def _settings(artifact: Artifact) -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = read_json(artifact.directory / ARTIFACT_FILE)["settings"]
+    return settings
 
 
 def model_card(manifest: Manifest, sources: CardSources) -> str:
@@ -148,7 +156,7 @@ python -m serving PATH_OF_THIS_FOLDER
 
 def _threshold_note(manifest: Manifest) -> str:
     """How a multilabel model decides which labels apply, as a paragraph; else nothing."""
-    if manifest.task != "multilabel":
+    if not TASK_TRAITS[manifest.task].has_label_sets:
         return ""
     value = manifest.recipe["evaluate"]["thresholds"]
     if value == "tuned":
@@ -158,18 +166,6 @@ def _threshold_note(manifest: Manifest) -> str:
             "are optimistic; test was not used.\n"
         )
     return f"\nA label applies when its probability is at least {value:g}.\n"
-
-
-def _settings(artifact: Artifact) -> Mapping[str, Any]:
-    settings: Mapping[str, Any] = read_json(artifact.directory / ARTIFACT_FILE)["settings"]
-    return settings
-
-
-def _hub_name(identity: str | None) -> str | None:
-    """The name in `hub:NAME@REVISION`, which is what a fingerprint records of a hub model."""
-    if identity is None or not identity.startswith("hub:"):
-        return None
-    return identity.removeprefix("hub:").rpartition("@")[0]
 
 
 def _unique(*lists: Any) -> list[str]:

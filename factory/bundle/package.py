@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.errors import PackageError, TextModelError
+from factory.recipe.task import TASK_TRAITS
 from factory.runtime.progress import say
 from serving.bundle import TOKENIZER_NAME, Manifest, read_manifest, verify_files
 
@@ -49,9 +50,7 @@ class TritonMachine:
     instances: int = 1
 
 
-def package_bundle(
-    bundle: Path, output: Path, form: PackageFormat, machine: TritonMachine | None = None
-) -> None:
+def package_bundle(bundle: Path, output: Path, form: PackageFormat, machine: TritonMachine) -> None:
     """Write the model of a bundle in another format into a new directory.
 
     `ort`: `model.ort`, `required_operators_and_types.config`, `tokenizer.json`, `vocab.txt` where
@@ -61,8 +60,8 @@ def package_bundle(
     into the graph, one that reads strings; `tokenizer.json` and `labels.json` beside them.
 
     Args:
-        machine: of the Triton models; None: one instance on the CPU.
         output: a directory that does not exist; it is created complete or not at all.
+        machine: of the Triton models.
 
     Raises:
         PackageError: `output` exists.
@@ -72,15 +71,24 @@ def package_bundle(
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     with _new_directory(output) as directory:
+        usage: dict[str, Any] = {
+            "name": manifest.name,
+            "version": manifest.version,
+            "variant": manifest.model.variant,
+            "task": manifest.task,
+            "labels": manifest.labels,
+            "text_pair": manifest.text_pair,
+            "max_length": manifest.max_length,
+        }
+        if isinstance(manifest.thresholds, list):
+            usage["thresholds"] = manifest.thresholds
         if form == "triton":
-            usage = _write_triton(bundle, manifest, directory, machine or TritonMachine())
+            usage |= _write_triton(bundle, manifest, directory, machine)
         else:
             write = _write_ort if form == "ort" else _write_text
-            usage = write(bundle, manifest, directory)
-        (directory / USAGE_FILE).write_text(
-            json.dumps(_answers(manifest) | usage, indent=2, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
+            usage |= write(bundle, manifest, directory)
+        text = json.dumps(usage, indent=2, ensure_ascii=False)
+        (directory / USAGE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def _write_ort(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, Any]:
@@ -111,44 +119,38 @@ def _write_text(bundle: Path, manifest: Manifest, directory: Path) -> dict[str, 
         f"{facts.strings} strings tokenized as with tokenizer.json, scores within "
         f"{facts.largest_difference:.1g} of {manifest.model.file}"
     )
-    outputs = ["scores"] if manifest.task == "regression" else ["label", "scores"]
-    return {
-        "inputs": ["text", "text_pair"][: 1 + manifest.text_pair],
-        "outputs": outputs,
-    }
+    outputs = ["label", "scores"] if TASK_TRAITS[manifest.task].has_labels else ["scores"]
+    return {"inputs": ["text", "text_pair"][: 1 + manifest.text_pair], "outputs": outputs}
 
 
 def _write_triton(
     bundle: Path, manifest: Manifest, directory: Path, machine: TritonMachine
 ) -> dict[str, Any]:
     """A model repository; returns inputs and outputs of its models."""
-    name = repository_name(manifest.name)
+    name = triton_name(manifest.name)
     batch = TRITON_MAX_BATCH if manifest.model.neighbour_independent else 1
     tokens = directory / name / TRITON_VERSION
     tokens.mkdir(parents=True)
     shutil.copyfile(bundle / manifest.model.file, tokens / ONNX_FILE)
     write_model_configuration(directory / name, machine, batch, manifest.labels)
     shutil.copyfile(bundle / TOKENIZER_NAME, directory / TOKENIZER_NAME)
-    usage: dict[str, Any] = {
-        "models": {
-            name: {"inputs": manifest.model.inputs, "outputs": [manifest.model.output]},
-        }
+    models: dict[str, Any] = {
+        name: {"inputs": manifest.model.inputs, "outputs": [manifest.model.output]}
     }
     strings = directory / f"{name}_text"
     (strings / TRITON_VERSION).mkdir(parents=True)
     try:
-        text_usage = _write_text(bundle, manifest, strings / TRITON_VERSION)
+        models[strings.name] = _write_text(bundle, manifest, strings / TRITON_VERSION)
     except TextModelError as error:
         say(f"no model that reads strings was written: {error}")
         shutil.rmtree(strings)
-        return usage
+        return {"models": models}
     # string operators run on the CPU, and the network runs in the same session
     write_model_configuration(strings, TritonMachine(instances=machine.instances), batch, ())
-    usage["models"][strings.name] = text_usage
-    return usage
+    return {"models": models}
 
 
-def repository_name(name: str) -> str:
+def triton_name(name: str) -> str:
     """The name of a bundle as a directory name that is valid in Triton's URLs."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
@@ -190,7 +192,10 @@ def write_model_configuration(
         f"instance_group [ {{ count: {machine.instances} kind: {kind} }} ]",
         # without delay: waiting for more requests costs more than it saves
         *(["dynamic_batching { }"] if max_batch > 1 else []),
-        *(_parameter(name, "1") for name in ("intra_op_thread_count", "inter_op_thread_count")),
+        *(
+            f'parameters {{ key: "{name}" value: {{ string_value: "1" }} }}'
+            for name in ("intra_op_thread_count", "inter_op_thread_count")
+        ),
     ]
     (directory / TRITON_CONFIGURATION_FILE).write_text("\n".join(blocks) + "\n", "utf-8")
     if labels:
@@ -215,29 +220,9 @@ def _tensor(kind: str, item: Any, labels: str | None) -> str:
     return f"{kind} {{\n{body}}}"
 
 
-def _parameter(name: str, value: str) -> str:
-    return f"parameters {{ key: {_text(name)} value: {{ string_value: {_text(value)} }} }}"
-
-
 def _text(value: str) -> str:
     """A string in protobuf text format, which accepts the escapes of JSON."""
     return json.dumps(value)
-
-
-def _answers(manifest: Manifest) -> dict[str, Any]:
-    """What a program needs besides the model, in every format."""
-    facts: dict[str, Any] = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "variant": manifest.model.variant,
-        "task": manifest.task,
-        "labels": manifest.labels,
-        "text_pair": manifest.text_pair,
-        "max_length": manifest.max_length,
-    }
-    if isinstance(manifest.thresholds, list):
-        facts["thresholds"] = manifest.thresholds
-    return facts
 
 
 @contextlib.contextmanager

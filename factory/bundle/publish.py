@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-# Created by the Hub; lists the files that are stored outside git.
-HUB_FILES = (".gitattributes",)
 
 
 def repository_name(target: str) -> str | None:
@@ -95,7 +93,7 @@ def publish_to_hub(
             or the bundle did not pass its gate.
         BundleError: the bundle is broken.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
     manifest = _check_bundle(bundle)
     token = get_token()
@@ -105,18 +103,37 @@ def publish_to_hub(
             "run: hf auth login"
         )
     api = HfApi(token=token, library_name="tinybert-factory")
+    files = _published_files(manifest)
     with _explained_errors(api, repository):
         created = _create(api, repository, private=private, update=update)
         parent: str | None = None
         deleted: list[str] = []
         if not created:
-            parent, deleted = _existing_files(api, repository, manifest, private=private)
+            parent, deleted = _existing_files(api, repository, files, private=private)
+        operations: list[Any] = [
+            *(
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=bundle / name)
+                for name in files
+            ),
+            *(CommitOperationDelete(path_in_repo=name) for name in deleted),
+        ]
+        say(f"uploading {len(files)} files to {repository}")
         try:
-            return _commit(api, repository, bundle, manifest, parent, deleted)
+            commit = api.create_commit(
+                repository,
+                operations,
+                commit_message=f"{manifest.name} {manifest.version}",
+                parent_commit=parent,
+            )
         except BaseException:
             if created:
-                _delete(api, repository)
+                try:
+                    api.delete_repo(repository)
+                except Exception as error:  # the error of the upload is the one to report
+                    reason = first_line(error)
+                    say(f"{repository}: the new, empty repository was not deleted: {reason}")
             raise
+    return str(commit.commit_url)
 
 
 def _check_bundle(bundle: Path) -> Manifest:
@@ -162,7 +179,7 @@ def _create(api: HfApi, repository: str, *, private: bool, update: bool) -> bool
 
 
 def _existing_files(
-    api: HfApi, repository: str, manifest: Manifest, *, private: bool
+    api: HfApi, repository: str, published: list[str], *, private: bool
 ) -> tuple[str | None, list[str]]:
     """The last commit of a repository, and its files that the bundle does not have."""
     info = api.model_info(repository)
@@ -172,41 +189,9 @@ def _existing_files(
             "omit --private"
         )
     files = [file.rfilename for file in info.siblings or []]
-    kept = {*_published_files(manifest), *HUB_FILES}
+    # the Hub itself creates .gitattributes, which lists the files that are stored outside git
+    kept = {*published, ".gitattributes"}
     return info.sha, [name for name in files if name not in kept]
-
-
-def _commit(
-    api: HfApi,
-    repository: str,
-    bundle: Path,
-    manifest: Manifest,
-    parent: str | None,
-    deleted: list[str],
-) -> str:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    added = _published_files(manifest)
-    operations: list[Any] = [
-        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=bundle / name) for name in added),
-        *(CommitOperationDelete(path_in_repo=name) for name in deleted),
-    ]
-    say(f"uploading {len(added)} files to {repository}")
-    commit = api.create_commit(
-        repository,
-        operations,
-        commit_message=f"{manifest.name} {manifest.version}",
-        parent_commit=parent,
-    )
-    return str(commit.commit_url)
-
-
-def _delete(api: HfApi, repository: str) -> None:
-    """Delete the new, empty repository; the error of the upload is the one to report."""
-    try:
-        api.delete_repo(repository)
-    except Exception as error:
-        say(f"{repository}: the new, empty repository could not be deleted: {first_line(error)}")
 
 
 @contextlib.contextmanager

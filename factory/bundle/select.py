@@ -19,10 +19,10 @@ from factory.bundle.assemble import (
     write_max_length,
 )
 from factory.bundle.measurements import (
-    TORCH_MODELS,
     RunMeasurements,
     save_gate_failure,
     torch_scores,
+    weights_size,
 )
 from factory.bundle.model_card import card_sources, model_card
 from factory.data.dataset import Dataset
@@ -44,7 +44,7 @@ from factory.recipe.export import QuantizeSettings, TargetSettings
 from factory.recipe.recipe import Recipe
 from factory.runtime.environment import machine_facts
 from factory.runtime.progress import say
-from factory.store import Artifact
+from factory.store import Artifact, ArtifactKey
 from serving.bundle import describe_files, write_manifest
 from serving.predictor import Predictor
 
@@ -53,7 +53,7 @@ VERSION_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class MeasuredForms:
-    """What every form reached through the server's own code.
+    """The forms of a bundle, measured through the server's own code.
 
     Args:
         evaluations: by form and split.
@@ -68,43 +68,38 @@ class MeasuredForms:
 
 def ship(
     output: Path,
-    fingerprint: str,
+    key: ArtifactKey,
     recipe: Recipe,
     dataset: Dataset,
+    models: Mapping[str, Artifact],
     artifacts: Mapping[str, Artifact],
     files: Mapping[FormName, Path],
-    predecessor: Predecessor | None = None,
+    predecessor: Predecessor | None,
 ) -> dict[str, Any]:
     """Assemble the bundle in `output`; gate 2 chooses the form that it serves.
 
     Args:
-        artifacts: data, teacher, student, evaluation, onnx and, if made, baseline, unpruned and
-            trimmed.
+        key: of the bundle.
+        models: the scored models: teacher, student and, if made, baseline and unpruned.
+        artifacts: by stage.
         files: ONNX file by form; fp32 is always among them.
 
     Returns:
         The facts of the stage: the served form, its gate results, and the size of its file.
 
     Raises:
-        GateFailedError: no form of the recipe passes every rule; what was measured is saved in
+        GateFailedError: no form of the recipe passes every rule; the measurements are saved in
             `output`.
     """
-    model = artifacts.get("trimmed", artifacts["student"]).directory / "model"
-    copy_files(output, model, files)
+    trim, evaluate_facts = artifacts.get("trim"), artifacts["evaluate"].facts
+    copy_files(output, (trim or models["student"]).directory / "model", files)
     write_max_length(output, recipe.data.max_length)
-    evaluations = evaluations_from_facts(artifacts["evaluation"].facts)
-    parts = BundleParts(
-        name=recipe.name,
-        version=fingerprint[:VERSION_DIGITS],
-        dataset=dataset,
-        thresholds=evaluations["student"]["dev"].thresholds,
-        max_length=recipe.data.max_length,
-        opset=recipe.export.opset,
-        recipe=recipe.model_dump(mode="json"),
-        lineage={name: artifact.fingerprint for name, artifact in artifacts.items()},
-        data_facts={"rows": {split.name: len(split) for split in dataset.splits()}},
-    )
-    forms = measure_forms(output, parts, recipe, artifacts, list(files))
+    evaluations = evaluations_from_facts(evaluate_facts)
+    thresholds = evaluations["student"]["dev"].thresholds
+    version = key.fingerprint[:VERSION_DIGITS]
+    parts = BundleParts(recipe, version, dataset, key.inputs, thresholds)
+    forms = measure_forms(output, parts, models, list(files))
+    measurements = _run_measurements(recipe, evaluations, models, trim, forms)
     order = choose_order(recipe.quantize, recipe.target.hardware, forms.latencies)
     replaced = score_predecessor(predecessor, recipe, dataset)
     differences: dict[FormName, Difference] = {}
@@ -112,32 +107,28 @@ def ship(
         for form in order:
             predicted = forms.evaluations[form][recipe.gate.split].predicted
             differences[form] = replaced.difference(predicted)
-    verdicts: dict[str, list[gate.RuleResult]] = {
-        form: gate.check_rules(
-            recipe.gate,
-            recipe.metric,
-            _measure(form, recipe, evaluations, artifacts, forms, differences.get(form)),
-        )
-        for form in order
-    }
-    measurements = replace(
-        _measurements(recipe, evaluations, artifacts, forms),
-        verdicts=verdicts,
-        predecessor=None if replaced is None else replaced.to_facts(differences),
-    )
-    chosen: FormName | None = None
+        measurements = replace(measurements, predecessor=replaced.to_facts(differences))
+    verdicts: dict[str, list[gate.RuleResult]] = {}
     for form in order:
-        for line in gate.verdict_lines(verdicts[form]):
-            say(f"gate 2  {form}  {line}")
-        if all(result.passed for result in verdicts[form]):
-            chosen = form
-            break
+        measured = _gate_measurements(
+            form, recipe, evaluations, measurements, forms, differences.get(form)
+        )
+        verdicts[form] = gate.check_rules(recipe.gate, recipe.metric, measured)
+    measurements = replace(measurements, verdicts=verdicts)
+    chosen = _first_passing(order, verdicts)
     if chosen is None:
         save_gate_failure(output, measurements)
-        raise _gate_failed(verdicts)
+        raise GateFailedError(
+            "gate 2 (bundle through the server's code) failed, nothing was published",
+            [f"{form}  {line}" for form in order for line in gate.verdict_lines(verdicts[form])],
+            {
+                f"gate 2 ({form})": [result.to_facts() for result in results]
+                for form, results in verdicts.items()
+            },
+        )
     measurements = replace(measurements, choice=_reason(recipe, order, chosen))
     manifest = make_manifest(output, parts, chosen, ship_only(output, chosen), measurements)
-    card = model_card(manifest, card_sources(artifacts))
+    card = model_card(manifest, card_sources(models, artifacts["data"]))
     (output / "README.md").write_text(card, encoding="utf-8")
     listed = {**describe_files(output, ["README.md"]), **manifest.files}
     write_manifest(output, structs.replace(manifest, files=listed))
@@ -152,18 +143,14 @@ def ship(
 def measure_forms(
     directory: Path,
     parts: BundleParts,
-    recipe: Recipe,
-    artifacts: Mapping[str, Artifact],
+    models: Mapping[str, Artifact],
     forms: Sequence[FormName],
 ) -> MeasuredForms:
-    """Score and time the forms of an assembled bundle.
-
-    Tokenizer, batching and session are the server's, so these are the scores that will be served.
-    """
+    """Score and time the forms of an assembled bundle through the server's code."""
+    recipe, dataset = parts.recipe, parts.dataset
     predictors = {
         form: open_candidate(directory, parts, form, recipe.target.threads) for form in forms
     }
-    dataset = parts.dataset
     evaluations: dict[FormName, dict[str, EvaluatedSplit]] = {}
     for form, predictor in predictors.items():
         thresholds = parts.thresholds
@@ -178,20 +165,20 @@ def measure_forms(
     return MeasuredForms(
         evaluations,
         {form: (directory / candidate_file(form)).stat().st_size for form in forms},
-        _latencies(artifacts, recipe, dataset.dev.inputs(), predictors),
+        _latencies(recipe, dataset.dev.inputs(), models, predictors),
     )
 
 
 def _latencies(
-    artifacts: Mapping[str, Artifact],
     recipe: Recipe,
     inputs: Inputs,
+    models: Mapping[str, Artifact],
     predictors: Mapping[FormName, Predictor],
 ) -> dict[str, Latency]:
-    """At the target's shape, interleaved."""
+    """Latencies at the target's shape, interleaved."""
     max_length, target = recipe.data.max_length, recipe.target
     runners: dict[str, Runner] = {
-        name: load_torch_classifier(artifacts[name].directory / "model", max_length).logits
+        name: load_torch_classifier(models[name].directory / "model", max_length).logits
         for name in ("teacher", "student")
     }
     runners.update((form, predictor.logits) for form, predictor in predictors.items())
@@ -217,26 +204,56 @@ def choose_order(
     return sorted(wanted, key=lambda form: (form == "fp32", latencies[form].p50_ms))
 
 
-def _measure(
+def _run_measurements(
+    recipe: Recipe,
+    evaluations: Evaluations,
+    models: Mapping[str, Artifact],
+    trim: Artifact | None,
+    forms: MeasuredForms,
+) -> RunMeasurements:
+    """Everything that was measured before the gate."""
+    sizes = {name: weights_size(artifact.directory) for name, artifact in models.items()}
+    _, exported = weights_size((trim or models["student"]).directory)
+    fp32 = forms.evaluations["fp32"]
+    of_forms = forms.evaluations.items()
+    return RunMeasurements(
+        scores=torch_scores(evaluations)
+        | {form: {name: one.scores for name, one in splits.items()} for form, splits in of_forms},
+        size_bytes={name: size for name, (size, _) in sizes.items()} | dict(forms.size_bytes),
+        parameters={name: count for name, (_, count) in sizes.items()}
+        | dict.fromkeys(forms.size_bytes, exported),
+        latency=forms.latencies,
+        latency_conditions=_conditions(recipe.target),
+        machine=machine_facts(),
+        agreement={
+            form: {
+                name: agreement(one.predicted, fp32[name].predicted) for name, one in splits.items()
+            }
+            for form, splits in of_forms
+        },
+        vocabulary=None if trim is None else trim.facts,
+    )
+
+
+def _gate_measurements(
     form: FormName,
     recipe: Recipe,
     evaluations: Evaluations,
-    artifacts: Mapping[str, Artifact],
+    measured: RunMeasurements,
     forms: MeasuredForms,
     difference: Difference | None,
 ) -> gate.Measurements:
     """What gate 2 checks: teacher and baseline as in gate 1, everything else of this form."""
     of_student = gate.measure_student(recipe, evaluations)
     split = recipe.gate.split
-    result, fp32 = forms.evaluations[form][split], forms.evaluations["fp32"][split]
-    trimmed = artifacts.get("trimmed")
+    result = forms.evaluations[form][split]
     return replace(
         of_student,
         value=result.scores[recipe.metric].value,
         student=of_student.value,
         class_recalls=gate.class_recalls(result),
-        agreement=agreement(result.predicted, fp32.predicted),
-        unknown=None if trimmed is None else trimmed.facts[split]["unknown"],
+        agreement=measured.agreement[form][split],
+        unknown=None if measured.vocabulary is None else measured.vocabulary[split]["unknown"],
         size_bytes=forms.size_bytes[form],
         latency_ms=forms.latencies[form].p50_ms,
         predecessor=None if difference is None else difference.old,
@@ -244,54 +261,22 @@ def _measure(
     )
 
 
-def _measurements(
-    recipe: Recipe,
-    evaluations: Evaluations,
-    artifacts: Mapping[str, Artifact],
-    forms: MeasuredForms,
-) -> RunMeasurements:
-    scores = torch_scores(evaluations)
-    agreements: dict[str, dict[str, float]] = {}
-    for form, splits in forms.evaluations.items():
-        scores[form] = {split: result.scores for split, result in splits.items()}
-        agreements[form] = {
-            split: agreement(result.predicted, forms.evaluations["fp32"][split].predicted)
-            for split, result in splits.items()
-        }
-    sizes = {
-        name: (artifacts[name].directory / "model" / "model.safetensors").stat().st_size
-        for name in TORCH_MODELS
-        if name in artifacts
-    }
-    sizes.update(forms.size_bytes.items())
-    return RunMeasurements(
-        scores=scores,
-        size_bytes=sizes,
-        parameters={name: artifacts[name].facts["parameters"] for name in ("teacher", "student")},
-        latency=forms.latencies,
-        latency_conditions=_conditions(recipe.target),
-        machine=machine_facts(),
-        agreement=agreements,
-        vocabulary=artifacts["trimmed"].facts if "trimmed" in artifacts else None,
-    )
+def _first_passing(
+    order: Sequence[FormName], verdicts: Mapping[str, Sequence[gate.RuleResult]]
+) -> FormName | None:
+    """The first form that passes every rule; prints the rules of the forms up to it."""
+    for form in order:
+        for line in gate.verdict_lines(verdicts[form]):
+            say(f"gate 2  {form}  {line}")
+        if all(result.passed for result in verdicts[form]):
+            return form
+    return None
 
 
 def _conditions(target: TargetSettings) -> str:
     texts = "dev texts" if target.tokens is None else f"texts of {target.tokens} tokens"
     threads = "one thread" if target.threads == 1 else f"{target.threads} threads"
     return f"text to logits, batch {target.batch_size}, {threads}, {texts}, this machine's CPU"
-
-
-def _gate_failed(verdicts: Mapping[str, Sequence[gate.RuleResult]]) -> GateFailedError:
-    """The error that lists the rules of every form."""
-    return GateFailedError(
-        "gate 2 (bundle through the server's code) failed, nothing was published",
-        [f"{form}  {line}" for form in verdicts for line in gate.verdict_lines(verdicts[form])],
-        {
-            f"gate 2 ({form})": [result.to_facts() for result in results]
-            for form, results in verdicts.items()
-        },
-    )
 
 
 def _reason(recipe: Recipe, order: Sequence[FormName], chosen: FormName) -> str:

@@ -1,4 +1,4 @@
-"""What a bundle holds, as text for people: the result table, gate lines, the list of labels."""
+"""A bundle as text for people: the result table, gate lines, the list of labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from factory.bundle.measurements import TORCH_MODELS, read_measurements
 from factory.export.forms import FORMS
-from factory.recipe.gate import TASK_METRICS
+from factory.recipe.task import TASK_TRAITS
 from serving.bundle import Manifest
 
 LABELS_SHOWN = 30
@@ -68,7 +68,7 @@ def pareto_front(costs: Mapping[str, tuple[float, ...]]) -> list[str]:
 def gate_metric(manifest: Manifest) -> str:
     """The metric of the gate: the recipe's, or the usual one of the task."""
     metric: str | None = manifest.recipe["gate"]["metric"]
-    return metric or TASK_METRICS[manifest.task][0]
+    return metric or TASK_TRAITS[manifest.task].metrics[0]
 
 
 def gate_lines(manifest: Manifest) -> list[str]:

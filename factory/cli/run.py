@@ -87,17 +87,17 @@ def run(
     """Make the bundle of RECIPE; the last line on stdout is its directory."""
     from factory.bundle.tables import result_table
     from factory.pipeline import run as run_pipeline
-    from factory.report.ci.reporting import reporting
+    from factory.report.ci import reporting
     from factory.runtime.progress import say
     from factory.runtime.tracking import trackers
     from factory.store import Store
     from serving.bundle import read_manifest
 
-    with reporting(recipe, junit, summary_file) as report:
-        report.recipe = parsed = _prepare(recipe, overrides)
+    with reporting(recipe, junit, summary_file) as outcome:
+        outcome.recipe = parsed = _prepare(recipe, overrides)
         with distributed.process_group(device), trackers(requested):
             bundle = run_pipeline(parsed, recipe.parent, Store(store), device)
-        report.bundle = bundle
+        outcome.publish(bundle)
     if distributed.from_environment().is_main:
         say(result_table(read_manifest(bundle)))
         click.echo(bundle)

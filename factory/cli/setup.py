@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import click
 
@@ -16,9 +16,7 @@ from factory.cli.options import (
     text_pair_option,
 )
 from factory.errors import EXIT_ERROR
-
-if TYPE_CHECKING:
-    from factory.data.dataset import Task
+from serving.bundle import Task
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -40,7 +38,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.option("--label", help="Label column; default: detected.")
 @click.option(
     "--task",
-    type=click.Choice(["classification", "regression", "multilabel"]),
+    type=click.Choice(get_args(Task)),
     help="One label per text, a number, or any number of labels; default: detected.",
 )
 @click.option("--teacher", help="Hub id, folder or package:NAME.")
@@ -64,8 +62,9 @@ def init(
 
     Findings and decisions are printed on stderr. Without a data file, writes a recipe to fill in.
     """
+    from factory.recipe.data import DataSettings
     from factory.runtime.progress import say
-    from factory.scaffold.defaults import HUB_TEACHER, OFFLINE_TEACHER
+    from factory.scaffold.defaults import HUB_TEACHER, OFFLINE_TEACHER, Choices
     from factory.scaffold.start import start_recipe
     from factory.scaffold.template import write_template
 
@@ -73,16 +72,17 @@ def init(
         raise click.UsageError("--text-pair needs --text")
     columns = [name for name in (text, text_pair) if name is not None]
     if train is None:
-        write_template(
-            path,
+        data = DataSettings(
             train="data/train.csv",
             dev=None if dev is None else str(dev),
+            dev_fraction=Choices().dev_fraction if dev is None else None,
             test=None if test is None else str(test),
-            text_columns=columns or ["text"],
+            text=columns if len(columns) == 2 else text or "text",
             label=label or "label",
             task=task or "classification",
-            teacher=teacher or (OFFLINE_TEACHER if offline else HUB_TEACHER),
         )
+        model = teacher or (OFFLINE_TEACHER if offline else HUB_TEACHER)
+        write_template(path, data, model, Choices())
         say("no data file given: add data/train.csv beside it, or run again with --from-csv FILE")
         print_json({"recipe": str(path)}) if as_json else click.echo(path)
         return

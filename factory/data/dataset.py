@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from factory.errors import DataError
+from factory.recipe.task import TASK_TRAITS
 from factory.store import write_json
+from serving.bundle import Task
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DESCRIPTION_FILE = "dataset.json"
-Task = Literal["classification", "regression", "multilabel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,9 @@ class Dataset:
     """Checked splits of one task.
 
     Args:
-        task: classification, regression or multilabel.
         labels: class names in the order of the class indices; ("value",) for regression.
-        train: rows to learn from.
-        dev: rows that select and gate.
-        test: rows that are only reported, or None.
+        dev: rows for selection and the gate.
+        test: rows that are only reported.
     """
 
     task: Task
@@ -66,23 +65,19 @@ class Dataset:
     test: Split | None
 
     def splits(self) -> tuple[Split, ...]:
-        """The splits there are, train first."""
+        """The splits that exist, train first."""
         present = (self.train, self.dev, self.test)
         return tuple(split for split in present if split is not None)
 
 
 def write_dataset(dataset: Dataset, directory: Path) -> None:
-    """Write one parquet file per split and a description; every text survives exactly."""
+    """Write one Parquet file per split and a description; texts are stored exactly."""
     import pyarrow
 
     directory.mkdir(parents=True, exist_ok=True)
-    kinds = {
-        "classification": pyarrow.int64(),
-        "regression": pyarrow.float64(),
-        "multilabel": pyarrow.list_(pyarrow.int64()),
-    }
+    kinds = {int: pyarrow.int64(), float: pyarrow.float64(), tuple: pyarrow.list_(pyarrow.int64())}
     for split in dataset.splits():
-        targets = pyarrow.array(split.targets, kinds[dataset.task])
+        targets = pyarrow.array(split.targets, kinds[type(split.targets[0])])
         path = directory / f"{split.name}.parquet"
         write_texts(path, split.texts, split.text_pairs, {"target": targets})
     description = {
@@ -109,7 +104,7 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
     """The columns of a Parquet file that a stage wrote."""
     import pyarrow.parquet
 
-    # ParquetFile, because read_table would take folder names of the path as columns
+    # ParquetFile, because read_table would read partition columns from folder names
     with pyarrow.parquet.ParquetFile(path) as file:
         columns: dict[str, list[Any]] = file.read().to_pydict()
     return columns
@@ -119,38 +114,32 @@ def read_dataset(directory: Path) -> Dataset:
     """Read what `write_dataset` wrote.
 
     Raises:
-        DataError: the directory holds no data set, or a broken one.
+        DataError: it is missing or damaged.
     """
     try:
         description = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         task: Task = description["task"]
-        splits = {name: _read_split(directory, name, task) for name in description["splits"]}
-        return Dataset(
-            task=task,
-            labels=tuple(description["labels"]),
-            train=splits["train"],
-            dev=splits["dev"],
-            test=splits.get("test"),
-        )
+        splits: dict[str, Split] = {}
+        for name in description["splits"]:
+            columns = read_columns(directory / f"{name}.parquet")
+            targets = [tuple(one) if isinstance(one, list) else one for one in columns["target"]]
+            splits[name] = Split(name, columns["text"], columns.get("text_pair"), targets)
+        labels = tuple(description["labels"])
+        return Dataset(task, labels, splits["train"], splits["dev"], splits.get("test"))
     except (OSError, ValueError, KeyError) as error:
         problem = f"{error}; delete the directory and run the data stage again"
-        raise DataError(f"{directory} holds no readable data set", [problem]) from error
+        raise DataError(f"the data set in {directory} cannot be read", [problem]) from error
 
 
 def select(split: Split, name: str, rows: Sequence[int]) -> Split:
     """The given rows of a split, as a split of another name."""
     pairs = split.text_pairs
     return Split(
-        name=name,
-        texts=[split.texts[row] for row in rows],
-        text_pairs=None if pairs is None else [pairs[row] for row in rows],
-        targets=cast("list[int]", [split.targets[row] for row in rows]),  # whichever it is
+        name,
+        [split.texts[row] for row in rows],
+        None if pairs is None else [pairs[row] for row in rows],
+        cast("list[int]", [split.targets[row] for row in rows]),  # whichever it is
     )
-
-
-def is_multilabel(split: Split) -> bool:
-    """Whether each row of a split has a set of labels."""
-    return isinstance(split.targets[0], tuple)
 
 
 def labels_of_rows(split: Split) -> list[tuple[int, ...]]:
@@ -177,52 +166,28 @@ def multi_hot(split: Split, labels: int) -> NDArray[np.bool_]:
 def facts_of(
     dataset: Dataset, across: Mapping[str, int], notices: Sequence[str]
 ) -> dict[str, object]:
-    """Rows, label balance, longest text and duplicates, as JSON data."""
+    """Rows, label balance, target range, longest text and duplicates, as JSON data."""
     splits = dataset.splits()
     facts: dict[str, object] = {
         "task": dataset.task,
         "labels": list(dataset.labels),
         "rows": {split.name: len(split) for split in splits},
-        "longest_text_characters": {split.name: _longest(split) for split in splits},
         "duplicates_within": {
             split.name: len(split) - len(set(split.inputs())) for split in splits
         },
         "duplicates_across": dict(across),
         "notices": list(notices),
     }
-    if dataset.task != "regression":
-        facts["label_balance"] = {split.name: _balance(split, dataset.labels) for split in splits}
-    if dataset.task == "multilabel":
-        facts["rows_without_labels"] = {split.name: _unlabelled(split) for split in splits}
-    if dataset.task == "regression":
-        facts["target_range"] = {split.name: _range(split) for split in splits}
+    if not TASK_TRAITS[dataset.task].has_labels:
+        targets: dict[str, Any] = {split.name: split.targets for split in splits}
+        facts["target_range"] = {
+            name: {"min": min(some), "mean": sum(some) / len(some), "max": max(some)}
+            for name, some in targets.items()
+        }
+    else:
+        balance = {}
+        for split in splits:  # of several labels in a row each counts
+            counts = Counter(label for labels in labels_of_rows(split) for label in labels)
+            balance[split.name] = {name: counts[i] for i, name in enumerate(dataset.labels)}
+        facts["label_balance"] = balance
     return facts
-
-
-def _longest(split: Split) -> int:
-    """Characters of the longest input; a pair counts both texts."""
-    pairs = split.text_pairs or [""] * len(split)
-    return max(len(one) + len(other) for one, other in zip(split.texts, pairs, strict=True))
-
-
-def _balance(split: Split, labels: Sequence[str]) -> dict[str, int]:
-    """Rows of each label; of several labels each counts."""
-    rows = Counter(label for labels in labels_of_rows(split) for label in labels)
-    return {name: rows[index] for index, name in enumerate(labels)}
-
-
-def _unlabelled(split: Split) -> int:
-    return sum(not labels for labels in labels_of_rows(split))
-
-
-def _range(split: Split) -> dict[str, float]:
-    numbers = [target for target in split.targets if isinstance(target, float)]
-    return {"min": min(numbers), "mean": sum(numbers) / len(split), "max": max(numbers)}
-
-
-def _read_split(directory: Path, name: str, task: Task) -> Split:
-    columns = read_columns(directory / f"{name}.parquet")
-    targets = columns["target"]
-    if task == "multilabel":
-        targets = [tuple(indices) for indices in targets]
-    return Split(name, columns["text"], columns.get("text_pair"), targets)

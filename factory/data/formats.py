@@ -1,7 +1,6 @@
-"""How a data file is written: compression, encoding, delimiter, quoting and header, found once.
+"""Detect the format of a data file: compression, encoding, delimiter, quoting and header.
 
-What a file holds decides, not its name; the name only breaks ties. Nothing here reads a whole file
-into memory.
+The content decides; the file name only breaks ties. No file is read into memory as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -28,17 +27,17 @@ Quoting = Literal["standard", "none"]
 
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 FILES_HEADLINE = "the data files cannot be used"
-# Characters that decide about delimiter, quoting and header.
+# Characters that delimiter, quoting and header are detected from.
 SAMPLE = 256 * 1024
 CHUNK = 1024 * 1024
-# A quotation mark that is never closed makes the rest of a file one field: stop there instead.
+# An unclosed quotation mark would make the rest of a file one field.
 FIELD_CHARACTERS = 16 * 1024 * 1024
 LONGEST_NAME = 60  # characters of a column name; longer cells of a first row are texts
 MOST_WORDS = 5
 DECIMAL_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NUMBERED_COLUMN = re.compile(r"column_[1-9][0-9]*")
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
-NO_TABLES = {
+OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word document; save it as CSV",
     b"BZh": "packed with bzip2; unpack it, or pack it with gzip",
@@ -49,14 +48,13 @@ NO_TABLES = {
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """What decides how the bytes of a file become rows.
+    """How the bytes of a file become rows.
 
     Args:
         kind: delimited (csv, tsv and the like), jsonl, json (one array of objects), parquet, or
             lines (one text per line).
         encoding: a Python codec; unused by Parquet.
-        delimiter: between the fields of a delimited file.
-        quoting: "standard" (RFC 4180), or "none" where quotation marks are ordinary characters.
+        quoting: "standard" (RFC 4180), or "none": quotation marks are ordinary characters.
         header: whether the first row of a delimited file names the columns.
     """
 
@@ -66,10 +64,6 @@ class FileFormat:
     delimiter: str | None = None
     quoting: Quoting | None = None
     header: bool = True
-
-    def facts(self) -> dict[str, object]:
-        """The format as JSON data, for fingerprints."""
-        return asdict(self)
 
     def __str__(self) -> str:
         kinds = {"jsonl": "JSON Lines", "json": "JSON", "parquet": "Parquet", "lines": "lines"}
@@ -83,8 +77,8 @@ class DataFile:
 
     Args:
         name: the path as messages show it.
-        columns: of a delimited or Parquet file, in order; empty for the others. A column without
-            a name is called column_N, and a repeated name is numbered.
+        columns: of a delimited or Parquet file, in order. A column without a name is called
+            column_N, and a repeated name is numbered.
     """
 
     path: Path
@@ -98,6 +92,11 @@ class DataFile:
         return "row" if self.format.kind in ("parquet", "json") else "line"
 
 
+def file_error(name: str, problem: str) -> DataError:
+    """A file that cannot be used."""
+    return DataError(FILES_HEADLINE, [f"{name}: {problem}"])
+
+
 def find_format(
     path: Path,
     name: str | None = None,
@@ -105,35 +104,34 @@ def find_format(
     quoting: Quoting | Literal["guess"] | None = None,
     lines: bool = False,
 ) -> DataFile:
-    """Look at a file's beginning, and at all of its bytes where the encoding depends on them.
+    """Detect a file's format; reads all of its bytes only where the encoding depends on them.
 
     Args:
         name: what messages call the file; unset: its path.
-        columns: names that it should have. They settle delimiter and header, so that a short file
-            is read like a long one.
-        quoting: of a delimited file; unset: "none" between tabs, else "standard"; "guess": as the
-            beginning of the file suggests.
+        columns: expected names. They decide delimiter and header, so that detection does not
+            depend on the number of rows.
+        quoting: of a delimited file; unset: "none" for tabs, else "standard"; "guess": detected.
         lines: whether a .txt file holds one text per line.
 
     Raises:
-        DataError: the file is empty, packed or encoded in a way that is not supported, or names
-            one of `columns` twice.
+        DataError: the file is empty, compressed or encoded in an unsupported way, or names one of
+            `columns` twice.
         MissingDependencyError: Parquet without pyarrow.
     """
     name = name or str(path)
     gzipped = is_gzipped(path, name)
     with open_bytes(path, name, gzipped) as stream:
         start = stream.read(16)
-    for magic, what in NO_TABLES.items():
+    for magic, what in OTHER_FORMATS.items():
         if start.startswith(magic):
-            raise DataError(FILES_HEADLINE, [f"{name}: is {what}"])
+            raise file_error(name, f"is {what}")
     if start.startswith(b"PAR1"):
         file = DataFile(path, name, FileFormat("parquet", gzipped, ""))
-        return DataFile(path, name, file.format, tuple(parquet_schema(file).names))
+        return replace(file, columns=tuple(parquet_schema(file).names))
     encoding = _encoding(path, name, gzipped)
     sample = _sample(path, name, gzipped, encoding)
     if not sample.strip():
-        raise DataError(FILES_HEADLINE, [f"{name}: is empty; it needs rows"])
+        raise file_error(name, "is empty; it needs rows")
     endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
     ending = endings[-1] if endings else ""
     if lines and ending == ".txt":
@@ -141,52 +139,45 @@ def find_format(
     if (kind := _json_kind(sample, ending)) is not None:
         return DataFile(path, name, FileFormat(kind, gzipped, encoding))
     delimiter, found = _delimiter(sample, "\t" if ending == ".tsv" else ",", columns, quoting)
-    rows = list(filter(None, _records(sample, delimiter, found)))
+    rows = list(_records(sample, delimiter, found))
     header = _has_header(rows, columns)
     first = rows[0] if header else [""] * len(rows[0])
-    repeated = [column for column in columns if header and first.count(column) > 1]
-    if repeated:
-        problem = f"{name}: two columns are called {repeated[0]!r}; rename one"
-        raise DataError(FILES_HEADLINE, [problem])
-    fmt = FileFormat("delimited", gzipped, encoding, delimiter, found, header)
-    return DataFile(path, name, fmt, _column_names(first))
+    for column in columns:
+        if header and first.count(column) > 1:
+            raise file_error(name, f"two columns are called {column!r}; rename one")
+    file_format = FileFormat("delimited", gzipped, encoding, delimiter, found, header)
+    return DataFile(path, name, file_format, _column_names(first))
 
 
 def is_gzipped(path: Path, name: str) -> bool:
-    """Whether a file begins as gzip files do, whatever it is called.
-
-    Raises:
-        DataError: the file cannot be opened.
-    """
+    """Whether a file starts with the signature of gzip."""
     with open_bytes(path, name, False) as stream:
         return stream.read(2) == b"\x1f\x8b"
 
 
 @contextmanager
 def open_bytes(path: Path, name: str, gzipped: bool) -> Iterator[IO[bytes]]:
-    """The unpacked bytes of a file.
+    """Open the decompressed bytes of a file.
 
     Raises:
-        DataError: the file cannot be opened or unpacked.
+        DataError: it cannot be opened or decompressed.
     """
     try:
         with gzip.open(path, "rb") if gzipped else path.open("rb") as stream:
             yield stream  # type: ignore[misc]  # a GzipFile reads bytes, too
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        problem = f"{name}: cannot be unpacked ({error}); pack it again"
-        raise DataError(FILES_HEADLINE, [problem]) from error
+        raise file_error(name, f"cannot be decompressed ({error}); compress it again") from error
     except OSError as error:
-        problem = f"{name}: cannot be read ({error.strerror or error})"
-        raise DataError(FILES_HEADLINE, [problem]) from error
+        raise file_error(name, f"cannot be read ({error.strerror or error})") from error
 
 
 def decoded(stream: IO[bytes], encoding: str) -> io.TextIOWrapper:
-    """Text with its own line ends; bytes that the encoding lacks become lone surrogates."""
+    """Decode with the original line ends; undecodable bytes become lone surrogates."""
     return io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
 
 
 def csv_records(text: Iterable[str], delimiter: str, quoting: Quoting, strict: bool = True) -> Any:
-    """The standard library's reader, strict about quotation marks or not."""
+    """The standard library's reader; `strict` about quotation marks."""
     csv.field_size_limit(FIELD_CHARACTERS)
     if quoting == "none":
         return csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict)
@@ -195,28 +186,28 @@ def csv_records(text: Iterable[str], delimiter: str, quoting: Quoting, strict: b
 
 @contextmanager
 def open_parquet(file: DataFile) -> Iterator[Any]:
-    """A pyarrow ParquetFile.
+    """Open a pyarrow ParquetFile.
 
     Raises:
-        DataError: the file is no readable Parquet file.
+        DataError: the file cannot be read as Parquet.
         MissingDependencyError: pyarrow is not installed.
     """
     parquet = parquet_module()
     try:
-        if file.format.gzipped:  # Parquet needs to seek, so a packed file is held in memory
+        source: Any = file.path
+        if file.format.gzipped:  # Parquet needs to seek, so the file is held in memory
             with open_bytes(file.path, file.name, True) as stream:
-                source: Any = io.BytesIO(stream.read())
-        else:
-            source = file.path
+                source = io.BytesIO(stream.read())
         with parquet.ParquetFile(source, pre_buffer=False) as opened:
             yield opened
-    except (OSError, ValueError) as error:  # of which Arrow's own errors are kinds
-        problem = f"{file.name}: is no readable Parquet file ({error}); write it again"
-        raise DataError(FILES_HEADLINE, [problem]) from error
+    except (OSError, ValueError) as error:  # base classes of Arrow's errors
+        raise file_error(
+            file.name, f"cannot be read as Parquet ({error}); write it again"
+        ) from error
 
 
 def parquet_module() -> Any:
-    """pyarrow.parquet.
+    """Import pyarrow.parquet.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -237,10 +228,10 @@ def parquet_schema(file: DataFile) -> Any:
 
 
 def _encoding(path: Path, name: str, gzipped: bool) -> str:
-    """UTF-16 by its mark; else UTF-8, unless more of the bytes beyond ASCII break it than fit.
+    """UTF-16 by its byte order mark; else UTF-8, unless most bytes beyond ASCII are invalid in it.
 
-    Broken UTF-8 stays UTF-8: the rows with the broken bytes are reported, while reading them as
-    Windows-1252 would garble all the others.
+    A file with a few invalid bytes stays UTF-8: only those rows are reported, and reading the file
+    as Windows-1252 would garble all others.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
     broken = valid = 0
@@ -261,20 +252,19 @@ def _encoding(path: Path, name: str, gzipped: bool) -> str:
     if broken <= valid:
         return "utf-8-sig" if marked else "utf-8"
     if zeros:
-        problem = f"{name}: is no text; give a csv, tsv, jsonl or Parquet file (.gz may follow)"
-        raise DataError(FILES_HEADLINE, [problem])
+        raise file_error(name, "is not text; give a csv, tsv, jsonl or Parquet file (also gzipped)")
     return "cp1252"
 
 
 def _sample(path: Path, name: str, gzipped: bool, encoding: str) -> str:
-    """The first rows, whole lines of them where there is more."""
+    """The first lines."""
     with open_bytes(path, name, gzipped) as stream:
         text = decoded(stream, encoding)
         try:
             sample = text.read(SAMPLE)
         except UnicodeDecodeError as error:
-            problem = f"{name}: is no readable UTF-16 ({error.reason}); save it as UTF-8"
-            raise DataError(FILES_HEADLINE, [problem]) from error
+            problem = f"cannot be decoded as UTF-16 ({error.reason}); save it as UTF-8"
+            raise file_error(name, problem) from error
         text.detach()
     if len(sample) < SAMPLE:
         return sample
@@ -299,45 +289,47 @@ def _json_kind(sample: str, ending: str) -> Kind | None:
 def _delimiter(
     sample: str, own: str, columns: Sequence[str], quoting: Quoting | Literal["guess"] | None
 ) -> tuple[str, Quoting]:
-    """The first way to read a header with all columns, else the one that gives the most even rows.
+    """The first dialect whose header has all columns, else the one with the most even rows.
 
-    The delimiter that belongs to the file's name comes first.
+    Args:
+        own: the delimiter that the file name implies; tried first.
     """
     delimiters = (own, *(mark for mark in DELIMITERS if mark != own))
     usual: list[tuple[str, Quoting]] = [
         (mark, "none" if mark == "\t" else "standard") for mark in delimiters
     ]
-    unusual: list[tuple[str, Quoting]] = [
-        (mark, "standard" if mark == "\t" else "none") for mark in delimiters
-    ]
-    ways = usual + unusual
+    dialects = [*usual, *((mark, _other(quotes)) for mark, quotes in usual)]
     if quoting not in (None, "guess"):
-        ways = usual = [way for way in ways if way[1] == quoting]
+        dialects = usual = [dialect for dialect in dialects if dialect[1] == quoting]
     headed = [
-        way
-        for way in ways
-        if columns and set(columns) <= set(next(filter(None, _records(sample, *way)), []))
+        dialect
+        for dialect in dialects
+        if columns and set(columns) <= set(next(_records(sample, *dialect), []))
     ]
     if headed and quoting != "guess":
         return headed[0]
-    first = [way for way in headed if way[0] == headed[0][0]]
-    candidates = first or (ways if quoting == "guess" else usual)
-    return max(candidates, key=lambda way: _evenness(sample, way[0], way[1], own))
+    first = [dialect for dialect in headed if dialect[0] == headed[0][0]]
+    candidates = first or (dialects if quoting == "guess" else usual)
+    return max(candidates, key=lambda dialect: _evenness(sample, dialect[0], dialect[1], own))
+
+
+def _other(quoting: Quoting) -> Quoting:
+    return "standard" if quoting == "none" else "none"
 
 
 def _evenness(sample: str, delimiter: str, quoting: Quoting, own: str) -> tuple[object, ...]:
-    """How well a way of reading fits: several columns, equally many in most rows, sane marks."""
-    rows = list(filter(None, _records(sample, delimiter, quoting)))
+    """How well a dialect fits: several columns, equally many in most rows, plausible quoting."""
+    rows = list(_records(sample, delimiter, quoting))
     ((width, even),) = Counter(map(len, rows)).most_common(1)
     raw = rows if quoting == "none" else _records(sample, delimiter, "none")
     quoted = any(cell.startswith('"') for cells in raw for cell in cells)
     closed = _all_closed(sample, delimiter)
-    meant = closed if quoting == "standard" else not (quoted and closed)
-    return width > 1, even / len(rows), delimiter == own, meant
+    plausible = closed if quoting == "standard" else not (quoted and closed)
+    return width > 1, even / len(rows), delimiter == own, plausible
 
 
 def _all_closed(sample: str, delimiter: str) -> bool:
-    """Whether every field that begins with a quotation mark ends with one, as a writer does it."""
+    """Whether every field that begins with a quotation mark ends with one."""
     try:
         for _ in csv_records(io.StringIO(sample, newline=""), delimiter, "standard"):
             pass
@@ -347,14 +339,15 @@ def _all_closed(sample: str, delimiter: str) -> bool:
 
 
 def _records(sample: str, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:
-    """Rows of a sample, blank lines as empty ones; lenient about quotation marks."""
-    yield from csv_records(io.StringIO(sample, newline=""), delimiter, quoting, strict=False)
+    """The rows of a sample without blank lines; lenient about quotation marks."""
+    text = io.StringIO(sample, newline="")
+    return filter(None, csv_records(text, delimiter, quoting, strict=False))
 
 
 def _has_header(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> bool:
-    """Whether the first row names columns: short, distinct, no numbers, no value found below.
+    """Whether the first row names columns: short, distinct, no numbers, not repeated below.
 
-    Of `columns`, one that is there, or one that is not called column_N, settles it.
+    One of `columns` in that row, or one not called column_N, implies a header.
     """
     first, rest = rows[0], rows[1:]
     if set(columns) & set(first) or not all(map(NUMBERED_COLUMN.fullmatch, columns)):
@@ -378,7 +371,7 @@ def _is_name(cell: str) -> bool:
 
 
 def _column_names(header: Sequence[str]) -> tuple[str, ...]:
-    """A name for each column: its own, column_N where it is blank, numbered where it repeats."""
+    """A distinct name for each column: column_N for blank names, a number behind repeated ones."""
     names: list[str] = []
     for position, name in enumerate(header, start=1):
         given = name if name.strip() else f"column_{position}"

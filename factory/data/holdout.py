@@ -12,24 +12,23 @@ from factory.data.messages import Findings, count, first_few_of_names
 from factory.recipe.data import DataSettings
 
 Group = list[int]  # row indices of one input
-NO_LABEL = -1  # stands for the class of the rows that have none
+NO_LABEL = -1  # the class of rows without labels
 
 
 def hold_out(
     train: Split, labels: Sequence[str], settings: DataSettings, findings: Findings
 ) -> tuple[Split, Split]:
-    """Train without the rows drawn, and the rows drawn, both in their old order.
+    """Split train into the remaining rows and the held-out rows, both in file order.
 
-    Which rows are drawn depends on the seed and the texts, not on the order of the file.
-    Every class keeps at least one row in train. A row with several labels is drawn in the share
-    of its rarest one, so rare labels are divided as well as they can be.
+    The draw depends on the seed and the texts, not on the order of the file. Every class keeps at
+    least one row in train. A row with several labels belongs to the stratum of its rarest one.
     """
     assert settings.dev_fraction is not None, "only called to hold out rows"
-    # a float such as 0.1 is meant as the decimal it is written as
+    # 0.1 means one tenth, not the nearest binary fraction
     share = Fraction(repr(settings.dev_fraction))
     labels_of = [row_labels or (NO_LABEL,) for row_labels in labels_of_rows(train)]
     left = Counter(label for row_labels in labels_of for label in row_labels)
-    classes = [_rarest(row_labels, left) for row_labels in labels_of]
+    classes = [min(names, key=lambda name: (left[name], name)) for names in labels_of]
     quotas = _quotas(Counter(classes), share)
     strata: dict[int, list[Group]] = {}
     for group in _groups(train, settings.seed):
@@ -40,17 +39,12 @@ def hold_out(
     rows = range(len(train))
     dev = select(train, "dev", [row for row in rows if row in drawn])
     rest = select(train, "train", [row for row in rows if row not in drawn])
-    _tell(train, dev, labels, settings, findings)
+    _note(train, dev, labels, settings, findings)
     return rest, dev
 
 
-def _rarest(row_labels: tuple[int, ...], sizes: Counter[int]) -> int:
-    """The label of a row that the fewest rows have."""
-    return min(row_labels, key=lambda label: (sizes[label], label))
-
-
 def _quotas(sizes: Counter[int], share: Fraction) -> dict[int, int]:
-    """Rows to draw from each class: shares rounded down, the rest to the largest remainders."""
+    """Rows to draw from each class, by the method of largest remainders."""
     exact = {target: size * share for target, size in sizes.items()}
     quotas = {target: int(value) for target, value in exact.items()}
     missing = round(sum(exact.values())) - sum(quotas.values())
@@ -61,7 +55,7 @@ def _quotas(sizes: Counter[int], share: Fraction) -> dict[int, int]:
 
 
 def _groups(train: Split, seed: int) -> list[Group]:
-    """Rows with the same input together, in an order drawn from seed and input."""
+    """Rows grouped by input, the groups in an order that depends on seed and input."""
     groups: dict[object, Group] = {}
     for row, key in enumerate(train.inputs()):
         groups.setdefault(key, []).append(row)
@@ -75,7 +69,7 @@ def _groups(train: Split, seed: int) -> list[Group]:
 def _draw(
     groups: list[Group], quota: int, labels_of: Sequence[tuple[int, ...]], left: Counter[int]
 ) -> list[int]:
-    """Whole groups up to the quota, never the last rows of a class; updates `left`."""
+    """Draw whole groups up to the quota, never the last rows of a class; updates `left`."""
     drawn: list[int] = []
     for group in groups:
         takes = Counter(label for row in group for label in labels_of[row])
@@ -86,7 +80,7 @@ def _draw(
     return drawn
 
 
-def _tell(
+def _note(
     train: Split, dev: Split, labels: Sequence[str], settings: DataSettings, findings: Findings
 ) -> None:
     share = f"data.dev_fraction {settings.dev_fraction}"
@@ -99,9 +93,7 @@ def _tell(
         f"{share}: {len(dev):,} of {count(len(train), 'row')} of train held out as dev "
         f"(seed {settings.seed})"
     )
-    if settings.task != "regression":
-        present = {label for row_labels in labels_of_rows(dev) for label in row_labels}
-        absent = [name for index, name in enumerate(labels) if index not in present]
-        if absent:
-            told = first_few_of_names(absent)
-            findings.notices.append(f"{share}: dev has no row of {told}")
+    present = {label for row_labels in labels_of_rows(dev) for label in row_labels}
+    if absent := sorted({label for row in labels_of_rows(train) for label in row} - present):
+        names = first_few_of_names([labels[label] for label in absent])
+        findings.notices.append(f"{share}: dev has no row of {names}")

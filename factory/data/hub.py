@@ -1,17 +1,17 @@
-"""A hub data set, or a local folder in its layout, to tables, by the library `datasets`."""
+"""Read a hub data set, or a local folder in its layout, into tables with `datasets`."""
 
 from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.data.messages import Findings, first_few_of_names, nearest
 from factory.data.source import hub_folder
-from factory.data.table import UNLABELLED_SPLIT, Table, column_problems, columns_of
+from factory.data.table import UNLABELLED_SPLIT, Columns, Table, column_problems, columns_of
 from factory.errors import DataError, MissingDependencyError
 from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
@@ -22,55 +22,53 @@ if TYPE_CHECKING:
 
 
 def read_hub(
-    settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
-) -> dict[str, Table]:
-    """The tables of the labelled splits the recipe names, read by `datasets`.
-
-    Raises:
-        DataError: the data set cannot be loaded.
-    """
-    named = {
-        "train": settings.train_split,
-        "dev": None if settings.dev_fraction is not None else settings.dev_split,
-        "test": settings.test_split,
-    }
-    wanted = [(split, name) for split, name in named.items() if name is not None]
-    tables = _read(wanted, settings, base_directory, cache_directory, findings)
-    return {table.split: table for table in tables}
-
-
-def read_unlabelled_splits(
-    settings: DataSettings, base_directory: Path, cache_directory: Path, findings: Findings
-) -> list[Table]:
-    """The tables of the splits the recipe reads without labels.
-
-    Raises:
-        DataError: the data set cannot be loaded.
-    """
-    wanted = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_split or ()]
-    return _read(wanted, settings, base_directory, cache_directory, findings)
-
-
-def _read(
-    wanted: Sequence[tuple[str, str]],
     settings: DataSettings,
     base_directory: Path,
     cache_directory: Path,
     findings: Findings,
+    unlabelled: bool = False,
 ) -> list[Table]:
+    """The labelled or the unlabelled splits of the recipe's hub data set.
+
+    Raises:
+        DataError: the data set cannot be loaded.
+    """
+    named = [
+        ("train", settings.train_split),
+        ("dev", None if settings.dev_fraction is not None else settings.dev_split),
+        ("test", settings.test_split),
+    ]
+    if unlabelled:
+        named = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_split or ()]
     assert settings.hub is not None, "only called for a hub source"
     folder = hub_folder(settings.hub, base_directory, "data.hub")
     cache = cache_directory
     if folder is not None:
-        findings.notices.append(
-            f"data.hub {settings.hub!r} is a local folder; it is read, not the hub"
-        )
-        # by content, because the library's own key is paths and times of the last change
+        findings.notices.append(f"data.hub {settings.hub!r}: reading the local folder, not the hub")
+        # by content, because the cache key of `datasets` is paths and modification times
         cache = cache_directory / sha256_of_directory(folder)[:16]
     source = settings.hub if settings.config is None else f"{settings.hub} ({settings.config})"
     with library_errors(source):
         splits = _load(settings, folder, cache)
-    return _tables(splits, wanted, source, settings, findings)
+    tables: list[Table] = []
+    for split, name in named:
+        if name is None:
+            continue
+        if name not in splits:
+            findings.problems.append(
+                f"{source}: no split {name!r}{nearest(name, splits)}; the splits are "
+                f"{first_few_of_names(list(splits))}; set data.{split}_split"
+            )
+            continue
+        place = f"{source}, split {name}"
+        columns = columns_of(settings, split)
+        if problems := column_problems(place, splits[name].column_names, columns.wanted):
+            findings.problems.extend(problems)
+        elif len(splits[name]) == 0:
+            findings.problems.append(f"{place}: has no rows")
+        elif table := _table(splits[name], split, place, columns, findings):
+            tables.append(table)
+    return tables
 
 
 def _load(settings: DataSettings, folder: Path | None, cache: Path) -> DatasetDict:
@@ -82,73 +80,40 @@ def _load(settings: DataSettings, folder: Path | None, cache: Path) -> DatasetDi
     builder = datasets.load_dataset_builder(
         name, settings.config, revision=revision, cache_dir=str(cache)
     )
-    arguments: dict[str, object] = {}
+    csv_options: dict[str, object] = {}
     if isinstance(builder, Csv):
         names = (*settings.text_columns, settings.label)
-        arguments = {
+        csv_options = {
             "keep_default_na": False,
             "skip_blank_lines": False,
             "index_col": False,
             "converters": dict.fromkeys(names, str),
         }
         if settings.quoting == "none":
-            arguments["quoting"] = csv.QUOTE_NONE
+            csv_options["quoting"] = csv.QUOTE_NONE
     return datasets.load_dataset(
-        name, settings.config, revision=revision, cache_dir=str(cache), **arguments
+        name, settings.config, revision=revision, cache_dir=str(cache), **csv_options
     )
 
 
-def _tables(
-    splits: DatasetDict,
-    wanted: Sequence[tuple[str, str]],
-    source: str,
-    settings: DataSettings,
-    findings: Findings,
-) -> list[Table]:
-    """Each split in `wanted`, a pair of what it is for and what the data set calls it."""
-    tables: list[Table] = []
-    for split, name in wanted:
-        if name not in splits:
-            findings.problems.append(
-                f"{source}: no split {name!r}{nearest(name, splits)}; the splits are "
-                f"{first_few_of_names(list(splits))}; set data.{split}_split"
-            )
-            continue
-        place = f"{source}, split {name}"
-        dataset = splits[name]
-        columns = columns_of(settings, split)
-        if problems := column_problems(place, dataset.column_names, columns.wanted):
-            findings.problems.extend(problems)
-        elif len(dataset) == 0:
-            findings.problems.append(f"{place}: has no rows")
-        elif table := _table(dataset, split, place, columns.text, columns.label, findings):
-            tables.append(table)
-    return tables
-
-
 def _table(
-    dataset: LoadedDataset,
-    split: str,
-    source: str,
-    text: Sequence[str],
-    label: str | None,
-    findings: Findings,
+    dataset: LoadedDataset, split: str, source: str, columns: Columns, findings: Findings
 ) -> Table | None:
     from datasets import ClassLabel, LargeList, List
 
-    for name in text:
+    for name in columns.text:
         kind = getattr(dataset.features[name], "dtype", "nested values")
         if kind not in ("string", "large_string", "string_view"):
             findings.problems.append(f"{source}: column {name!r} holds {kind}, not text")
             return None
     numbers = list(range(1, len(dataset) + 1))
-    texts: Any = tuple(_column(dataset, name) for name in text)
-    if label is None:
+    texts: Any = tuple(_column(dataset, name) for name in columns.text)
+    if columns.label is None:
         return Table(split, source, "row", numbers, texts, [], typed=True)
-    feature = dataset.features[label]
+    feature = dataset.features[columns.label]
     if isinstance(feature, List | LargeList):
         feature = feature.feature
-    labels = _column(dataset, label)
+    labels = _column(dataset, columns.label)
     # labels read from csv are text, as in a local csv file, unless the data set types them
     from_csv = getattr(dataset.info, "builder_name", None) == "csv"
     typed = not (from_csv and all(isinstance(value, str) for value in labels))
@@ -163,7 +128,7 @@ def _column(dataset: LoadedDataset, name: str) -> list[Any]:
 
 @contextmanager
 def library_errors(source: str) -> Iterator[None]:
-    """Run `datasets` without bars and log lines; its exceptions become DataErrors.
+    """Silence `datasets` and turn its exceptions into DataErrors.
 
     Raises:
         DataError: the library could not read the source.
@@ -172,24 +137,27 @@ def library_errors(source: str) -> Iterator[None]:
     try:
         import datasets
     except ImportError as error:
-        message = f"reading data needs {error.name}; pip install 'tinybert-factory[build]'"
+        message = f"reading data needs {error.name}; run: pip install 'tinybert-factory[build]'"
         raise MissingDependencyError(message) from error
+    library = (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError)
     try:
         with _quiet(), warnings.catch_warnings():
             # the csv builder leaves closing its file to the garbage collector
             warnings.simplefilter("ignore", ResourceWarning)
-            # pandas says so when it drops the surplus fields of a row
+            # pandas warns when it drops the surplus fields of a row
             warnings.filterwarnings("error", message="Length of header or names")
             yield
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        raise DataError("the data cannot be read", [f"{source}: {_reason(error)}"]) from error
-    except (ImportError, TypeError, KeyError) as error:
-        raise DataError("the data cannot be read", [f"{source}: {_reason(error)}"]) from error
+    except (*library, ImportError, TypeError, KeyError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise DataError("the data cannot be read", [f"{source}: {reason}"]) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no log lines of the two libraries; their settings come back."""
+    """Turn progress bars and log lines of `datasets` and the hub off, then restore them."""
     import datasets
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
@@ -198,8 +166,7 @@ def _quiet() -> Iterator[None]:
     )
 
     verbosity = datasets.logging.get_verbosity()
-    datasets_bars = not datasets.are_progress_bars_disabled()
-    hub_bars = not are_progress_bars_disabled()
+    bars = not datasets.are_progress_bars_disabled(), not are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     datasets.disable_progress_bars()
     disable_progress_bars()
@@ -207,15 +174,7 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         datasets.logging.set_verbosity(verbosity)
-        if datasets_bars:
+        if bars[0]:
             datasets.enable_progress_bars()
-        if hub_bars:
+        if bars[1]:
             enable_progress_bars()
-
-
-def _reason(error: BaseException) -> str:
-    """The library's words, from the innermost cause, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"

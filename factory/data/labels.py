@@ -1,11 +1,11 @@
-"""Label columns to class indices, one or several per row, or to numbers for regression."""
+"""Convert label columns to class indices, one or several per row, or to regression targets."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from factory.data.formats import DECIMAL_NUMBER
@@ -35,8 +35,8 @@ class Encoding:
 
     Args:
         labels: class names in order; ("value",) for regression.
-        targets: class index, class indices or number per row, by split; None where a problem was
-            noted.
+        targets: by split, per row a class index, class indices or a number; None where a problem
+            was noted.
     """
 
     labels: tuple[str, ...]
@@ -44,7 +44,7 @@ class Encoding:
 
 
 def encode(tables: Mapping[str, Table], settings: DataSettings, findings: Findings) -> Encoding:
-    """Turn every table's labels into numbers, noting every label that cannot be one."""
+    """Convert the labels of every table to numbers and note every unusable label."""
     if settings.task == "regression":
         numbers = {split: _numbers_of(table, findings) for split, table in tables.items()}
         return Encoding(("value",), numbers)
@@ -69,11 +69,11 @@ def _encode_classes(
     """Class names in order, and the class index of each row by split."""
     names = {split: _names(table, settings, findings) for split, table in tables.items()}
     if settings.labels is None:
-        _note_lookalikes(tables, names, findings)
+        _check_spellings(tables, names, findings)
     order = _class_order(tables, names, settings)
-    _note_unknown(tables, names, order, settings, findings)
+    _check_known(tables, names, order, settings, findings)
     if "train" in tables:
-        _note_classes_of_train(tables, names, order, settings, findings)
+        _check_train(tables["train"], names["train"], order, settings, findings)
     index = {name: i for i, name in enumerate(order)}
     targets = {
         split: [None if name is None else index.get(name) for name in column]
@@ -83,7 +83,7 @@ def _encode_classes(
 
 
 def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:
-    """The class name of each row; None where the row has none that can be used."""
+    """The class name of each row; None where the row has no usable label."""
     labels = table.labels
     _note_rows(table, [i for i, v in enumerate(labels) if v is None], "without a label", findings)
     _note_rows(table, [i for i, v in enumerate(labels) if v == ""], "with an empty label", findings)
@@ -106,7 +106,7 @@ def _names(table: Table, settings: DataSettings, findings: Findings) -> Names:
 
 
 def _integers(table: Table, settings: DataSettings) -> list[int | None] | None:
-    """The labels as integers, if they are; in delimited text they only look like it."""
+    """The labels as integers, or None; in delimited text only if data.labels names them."""
     labels = table.labels
     if any(type(value) is int for value in labels):
         return [value if type(value) is int else None for value in labels]
@@ -122,9 +122,8 @@ def _integers(table: Table, settings: DataSettings) -> list[int | None] | None:
 def _names_of_integers(
     table: Table, integers: list[int | None], settings: DataSettings, findings: Findings
 ) -> Names:
-    present = [value for value in integers if value is not None]
     unlabelled = [row for row, value in enumerate(integers) if value == UNLABELLED]
-    all_unlabelled = table.unit == "row" and len(unlabelled) == len(present)
+    all_unlabelled = table.unit == "row" and set(integers) <= {UNLABELLED, None}
     if unlabelled and (table.class_names is not None or all_unlabelled):
         _note_unlabelled(table, unlabelled, findings)
         integers = [None if value == UNLABELLED else value for value in integers]
@@ -146,12 +145,19 @@ def _names_of_integers(
 def _declared_names(
     table: Table, settings: DataSettings, findings: Findings
 ) -> Sequence[str] | None:
-    """The names of the integers, in the source or in data.labels; None where there are none."""
+    """The names of the integers, from data.labels or the source; None if neither has any."""
     ours, theirs = settings.labels, table.class_names
     if ours is None:
         return theirs
     if theirs is None:
-        _note_misleading_numerals(ours, findings)
+        wrong = [f"{i} means {name!r}" for i, name in enumerate(ours) if name != str(i)]
+        problem = (
+            f"data.labels: an integer label is a position in it, so {first_few(wrong)}; if the "
+            "integers are the names themselves, remove data.labels or write the labels as text"
+        )
+        numerals = any(map(WHOLE_NUMBER.fullmatch, ours))
+        if wrong and numerals and problem not in findings.problems:
+            findings.problems.append(problem)
         return ours
     if set(ours) == set(theirs):
         return theirs
@@ -165,17 +171,6 @@ def _declared_names(
         "name each class"
     )
     return theirs
-
-
-def _note_misleading_numerals(names: Sequence[str], findings: Findings) -> None:
-    wrong = [f"{i} means {n!r}" for i, n in enumerate(names) if n != str(i)]
-    if wrong and any(WHOLE_NUMBER.fullmatch(name) for name in names):
-        problem = (
-            f"data.labels: an integer label is a position in it, so {first_few(wrong)}; if the "
-            "integers are the names themselves, remove data.labels or write the labels as text"
-        )
-        if problem not in findings.problems:
-            findings.problems.append(problem)
 
 
 def _class_order(
@@ -197,46 +192,42 @@ def _class_order(
 
 
 def split_cell(cell: str, separator: str) -> list[str]:
-    """The names in a csv or tsv label cell, without blanks around them; a blank cell has none."""
+    """The label names in a delimited cell, stripped; none in a blank cell."""
     if not cell.strip():
         return []
     return [name.strip() for name in cell.split(separator)]
 
 
 def _cells_of(table: Table, separator: str, findings: Findings) -> Cells:
-    """The labels of each row, as typed by the source; empty where a problem was noted."""
+    """The list of labels of each row; empty where a problem was noted."""
     if not table.typed:
         return [list(split_cell(str(value), separator)) for value in table.labels]
     nulls = [row for row, value in enumerate(table.labels) if value is None]
     _note_rows(table, nulls, f"without labels (null); {NO_LABELS_ADVICE}", findings)
     odd = [i for i, v in enumerate(table.labels) if v is not None and not isinstance(v, list)]
-    what = "whose labels are no list ({}); multilabel needs a list of names per row"
+    what = "whose labels are not a list ({}); multilabel needs a list of names per row"
     _note_rows(table, odd, what, findings)
     cells = [value if isinstance(value, list) else [] for value in table.labels]
     if _are_flags(cells):
         findings.problems.append(
-            f"{table.source}: the labels look like one 0 or 1 per label; write the names (or the "
-            "positions in data.labels) of those that apply"
+            f"{table.source}: the labels look like one 0 or 1 per label; list the names (or the "
+            "positions in data.labels) of the labels that apply"
         )
     return cells
 
 
 def _flattened(table: Table, cells: Cells) -> Table:
-    """A table with one row per label of a cell, which the checks of single labels understand.
-
-    It has no texts, and one row for each label of a source row.
-    """
-    numbers = [
-        number for number, cell in zip(table.numbers, cells, strict=True) for _ in range(len(cell))
-    ]
-    labels = [label for cell in cells for label in cell]
-    return replace(table, numbers=numbers, texts=(), labels=labels)
+    """A table with one row per label and without texts, for the checks of single labels."""
+    numbers = [number for number, cell in zip(table.numbers, cells, strict=True) for _ in cell]
+    return replace(
+        table, numbers=numbers, texts=(), labels=[label for cell in cells for label in cell]
+    )
 
 
 def _gathered(
     table: Table, cells: Cells, flat: Sequence[int | None], findings: Findings
 ) -> list[tuple[int, ...] | None]:
-    """The class indices of each row in increasing order, each once; None with an unusable label."""
+    """The distinct class indices of each row, increasing; None if one label is unusable."""
     targets: list[tuple[int, ...] | None] = []
     repeating: list[int] = []
     start = 0
@@ -256,7 +247,7 @@ def _gathered(
 
 
 def _are_flags(cells: Cells) -> bool:
-    """Whether every cell is a list of equally many integers 0 and 1, which are no positions."""
+    """Whether every cell has one 0 or 1 for each of the same number of labels."""
     if len({len(cell) for cell in cells}) != 1 or len(cells[0]) < 2:
         return False
     flags = all(type(value) is int and value in (0, 1) for cell in cells for value in cell)
@@ -267,10 +258,10 @@ def _are_flags(cells: Cells) -> bool:
 
 
 def _numbers_of(table: Table, findings: Findings) -> list[float | None]:
-    """The target of each row; None, with the problem noted, where it is no finite number."""
+    """The target of each row; None where a problem was noted."""
     numbers = [_number(value, table.typed) for value in table.labels]
     bad = [row for row, number in enumerate(numbers) if number is None]
-    what = "whose label is no finite number ({}); regression needs one number per row"
+    what = "whose label is not a finite number ({}); regression needs one number per row"
     _note_rows(table, bad, what, findings)
     if table.unit == "row" and all(number == UNLABELLED for number in numbers):
         _note_unlabelled(table, range(len(numbers)), findings)
@@ -288,81 +279,61 @@ def _number(value: object, typed: bool) -> float | None:
         return None
 
 
-# what can be wrong with class labels
+# checks of class labels
 
 
-def _note_rows(table: Table, rows: Sequence[int], what: str, findings: Findings) -> None:
-    """One problem for all the given rows, with their labels in place of {}; none for no rows."""
-    if rows:
-        once = _distinct(table, rows)
-        labels = first_few(dict.fromkeys(quote(table.labels[row]) for row in rows))
-        what = what.replace("{}", labels)
-        findings.problems.append(f"{table.places(once)}: {count(len(once), 'row')} {what}")
-
-
-def _note_unlabelled(table: Table, rows: Sequence[int], findings: Findings) -> None:
-    """The problem of a split that was published without its labels."""
-    everything = len(rows) == len(table)
-    which = "has no labels" if everything else f"has no labels in {count(len(rows), 'row')}"
-    findings.problems.append(
-        f"{table.places(rows)}: the split {which} ({UNLABELLED} marks a label kept back); "
-        f"choose another split as data.{table.split}_split, or a file with labels"
-    )
-
-
-def _note_unknown(
+def _check_known(
     tables: Mapping[str, Table],
     names: Mapping[str, Names],
     order: Sequence[str],
     settings: DataSettings,
     findings: Findings,
 ) -> None:
-    """Labels that data.labels does not name, and labels of dev and test that train lacks."""
+    """Note labels that data.labels lacks, and labels of dev and test that train lacks."""
     trained: set[str | None] = set(names.get("train", ()))
     for split, table in tables.items():
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(names[split]):
+            if name is not None:
+                rows.setdefault(name, []).append(row)
         if settings.labels is not None:
-            unnamed = _rows_lacking(names[split], order)
+            unnamed = {name: found for name, found in rows.items() if name not in order}
             _note_labels(table, unnamed, "not in data.labels", order, findings)
-        if split == "train" or "train" not in tables:
-            continue
-        untrained = _rows_lacking(names[split], trained)
-        if settings.labels is not None:
-            untrained = {name: rows for name, rows in untrained.items() if name in order}
-        reason = "without a row in train (add one, or correct the label)"
-        _note_labels(table, untrained, reason, sorted(trained - {None}, key=str), findings)
+            rows = {name: found for name, found in rows.items() if name in order}
+        if split != "train" and "train" in tables:
+            untrained = {name: found for name, found in rows.items() if name not in trained}
+            reason = "without a row in train (add one, or correct the label)"
+            known = sorted(name for name in trained if name is not None)
+            _note_labels(table, untrained, reason, known, findings)
 
 
-def _note_classes_of_train(
-    tables: Mapping[str, Table],
-    names: Mapping[str, Names],
+def _check_train(
+    table: Table,
+    names: Names,
     order: Sequence[str],
     settings: DataSettings,
     findings: Findings,
 ) -> None:
-    """Classes train has no row of, and too few classes."""
-    source = tables["train"].source
-    present = {name for name in names["train"] if name is not None}
+    """Note classes without a row in train, and a single class."""
+    present = {name for name in names if name is not None}
     absent = [name for name in order if name not in present]
+    missing = f"{table.source}: no row has the label {first_few_of_names(absent)}"
     if absent and settings.labels is not None:
-        findings.problems.append(
-            f"{source}: no row has the label {first_few_of_names(absent)} of data.labels; "
-            "add rows or remove it there"
-        )
+        findings.problems.append(f"{missing} of data.labels; add rows or remove it there")
     elif absent:
-        findings.notices.append(
-            f"{source}: no row has the label {first_few_of_names(absent)} the data set declares"
-        )
+        findings.notices.append(f"{missing} the data set declares")
     if len(present) < 2:
         found = f"only {quote(present.pop())}" if present else "none"
         findings.problems.append(
-            f"{source}: at least two classes are needed, column {settings.label!r} has {found}"
+            f"{table.source}: at least two classes are needed, column {settings.label!r} has "
+            f"{found}"
         )
 
 
-def _note_lookalikes(
+def _check_spellings(
     tables: Mapping[str, Table], names: Mapping[str, Names], findings: Findings
 ) -> None:
-    """Names that differ only by case or surrounding blanks, over all splits."""
+    """Note names that differ only by case or surrounding blanks, over all splits."""
     spellings: dict[str, dict[str, str]] = {}
     rows = Counter(name for column in names.values() for name in column)
     for split, column in names.items():
@@ -373,44 +344,55 @@ def _note_lookalikes(
                 spellings[name.strip().casefold()][name] = tables[split].places([row])
     for group in spellings.values():
         if len(group) > 1:
-            told = first_few(
+            listed = first_few(
                 f"{name!r} ({count(rows[name], 'row')}, first at {place})"
                 for name, place in group.items()
             )
             findings.problems.append(
-                f"labels that differ only by case or surrounding blanks: {told}; "
+                f"labels that differ only by case or surrounding blanks: {listed}; "
                 "write them one way, or list them in data.labels if they are different"
             )
 
 
-def _distinct(table: Table, rows: Sequence[int]) -> list[int]:
-    """The rows without those of the same line: a line with several labels stands several times."""
-    return list({table.numbers[row]: row for row in reversed(rows)}.values())[::-1]
+def _note_rows(table: Table, rows: Sequence[int], what: str, findings: Findings) -> None:
+    """Note one problem for all the given rows, with their labels in place of {}."""
+    if rows:
+        once = _distinct(table, rows)
+        labels = first_few(dict.fromkeys(quote(table.labels[row]) for row in rows))
+        what = what.replace("{}", labels)
+        findings.problems.append(f"{table.places(once)}: {count(len(once), 'row')} {what}")
 
 
-def _rows_lacking(names: Names, known: Container[str | None]) -> dict[str, list[int]]:
-    """The rows of each name that is not among the known ones."""
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        if name is not None and name not in known:
-            rows.setdefault(name, []).append(row)
-    return rows
+def _note_unlabelled(table: Table, rows: Sequence[int], findings: Findings) -> None:
+    """Note a split that was published without its labels."""
+    everything = len(rows) == len(table)
+    which = "has no labels" if everything else f"has no labels in {count(len(rows), 'row')}"
+    findings.problems.append(
+        f"{table.places(rows)}: the split {which} ({UNLABELLED} marks a hidden label); "
+        f"choose another split as data.{table.split}_split, or a file with labels"
+    )
 
 
 def _note_labels(
     table: Table,
     rows: Mapping[str, list[int]],
     reason: str,
-    known: Sequence[str | None],
+    known: Sequence[str],
     findings: Findings,
 ) -> None:
+    """Note one problem for all labels in `rows`, each with its rows and the nearest known label."""
     if rows:
-        told = first_few(
+        listed = first_few(
             f"{quote(name)} ({numbered(table.unit, [table.numbers[row] for row in found])})"
-            f"{nearest(name, filter(None, known))}"
+            f"{nearest(name, known)}"
             for name, found in rows.items()
         )
         total = len(_distinct(table, [row for found in rows.values() for row in found]))
         findings.problems.append(
-            f"{table.source}: {count(len(rows), 'label')} {reason}: {told}; {count(total, 'row')}"
+            f"{table.source}: {count(len(rows), 'label')} {reason}: {listed}; {count(total, 'row')}"
         )
+
+
+def _distinct(table: Table, rows: Sequence[int]) -> list[int]:
+    """One row per line: a line with several labels has several rows in a flattened table."""
+    return list({table.numbers[row]: row for row in reversed(rows)}.values())[::-1]

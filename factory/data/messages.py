@@ -1,4 +1,4 @@
-"""Format data problems for messages (line numbers, counts, did-you-mean) and collect them."""
+"""Collect data problems and format them: row numbers, counts, similar names."""
 
 from __future__ import annotations
 
@@ -13,30 +13,25 @@ LONGEST_QUOTE = 60
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything noticed while reading, reported together at the end.
-
-    Args:
-        problems: lines that make the data unusable.
-        notices: lines the user should know, though the data is usable.
-    """
+    """Problems, which make the data unusable, and notices; reported together at the end."""
 
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
 
 def places(source: str, unit: str, numbers: Sequence[int]) -> str:
-    """The first few lines of a file, and how many more: "dev.tsv, lines 2, 3"."""
+    """A file with its first few row numbers: "dev.tsv, lines 2, 3"."""
     return f"{source}, {numbered(unit, numbers)}"
 
 
 def numbered(unit: str, numbers: Sequence[int]) -> str:
-    """The first few numbers with their unit: "lines 2, 3"."""
+    """The first few numbers with their unit: "lines 2, 3 and 7 more"."""
     noun = unit if len(numbers) == 1 else f"{unit}s"
     return f"{noun} {first_few(str(number) for number in numbers)}"
 
 
 def first_few(items: Iterable[str]) -> str:
-    """The first items, and how many are left out."""
+    """The first items, and the number of the others."""
     listed = list(items)
     hidden = len(listed) - SHOWN
     shown = ", ".join(listed[:SHOWN])
@@ -49,24 +44,20 @@ def count(number: int, thing: str, plural: str | None = None) -> str:
 
 
 def quote(text: object) -> str:
-    """A value as it stands in the data, shortened."""
+    """A value's repr, shortened."""
     shown = repr(text)
     return shown if len(shown) <= LONGEST_QUOTE else f"{shown[:LONGEST_QUOTE]}..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the most similar known name, or nothing."""
+    """A hint at the most similar known name, or an empty string."""
     by_folded = {candidate.strip().casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.strip().casefold(), by_folded, n=1, cutoff=0.5)
     return f" (did you mean {by_folded[close[0]]!r}?)" if close else ""
 
 
 def missing_column(source: str, option: str, name: str, columns: Sequence[str]) -> str:
-    """The problem line for a column that does not exist.
-
-    Args:
-        option: the recipe key or the command's option that names the column.
-    """
+    """The problem for a column that does not exist; `option` is the key or option naming it."""
     return (
         f"{source}: no column {name!r}{nearest(name, columns)}; the columns are "
         f"{first_few_of_names(columns)}; set {option} to one of them"
@@ -74,11 +65,7 @@ def missing_column(source: str, option: str, name: str, columns: Sequence[str]) 
 
 
 def missing_file(key: str, name: str, path: Path) -> str:
-    """The problem line for a file that does not exist, with similar names that do.
-
-    Args:
-        key: the recipe key or the command's option that names the file.
-    """
+    """The problem for a file that does not exist; `key` is the recipe key or option naming it."""
     if "://" in name or name.startswith(("http:/", "https:/")):  # a path has lost a slash
         return f"{key}: {name} is a URL; download the file first"
     if path.is_dir():
@@ -92,6 +79,6 @@ def missing_file(key: str, name: str, path: Path) -> str:
 
 
 def first_few_of_names(names: Sequence[str], shown: int = 20) -> str:
-    """Names in quotation marks, a long list cut."""
+    """The first names in quotation marks, and the number of the others."""
     listed = ", ".join(repr(name) for name in names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

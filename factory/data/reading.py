@@ -1,4 +1,4 @@
-"""Rows of a data file, one at a time with their numbers, or with what is wrong with them."""
+"""Read a data file row by row; each row has its number, or the reason why it cannot be read."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import IO, Any
 import msgspec
 
 from factory.data.formats import (
-    FILES_HEADLINE,
     DataFile,
     csv_records,
     decoded,
+    file_error,
     open_bytes,
     open_parquet,
     parquet_schema,
 )
-from factory.errors import DataError
 
 PARQUET_BATCH = 1024
 QUOTING_REASONS = {
     "unexpected end of data": "a quotation mark that is never closed",
-    "expected after": "text behind a closing quotation mark",
-    "field larger": "a field that is too long, as after a quotation mark that is never closed",
+    "expected after": "text after a closing quotation mark",
+    "field larger": "a field that is too long, perhaps after a quotation mark that is never closed",
 }
 
 
@@ -35,11 +34,10 @@ class Row:
     """One row.
 
     Args:
-        number: the line it begins on, or its place among the rows of Parquet and of a JSON array;
-            from 1.
-        values: by column; of Parquet the columns that were asked for.
-        source: the line of a JSON Lines file without its end, in UTF-8; of Parquet a record batch
-            and a place in it.
+        number: the line it begins on, or its position in a Parquet file or JSON array; from 1.
+        values: by column; of Parquet the requested columns.
+        source: the line of a JSON Lines file in UTF-8 without its end; of Parquet a record batch
+            and a position in it.
     """
 
     number: int
@@ -52,8 +50,8 @@ class BadRow:
     """A row that cannot be read.
 
     Args:
-        reason: what it has, as in "line 3: 2 fields, the header has 3".
-        quoting: whether its quotation marks may be the reason.
+        reason: as in "line 3: 2 fields, the header has 3".
+        quoting: whether its quotation marks may be the cause.
     """
 
     number: int
@@ -64,7 +62,7 @@ class BadRow:
 def read_rows(
     file: DataFile, columns: Sequence[str] = (), whole: bool = False
 ) -> Iterator[Row | BadRow]:
-    """Every row in order; blank lines between them are skipped.
+    """Every row in order; blank lines are skipped.
 
     Memory holds one row, one batch of Parquet, or a whole JSON array.
 
@@ -73,7 +71,7 @@ def read_rows(
         whole: whether a row's `source` needs the other columns of a Parquet file, too.
 
     Raises:
-        DataError: the file cannot be opened, unpacked or decoded.
+        DataError: the file cannot be opened, decompressed or decoded.
     """
     if file.format.kind == "parquet":
         yield from _parquet_rows(file, columns or file.columns, whole)
@@ -82,12 +80,12 @@ def read_rows(
         with open_bytes(file.path, file.name, file.format.gzipped) as stream:
             yield from stream_rows(stream, file)
     except UnicodeDecodeError as error:
-        problem = f"{file.name}: is no readable {error.encoding} ({error.reason}); save it as UTF-8"
-        raise DataError(FILES_HEADLINE, [problem]) from error
+        problem = f"cannot be decoded as {error.encoding} ({error.reason}); save it as UTF-8"
+        raise file_error(file.name, problem) from error
 
 
 def stream_rows(stream: IO[bytes], file: DataFile) -> Iterator[Row | BadRow]:
-    """The rows of unpacked bytes in the format of `file`, which is no Parquet file."""
+    """The rows of decompressed bytes in the format of `file`, except Parquet."""
     if file.format.kind == "json":
         yield from _array_rows(stream.read(), file)
     elif file.format.kind == "jsonl":
@@ -96,7 +94,10 @@ def stream_rows(stream: IO[bytes], file: DataFile) -> Iterator[Row | BadRow]:
         text = decoded(stream, file.format.encoding)
         try:
             if file.format.kind == "lines":
-                yield from _line_rows(text)
+                for number, line in enumerate(text, start=1):
+                    reason = _undecoded(line)
+                    row = Row(number, {"text": line.rstrip("\r\n")})
+                    yield BadRow(number, reason) if reason else row
             else:
                 yield from _delimited_rows(text, file)
         finally:
@@ -104,7 +105,7 @@ def stream_rows(stream: IO[bytes], file: DataFile) -> Iterator[Row | BadRow]:
 
 
 def declared_classes(file: DataFile, column: str) -> tuple[str, ...] | None:
-    """The class names that the library `datasets` wrote into a Parquet file, if it did."""
+    """The class names that `datasets` wrote into a Parquet file, if any."""
     if file.format.kind != "parquet":
         return None
     metadata = parquet_schema(file).metadata or {}
@@ -114,12 +115,6 @@ def declared_classes(file: DataFile, column: str) -> tuple[str, ...] | None:
         feature = feature[0] if isinstance(feature, list) else feature["feature"]
     names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
     return None if names is None else tuple(names)
-
-
-def _line_rows(text: Iterable[str]) -> Iterator[Row | BadRow]:
-    for number, line in enumerate(text, start=1):
-        reason = _undecoded(line)
-        yield BadRow(number, reason) if reason else Row(number, {"text": line.rstrip("\r\n")})
 
 
 def _delimited_rows(text: Iterable[str], file: DataFile) -> Iterator[Row | BadRow]:
@@ -180,8 +175,7 @@ def _array_rows(content: bytes, file: DataFile) -> Iterator[Row | BadRow]:
     try:
         rows = msgspec.json.decode(text.encode("utf-8", "surrogateescape"))
     except (msgspec.DecodeError, RecursionError) as error:
-        problem = f"{file.name}: is no JSON ({error}); write one JSON object per line"
-        raise DataError(FILES_HEADLINE, [problem]) from error
+        raise file_error(file.name, f"is not JSON ({error}); write one object per line") from error
     for number, values in enumerate(rows, start=1):
         yield _object_row(number, values)
 
@@ -189,7 +183,7 @@ def _array_rows(content: bytes, file: DataFile) -> Iterator[Row | BadRow]:
 def _object_row(number: int, values: object, line: bytes | None = None) -> Row | BadRow:
     if isinstance(values, dict):
         return Row(number, values, line)
-    return BadRow(number, f"{kind_of(values)} in place of a JSON object")
+    return BadRow(number, f"{kind_of(values)} instead of a JSON object")
 
 
 def _parquet_rows(file: DataFile, columns: Sequence[str], whole: bool) -> Iterator[Row]:
@@ -204,7 +198,7 @@ def _parquet_rows(file: DataFile, columns: Sequence[str], whole: bool) -> Iterat
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in words."""
+    """The type of a JSON value, in words."""
     names = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return (names | {dict: "an object", str: "text", type(None): "null"}).get(
         type(value), type(value).__name__
@@ -212,7 +206,7 @@ def kind_of(value: object) -> str:
 
 
 def _undecoded(text: str) -> str | None:
-    """The first byte that is not part of the encoding, as a reason; None if there is none."""
+    """A reason that names the first byte that is invalid in the encoding; None if all are valid."""
     if text.isascii() or (match := re.search("[\udc80-\udcff]", text)) is None:
         return None
     byte = ord(match[0]) - 0xDC00

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from factory.data.formats import FILES_HEADLINE, DataFile, find_format
@@ -30,15 +31,15 @@ def unlabelled_files(settings: DataSettings, base_directory: Path) -> list[DataF
     """The recipe's files of unlabelled text, in its order.
 
     Raises:
-        DataError: as `local_files`, or lines of a txt file where pairs are needed.
+        DataError: as `local_files`; or a file holds single texts, and the recipe uses pairs.
     """
     wanted = [(UNLABELLED_SPLIT, name) for name in settings.unlabelled_names]
     files = _found(wanted, settings, base_directory)
     if len(settings.text_columns) == 2:
         columns = " and ".join(repr(name) for name in settings.text_columns)
         problems = [
-            f"data.unlabelled: {file.name} holds one text per line, but data.text asks for pairs; "
-            f"give a csv, tsv, jsonl or parquet file with the columns {columns}"
+            f"data.unlabelled: {file.name} holds one text per line, but data.text names two "
+            f"columns; give a csv, tsv, jsonl or parquet file with the columns {columns}"
             for file in files
             if file.format.kind == "lines"
         ]
@@ -48,40 +49,41 @@ def unlabelled_files(settings: DataSettings, base_directory: Path) -> list[DataF
 
 
 def _found(
-    wanted: Sequence[tuple[str, str]], settings: DataSettings, base_directory: Path
+    named: Sequence[tuple[str, str]], settings: DataSettings, base_directory: Path
 ) -> list[DataFile]:
     files: list[DataFile] = []
     problems: list[str] = []
-    for split, name in wanted:
+    for split, name in named:
         path = base_directory / name
         if not path.is_file():
             problems.append(missing_file(f"data.{split}", name, path))
             continue
-        wanted_columns = columns_of(settings, split).wanted
-        columns = [column for column, _ in wanted_columns]
-        lines = split == UNLABELLED_SPLIT
+        wanted = columns_of(settings, split).wanted
+        columns = [column for column, _ in wanted]
         try:
-            file = find_format(path, name, columns, settings.quoting, lines=lines)
+            file = find_format(
+                path, name, columns, settings.quoting, lines=split == UNLABELLED_SPLIT
+            )
         except DataError as error:
             problems.extend(error.problems)
             continue
         files.append(file)
         if file.columns:
-            problems.extend(column_problems(name, file.columns, wanted_columns))
+            problems.extend(column_problems(name, file.columns, wanted))
     if problems:
         raise DataError(FILES_HEADLINE, problems)
     return files
 
 
 def hub_folder(name: str, base_directory: Path, key: str) -> Path | None:
-    """The folder a hub name means, or None when it is a name on the hub.
+    """The local folder of that name, or None for a name on the hub.
 
     Args:
         key: the recipe key that holds the name, for messages.
 
     Raises:
-        DataError: it is written as a path, and nothing is there; or the library would take
-            a folder of the working directory for it.
+        DataError: the name is a path to nothing, or `datasets` would read a folder of the
+            working directory instead of the hub.
     """
     path = base_directory / name
     if path.is_dir():
@@ -91,8 +93,8 @@ def hub_folder(name: str, base_directory: Path, key: str) -> Path | None:
         raise DataError("the data set cannot be used", [problem])
     if Path(name).exists():
         problem = (
-            f"{key} {name!r} is no folder beside the recipe, but {Path(name).resolve()} exists "
-            "and would be read in place of the hub; write the path, or run from another directory"
+            f"{key} {name!r} is not a folder beside the recipe, but {Path(name).resolve()} exists "
+            "and would be read instead of the hub; give its path, or run from another directory"
         )
         raise DataError("the data set cannot be used", [problem])
     return None
@@ -107,19 +109,27 @@ def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, o
     if settings.hub is None:
         files = local_files(settings, base_directory)
         return {"files": {split: file_identity(file) for split, file in files.items()}}
-    folder = hub_folder(settings.hub, base_directory, "data.hub")
-    identity: dict[str, object] = {
-        "hub": settings.hub,
-        "config": settings.config,
-        "revision": settings.revision,
-    }
-    if folder is not None:
+    return hub_identity(
+        settings.hub, settings.config, settings.revision, base_directory, "data.hub"
+    )
+
+
+def hub_identity(
+    name: str, config: str | None, revision: str | None, base_directory: Path, key: str
+) -> dict[str, object]:
+    """What identifies a hub data set: its name and revision; of a local folder also its content.
+
+    Raises:
+        DataError: see `hub_folder`.
+    """
+    identity: dict[str, object] = {"hub": name, "config": config, "revision": revision}
+    if (folder := hub_folder(name, base_directory, key)) is not None:
         identity["sha256"] = sha256_of_directory(folder)
     return identity
 
 
 def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[str, object] | None:
-    """What identifies the unlabelled text beside the labelled source; None when there is none.
+    """What identifies the unlabelled text; None when there is none.
 
     Raises:
         DataError: a file is missing, empty, in no known format, or cannot hold what is needed.
@@ -128,10 +138,10 @@ def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[st
     splits = settings.unlabelled_split
     if not files and splits is None:
         return None
-    # in order, which decides which repetition stays
+    # the order decides which of several equal rows is kept
     return {"files": [file_identity(file) for file in files], "splits": splits}
 
 
 def file_identity(file: DataFile) -> dict[str, object]:
     """What decides the rows of a file: its bytes, and how they are read."""
-    return {"sha256": sha256_file(file.path), "format": file.format.facts()}
+    return {"sha256": sha256_file(file.path), "format": asdict(file.format)}

@@ -1,4 +1,4 @@
-"""The columns of one split that matter, before labels become numbers."""
+"""The text and label columns of one split, before labels become numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Columns:
     Args:
         text: one text column, or two for pairs.
         label: None for unlabelled rows.
-        option: what messages put before "text" and "label": "data." or "--".
+        option: prefix of "text" and "label" in messages: "data." or "--".
     """
 
     text: tuple[str, ...]
@@ -41,14 +41,13 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The columns of one split that matter, and where each row is.
+    """The text and label columns of one split, with row numbers.
 
     Args:
         split: train, dev, test or unlabelled.
         source: the file or hub split, as messages name it.
         unit: what `numbers` count.
-        numbers: line (or row) number of each row, from 1; a record over several lines
-            counts where it begins.
+        numbers: line (or row) number where each row begins, from 1.
         texts: one or two columns of texts; None is a null of the source.
         labels: the label column, as typed by the source; empty for unlabelled rows.
         typed: whether the source distinguishes numbers from text (delimited files do not).
@@ -68,11 +67,11 @@ class Table:
         return len(self.numbers)
 
     def places(self, rows: Sequence[int]) -> str:
-        """Where the given rows (indices) are: "dev.tsv, lines 2, 3"."""
+        """The locations of the given row indices: "dev.tsv, lines 2, 3"."""
         return places(self.source, self.unit, [self.numbers[row] for row in rows])
 
     def keys(self) -> list[tuple[str | None, ...]]:
-        """What makes two rows duplicates: the text, or both texts."""
+        """The text or texts of each row; rows with equal keys are duplicates."""
         return list(zip(*self.texts, strict=True))
 
 
@@ -84,13 +83,13 @@ def columns_of(settings: DataSettings, split: str) -> Columns:
 def column_problems(
     source: str, columns: Sequence[str], wanted: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """One line for each wanted column that does not exist."""
+    """One problem for each wanted column that does not exist."""
     missing = {name: option for name, option in wanted if name not in columns}
     return [missing_column(source, option, name, columns) for name, option in missing.items()]
 
 
 def read_table(file: DataFile, split: str, columns: Columns, findings: Findings) -> Table | None:
-    """The table of a file; None when its problems leave nothing to check."""
+    """Read a file into a table; None if no row can be checked further."""
     lines = file.format.kind == "lines"
     wanted = [("text", "")] if lines else columns.wanted
     if file.columns and (missing := column_problems(file.name, file.columns, wanted)):
@@ -115,7 +114,7 @@ def read_table(file: DataFile, split: str, columns: Columns, findings: Findings)
     if len(findings.problems) == before and not len(table):
         findings.problems.append(f"{file.name}: has a header but no rows")
     if file.format.encoding == "cp1252":
-        findings.notices.append(f"{file.name}: is not UTF-8; read as Windows-1252")
+        findings.notices.append(f"{file.name}: is not UTF-8; reading it as Windows-1252")
     return table if len(table) else None
 
 
@@ -126,26 +125,26 @@ def _fill(
     label: str | None,
     findings: Findings,
 ) -> None:
-    """Read the rows that can be used into the table; note the others, by reason."""
+    """Read the usable rows into the table; note the others, by reason."""
     names = [name for name, _ in wanted]
     texts = names[: len(table.texts)]
-    complaints: dict[str, list[int]] = {}
+    reasons: dict[str, list[int]] = {}
     keys: dict[str, None] = {}  # of JSON objects that lack a wanted one
     enclosed: list[int] = []
     for row in read_rows(file, names):
         if isinstance(row, BadRow):
             advice = UNQUOTED_ADVICE if file.format.quoting == "none" else QUOTED_ADVICE
             reason = f"{row.reason}; {advice}" if row.quoting else row.reason
-            complaints.setdefault(reason, []).append(row.number)
+            reasons.setdefault(reason, []).append(row.number)
             continue
         if absent := [name for name in names if name not in row.values]:
             keys.update(dict.fromkeys(row.values))
-            complaints.setdefault(NO_KEY.format(absent[0]), []).append(row.number)
+            reasons.setdefault(NO_KEY.format(absent[0]), []).append(row.number)
             continue
         values: Any = [row.values[name] for name in texts]
         if odd := [value for value in values if not isinstance(value, str | None)]:
             reason = f"{kind_of(odd[0])} in column {texts[values.index(odd[0])]!r}, not text"
-            complaints.setdefault(reason, []).append(row.number)
+            reasons.setdefault(reason, []).append(row.number)
             continue
         table.numbers.append(row.number)
         for column, value in zip(table.texts, values, strict=True):
@@ -157,18 +156,18 @@ def _fill(
     for name, option in dict(wanted).items() if keys and not len(table) else ():
         if name not in keys:
             findings.problems.append(missing_column(file.name, option, name, list(keys)))
-            complaints.pop(NO_KEY.format(name), None)
-    for reason, numbers in complaints.items():
+            reasons.pop(NO_KEY.format(name), None)
+    for reason, numbers in reasons.items():
         more = f" ({count(len(numbers), 'row')})" if len(numbers) > SHOWN else ""
         findings.problems.append(f"{places(file.name, file.unit, numbers)}: {reason}{more}")
     if enclosed:
         findings.notices.append(
-            f"{places(file.name, file.unit, enclosed)}: quotation marks around a text become part "
-            f"of it; {UNQUOTED_ADVICE}"
+            f"{places(file.name, file.unit, enclosed)}: quotation marks around a text are read as "
+            f"part of it; {UNQUOTED_ADVICE}"
         )
 
 
 def _looks_quoted(value: str) -> bool:
-    """Whether a csv writer with quoting could have written this field as it is."""
+    """Whether a csv writer with quoting could have written this field."""
     enclosed = len(value) >= 2 and value.startswith('"') and value.endswith('"')
     return enclosed and '"' not in value[1:-1].replace('""', "")

@@ -20,7 +20,7 @@ Side = Literal["input", "output"]
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """What one forward pass computed at the embedding output and at some layers.
+    """The states of one forward pass at the embedding output and at some layers.
 
     Shapes:
         embedding: (batch, tokens, hidden)
@@ -66,7 +66,7 @@ def activations_of(bert: Any, batch: Batch, layers: Sequence[int]) -> Activation
 
 @contextlib.contextmanager
 def forward_hooks(points: Mapping[str, tuple[nn.Module, Side]]) -> Iterator[dict[str, Tensor]]:
-    """The states at some points, as the last forward pass left them, while the context is open."""
+    """The states at some points of the last forward pass, while the context is open."""
     seen: dict[str, Tensor] = {}
     handles = [_hook(seen, name, module, side) for name, (module, side) in points.items()]
     try:
@@ -105,13 +105,12 @@ def states_of(
     """The states at some points of a `BertModel` in eval mode, of real tokens only.
 
     Args:
-        points: for each name a module below `bert` and which side of it to look at; the module
-            takes and gives (batch, tokens, width), or gives a tuple that begins so, or gives
-            (batch, width), one state per row.
+        points: by name, a module below `bert` and its side; the state there is (batch, tokens,
+            width), a tuple that starts with it, or (batch, width), one state per row.
 
     Returns:
-        (tokens, width) in float32 on the CPU for each name. The tokens of all points, and of other
-        models on the same rows, come in the same order.
+        (tokens, width) in float32 on the CPU for each name; the order of the tokens is the same for
+        all points and models.
     """
     bert.eval()
     collected: dict[str, list[Tensor]] = {name: [] for name in points}
@@ -127,7 +126,7 @@ def states_of(
 
 
 def with_one(states: Tensor) -> Tensor:
-    """The states with a 1 appended, which a bias is the weight of: (tokens, width + 1)."""
+    """The states with a 1 appended, for the bias: (tokens, width + 1)."""
     return torch.cat([states, torch.ones(len(states), 1, dtype=states.dtype)], dim=1)
 
 
@@ -135,8 +134,7 @@ def nearest_fit(inputs: Tensor, targets: Tensor, prior: Tensor, ridge: float) ->
     """The linear map from inputs to targets with the least squared error, pulled towards a prior.
 
     Args:
-        ridge: the pull, relative to the mean second moment of the inputs; what the inputs never
-            vary in stays as in the prior.
+        ridge: strength of the prior, relative to the mean second moment of the inputs.
 
     Shapes:
         inputs: (tokens, inputs); targets: (tokens, outputs)

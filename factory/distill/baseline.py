@@ -24,6 +24,7 @@ from factory.training.hard_labels import HardLabelLoss
 from factory.training.loss_log import summary
 from factory.training.trainer import Phase, steps_per_epoch, total_steps, train
 
+# The learning rate that random weights need would destroy a derived start (docs/log.md).
 FROM_RANDOM_WEIGHTS = 6e-4
 FROM_A_TRAINED_START = 1e-4
 
@@ -41,14 +42,11 @@ def train_baseline(
 ) -> dict[str, Any]:
     """Train the same student on the hard labels alone, for as many steps as `distill` takes.
 
-    The student starts from random weights or from the distilled student's own start, as
-    `distill.baseline` says, and uses that student's tokenizer; nothing else of the teacher
-    enters the training.
+    `distill.baseline` decides whether it starts from random weights or as the distilled student.
 
     Args:
-        augmented_rows, unlabelled_rows: rows the distilled student is trained on besides; the
-            baseline cannot use them and takes their steps on the labelled rows.
-        weigh_classes: as the teacher was trained (`teacher.class_weights`).
+        augmented_rows, unlabelled_rows: numbers of rows that only the distilled student uses.
+        weigh_classes: as for the teacher (`teacher.class_weights`).
     """
     vocabulary = student_vocabulary(student, source, teacher)
     rows = encode_inputs(vocabulary.tokenizer, labelled.inputs(), teacher.max_length)
@@ -74,14 +72,10 @@ def train_baseline(
 def baseline_phase(
     settings: DistillSettings, rows: int, augmented: int = 0, unlabelled: int = 0
 ) -> Phase:
-    """One phase with the steps of both distillation phases.
-
-    A start that already solves the task would be destroyed at the rate that random weights need
-    (docs/log.md).
+    """One phase over the labelled rows with the steps of both distillation phases.
 
     Args:
-        rows: the labelled rows, all that the baseline is trained on.
-        augmented, unlabelled: rows the distilled student is trained on besides.
+        rows, augmented, unlabelled: numbers of rows that the distilled student is trained on.
     """
     first, second = intermediate_phase(settings), prediction_phase(settings)
     everything = rows + augmented + unlabelled

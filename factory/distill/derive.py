@@ -1,12 +1,12 @@
 """A student start derived from the teacher's weights, with no download and no corpus.
 
-The student is built from its embeddings upwards. It keeps the residual coordinates that carry
-most; whatever reads the residual stream reads the best linear guess of the teacher's whole state
-from what the student has at that place, errors of the layers below included. Each head's query-key
-and value-output products are cut to the student's head width by an activation-weighted SVD, the
-strongest feed-forward neurons stay, and what writes to the residual stream is refitted to the
-teacher's by least squares. Ideas: weight subcloning (arXiv 2312.09299), HomoDistil (arXiv
-2302.09632).
+The student is built layer by layer, from the embeddings up. It keeps the strongest coordinates of
+the residual stream. Weights that read the residual stream are composed with the best linear
+estimate of the teacher's state from the student's state at that place, which includes the errors of
+the layers below. Each head's query-key and value-output products are cut to the student's head
+width by an activation-weighted SVD, the strongest feed-forward neurons are kept, and weights that
+write to the residual stream are refitted to the teacher's by least squares. Ideas: weight
+subcloning (arXiv 2312.09299), HomoDistil (arXiv 2302.09632).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _strongest_coordinates(
 
 
 def _teacher_states(teacher: TorchClassifier, block: Any, rows: EncodedRows) -> dict[str, Tensor]:
-    """What the student's layer is to reproduce of one teacher layer."""
+    """The states of one teacher layer that the student's layer is fitted to."""
     return states_of(
         teacher.model.bert,
         {
@@ -119,11 +119,11 @@ def _teacher_states(teacher: TorchClassifier, block: Any, rows: EncodedRows) -> 
 
 
 def _fold(states: Tensor, wanted: Tensor, kept: Tensor) -> Tensor:
-    """The best linear guess of the teacher's states from the student's.
+    """The best linear estimate of the teacher's states from the student's.
 
     Shapes:
         states: (tokens, hidden); wanted: (tokens, teacher hidden)
-        returns: (teacher hidden + 1, hidden + 1), which takes a 1 and passes it on
+        returns: (teacher hidden + 1, hidden + 1); maps an appended 1 to an appended 1
     """
     prior = torch.zeros(wanted.shape[1], states.shape[1] + 1, dtype=torch.float64)
     prior[kept, torch.arange(len(kept))] = 1.0
@@ -178,7 +178,7 @@ def _derive_neurons(
 
 
 def _refit(linear: nn.Linear, inputs: Tensor, targets: Tensor) -> None:
-    """Bring a linear layer nearer to giving the targets for the inputs."""
+    """Refit a linear layer from inputs to targets by least squares, with its weights as prior."""
     _put(linear, nearest_fit(inputs, targets, _with_bias(linear), REFIT_RIDGE))
 
 
@@ -205,7 +205,7 @@ def _root(moment: Tensor) -> Tensor:
 def _plan_layer(
     student_heads: int, attention: Any, kept: Tensor, fold: Tensor, root: Tensor
 ) -> list[HeadSource]:
-    """Which teacher heads each of the student's starts from, judged on the student's inputs."""
+    """The teacher heads that each student head starts from, from statistics of its inputs."""
     query, key, value = (
         (root @ (_with_bias(linear) @ fold).T).T
         for linear in (attention.self.query, attention.self.key, attention.self.value)
@@ -247,9 +247,8 @@ def _factorize_values(
 ) -> None:
     """Best low-rank value and output for each head's contribution to the residual stream.
 
-    Teacher heads that one student head stands for attend alike by choice, so their contributions
-    add up under one attention; student heads that share a teacher head take turns at the singular
-    directions of its contribution.
+    Teacher heads that are merged have similar attention, so their contributions are added up;
+    student heads that share a teacher head take alternate singular directions of its contribution.
     """
     width, target_width = source.self.attention_head_size, target.self.attention_head_size
     value = _with_bias(source.self.value) @ fold
@@ -277,7 +276,7 @@ def _with_bias(linear: nn.Linear) -> Tensor:
 
 
 def _clear(*layers: nn.Linear) -> None:
-    """Zero weight and bias: what a head wider than the teacher's does not fill stays silent."""
+    """Zero weight and bias; a head wider than the teacher's is not filled completely."""
     for layer in layers:
         layer.weight.zero_()
         layer.bias.zero_()
@@ -299,8 +298,7 @@ def _put_rows(linear: nn.Linear, start: int, rows: Tensor) -> None:
 def _select_neurons(target: Any, source: Any, kept: Tensor, fold: Tensor, neurons: Tensor) -> None:
     """Keep the neurons that move the residual stream most; refit their output weights.
 
-    The refit is the least-squares solution that lets the kept neurons stand in for the dropped
-    ones on the calibration rows.
+    The refit minimizes the error of the layer's output on the calibration rows.
 
     Shapes:
         neurons: (tokens, teacher intermediate), the teacher's activated neurons

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from factory.data.corpus.shards import PackedRows
-from factory.data.corpus.tokenize import load_config, load_tokenizer
+from factory.data.corpus import load_base_model
+from factory.data.shards import PackedRows
 from factory.distill.matching import describe_map, map_layers
 from factory.distill.student import CALIBRATION_TOKENS, save_student, start_student
 from factory.distill.student_checkpoint import save_projections
@@ -29,16 +29,12 @@ def general_distill(
 ) -> dict[str, Any]:
     """Train a student on a base teacher's layers and save it as a plain `BertModel`.
 
-    General distillation of TinyBERT, section 3.2: the losses of equations 7 to 9 and no prediction
-    loss. Beside the model lie its width projections.
+    General distillation of TinyBERT, section 3.2: the losses of equations 7 to 9 without the
+    prediction loss. The width projections are saved with the model.
 
     Args:
         output: the student's output; an interrupted run resumes from its checkpoint there.
         teacher: see `load_base_teacher`.
-
-    Returns:
-        Layer map, rows, epochs, tokens seen, steps, parameters, and each loss term's first and
-        last value.
 
     Raises:
         RecipeError: the student's shape or start does not fit the teacher.
@@ -82,15 +78,15 @@ def general_distill(
 def load_base_teacher(
     source: ModelSource, settings: GeneralSettings, device: str
 ) -> TorchClassifier:
-    """The base teacher as it is before any task.
+    """The base teacher, before any task.
 
-    It comes with an even classifier, so that a derived student keeps the pooled coordinates that
-    vary most; nothing else reads it.
+    All weights of its classifier are equal, so that a derived student keeps the pooled coordinates
+    that vary most; nothing else reads the classifier.
 
     Raises:
-        TeacherError: it cannot be loaded, is no BERT, or lacks weights of its encoder.
+        TeacherError: it cannot be loaded, is no BERT, or has no weights for part of its encoder.
     """
-    config, tokenizer = load_config(source, settings.max_length), load_tokenizer(source)
+    config, tokenizer = load_base_model(source, settings.max_length)
     config.num_labels = 2
     torch.manual_seed(settings.seed)  # a pooler the checkpoint lacks is drawn while loading
     try:
@@ -103,7 +99,7 @@ def load_base_teacher(
     if absent:
         raise TeacherError(
             f"the base teacher in {source.location} has no weights for {absent[0]} "
-            f"({len(absent)} in all); it is no whole BERT"
+            f"({len(absent)} in all); it is no complete BERT"
         )
     with torch.no_grad():
         model.classifier.weight.fill_(1.0)

@@ -1,4 +1,4 @@
-"""Which teacher heads each student head starts from, also where their numbers differ."""
+"""The teacher heads that each student head starts from, for equal and different numbers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def plan_heads(
 ) -> list[HeadSource]:
     """A source for every student head.
 
-    Equal numbers: one each. More teacher heads: those that move the residual stream most (norm of
-    the value-output product) are kept, and each other's contribution goes to the kept head whose
-    attention scores are most alike (cosine of the query-key products). Fewer: a teacher head
-    serves several student heads, which all take its scores and share out its contribution; the
-    next student head always goes to the strongest contribution per student head so far.
+    Equal numbers: one each. More teacher heads: those with the largest contributions to the
+    residual stream (norm of the value-output product) are kept, and the contribution of each other
+    one is added to the kept head with the most similar attention scores (cosine of the query-key
+    products). Fewer: a teacher head is split among several student heads, which all have its scores
+    and a part of its contribution; the next student head is always assigned to the largest
+    contribution per student head.
 
     Shapes:
         query, key, value: (teacher heads * head width, inputs), on inputs of unit second moment

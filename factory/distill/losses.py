@@ -1,20 +1,23 @@
 """The distillation losses as pure functions of tensors and masks (TinyBERT, eq. 7 to 10).
 
-Each loss is a mean over real rows, tokens or pairs. Differences are taken in float32, whatever the
-models compute in.
+The losses of the intermediate phase are means over real tokens or pairs of them. Differences are
+taken in float32, whatever the models compute in. The loss of logits (eq. 10) depends on the task
+and is in `factory.models.tasks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from factory.models.tasks import task_of_model
 from factory.recipe.training import IntermediateSettings
 
-TeacherLoss = Callable[[Tensor, Tensor], Tensor]
+TeacherLoss = Callable[[Tensor, Tensor], Tensor]  # logits of student and teacher to (rows,)
 
 
 def hidden_loss(projected_student: Tensor, teacher_hidden: Tensor, token_mask: Tensor) -> Tensor:
@@ -119,48 +122,7 @@ def _layer_of(term: str) -> int:
     return int(term.partition(".")[2] or 0)
 
 
-def teacher_loss(problem_type: str, temperature: float) -> TeacherLoss:
-    """The loss of student outputs against teacher outputs for a task (`config.problem_type`)."""
-    if problem_type == "regression":
-        return regression_loss
-    loss = multilabel_loss if problem_type == "multi_label_classification" else prediction_loss
+def teacher_loss(model: Any, temperature: float) -> TeacherLoss:
+    """The loss of the prediction phase (eq. 10) per row, for the task of a classifier."""
+    loss = task_of_model(model.config).teacher_loss
     return lambda student_logits, teacher_logits: loss(student_logits, teacher_logits, temperature)
-
-
-def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Soft cross entropy (eq. 10), summed over classes, averaged over rows, times temperature².
-
-    The square keeps the gradient's size when the temperature changes (Hinton et al. 2015,
-    section 2).
-
-    Shapes:
-        student_logits, teacher_logits: (batch, classes)
-    """
-    teacher_probabilities = functional.softmax(teacher_logits / temperature, dim=-1)
-    student_log_probabilities = functional.log_softmax(student_logits / temperature, dim=-1)
-    per_row = -(teacher_probabilities * student_log_probabilities).sum(dim=-1)
-    return per_row.mean() * temperature**2
-
-
-def multilabel_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Binary cross entropy of each label against the teacher's probability of it.
-
-    Summed over labels and averaged over rows, as if every label were a binary classification; times
-    temperature², as in `prediction_loss`.
-
-    Shapes:
-        student_logits, teacher_logits: (batch, labels)
-    """
-    per_label = functional.binary_cross_entropy_with_logits(
-        student_logits / temperature, torch.sigmoid(teacher_logits / temperature), reduction="none"
-    )
-    return per_label.sum(dim=-1).mean() * temperature**2
-
-
-def regression_loss(student_outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error of single-number outputs.
-
-    Shapes:
-        student_outputs, targets: (batch, 1)
-    """
-    return (student_outputs - targets).square().mean()

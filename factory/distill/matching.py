@@ -1,4 +1,4 @@
-"""How student and teacher are compared: which layers, and through which attention heads."""
+"""How student and teacher are compared: which layers, and which attention heads."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ LayerMap = tuple[int, ...]  # for each student layer, the teacher layer it learn
 def match_layers(
     settings: DistillSettings, student: Any, teacher: Any
 ) -> tuple[LayerMap, dict[str, Any]]:
-    """The layer map, and it and the comparison of attention as facts; both are logged.
+    """The layer map, and facts of how layers and attention are compared; both are logged.
 
     Args:
         student, teacher: their configurations.
     """
-    depths = student.num_hidden_layers, teacher.num_hidden_layers
-    layer_map = map_layers(settings.layer_map, *depths)
+    layer_map = map_layers(settings.layer_map, student.num_hidden_layers, teacher.num_hidden_layers)
     say(f"layer map (student<-teacher): {describe_map(layer_map)}")
     facts: dict[str, Any] = {"layer_map": list(layer_map)}
     if settings.intermediate.epochs > 0:
         heads = choose_relation_heads(settings.intermediate, student, teacher)
-        facts["attention"] = describe_attention(heads, student, teacher)
+        facts["attention"] = _describe_attention(heads, student, teacher)
         if heads is not None:
             say(facts["attention"])
     return layer_map, facts
@@ -45,7 +44,7 @@ def map_layers(strategy: str | Sequence[int], student_layers: int, teacher_layer
     2, 3, 5, 6. top is m + N - M, bottom is m. The embedding output (0) always maps to 0.
 
     Raises:
-        RecipeError: the teacher is too shallow for the strategy, or a listed layer is not there.
+        RecipeError: the teacher is too shallow for the strategy, or a listed layer is missing.
     """
     layers = range(1, student_layers + 1)
     if strategy == "uniform":
@@ -63,46 +62,38 @@ def map_layers(strategy: str | Sequence[int], student_layers: int, teacher_layer
             )
         offset = teacher_layers - student_layers if strategy == "top" else 0
         return tuple(m + offset for m in layers)
-    if isinstance(strategy, str):
-        raise RecipeError("distill.layer_map", [f'unknown strategy "{strategy}"'])
-    return _check_list(tuple(strategy), student_layers, teacher_layers)
+    listed = [int(layer) for layer in strategy]
+    problems = [
+        f"layer {layer} is not one of the teacher's 1 to {teacher_layers}"
+        for layer in listed
+        if not 1 <= layer <= teacher_layers
+    ]
+    if len(listed) != student_layers:
+        problems.append(f"has {len(listed)} entries for {student_layers} student layers")
+    if listed != sorted(listed):
+        problems.append(f"{listed} must be in ascending order")
+    if problems:
+        raise RecipeError("distill.layer_map", problems)
+    return tuple(listed)
 
 
-def describe_map(layer_map: Sequence[int]) -> str:
+def describe_map(layer_map: LayerMap) -> str:
     """The map as one readable line, e.g. `1<-3 2<-6 3<-9 4<-12`."""
     return " ".join(f"{m}<-{layer}" for m, layer in enumerate(layer_map, start=1))
 
 
-def _check_list(
-    layers: tuple[int, ...], student_layers: int, teacher_layers: int
-) -> tuple[int, ...]:
-    problems = []
-    if len(layers) != student_layers:
-        problems.append(f"has {len(layers)} entries for {student_layers} student layers")
-    problems += [
-        f"layer {layer} is not one of the teacher's 1 to {teacher_layers}"
-        for layer in layers
-        if not 1 <= layer <= teacher_layers
-    ]
-    if list(layers) != sorted(layers):
-        problems.append(f"{list(layers)} must not go down")
-    if problems:
-        raise RecipeError("distill.layer_map", problems)
-    return layers
-
-
 def choose_relation_heads(settings: IntermediateSettings, student: Any, teacher: Any) -> int | None:
-    """How many relation heads attention is compared through; None compares scores head by head.
+    """The number of relation heads; None when attention scores are compared head by head.
 
-    Left open by the recipe, it is the student's head count where that divides the teacher's width,
-    else the largest divisor both widths have up to 48.
+    If the recipe sets none, it is the student's head count where that divides both widths, else
+    the largest common divisor of the widths up to 48.
 
     Args:
-        student, teacher: configurations with `hidden_size` and `num_attention_heads`.
+        student, teacher: their configurations.
 
     Raises:
-        RecipeError: scores are asked for and the head counts differ, or the recipe's number of
-            relation heads does not divide both widths.
+        RecipeError: the recipe requires scores and the head counts differ, or the recipe's number
+            of relation heads does not divide both widths.
     """
     heads = student.num_attention_heads
     if settings.attention != "relations" and heads == teacher.num_attention_heads:
@@ -128,14 +119,13 @@ def choose_relation_heads(settings: IntermediateSettings, student: Any, teacher:
             [
                 f"{wanted} does not divide both widths, {student.hidden_size} of the student and "
                 f"{teacher.hidden_size} of the teacher; possible are "
-                f"{', '.join(map(str, divisors))}; leave it out to have one chosen"
+                f"{', '.join(map(str, divisors))}; or remove the key"
             ],
         )
     return wanted
 
 
-def describe_attention(relation_heads: int | None, student: Any, teacher: Any) -> str:
-    """How attention is compared, as one readable line."""
+def _describe_attention(relation_heads: int | None, student: Any, teacher: Any) -> str:
     ours, theirs = student.num_attention_heads, teacher.num_attention_heads
     if relation_heads is None:
         return f"attention scores of {ours} heads"

@@ -1,4 +1,4 @@
-"""Prune a distilled student: remove its least important neurons for good, and let it recover."""
+"""Prune a distilled student: remove its least important neurons, then train it to recover."""
 
 from __future__ import annotations
 
@@ -55,21 +55,16 @@ def prune(
     augmented: AugmentedRows | None = None,
     unlabelled: Inputs | None = None,
 ) -> dict[str, Any]:
-    """Make a student with fewer feed-forward neurons from a distilled one, and save it alike.
+    """Remove feed-forward neurons of a distilled student, train it again, and save it.
 
     Importance is measured on rows that the student was trained on, against the teacher's logits;
     dev and test are not used.
 
     Args:
         output: the pruned student's directory; an interrupted run resumes from its checkpoint.
-        distilled: the directory of the distilled student, with the teacher's logits if they are
-            still there.
-        student: that student; it is changed.
-        distill_settings: how it was distilled: the rows, and how it recovers on them.
-
-    Returns:
-        Neurons and parameters before and after, the share of each layer's importance that was
-        kept, steps, and first and last loss of the recovery.
+        distilled: the distilled student's directory, with the teacher's logits if they still exist.
+        student: the distilled student; it is changed.
+        distill_settings: how it was distilled; the recovery uses the same rows.
     """
     cached = distributed.on_main_process((distilled / LOGITS_FILE).is_file)
     data = load_data(
@@ -111,12 +106,12 @@ def prune(
 def _remove(
     student: Any, data: DistillationData, settings: PruneSettings, distill_settings: DistillSettings
 ) -> list[float]:
-    """Remove neurons; the share of each layer's importance that is left."""
+    """Remove neurons; returns the share of each layer's importance that is left."""
     device = data.teacher.device
     draw = np.random.default_rng([distill_settings.seed, len(data.train)])
     chosen = draw.permutation(data.train)[: settings.calibration_rows]
     rows = select_rows(data.transfer.rows, chosen)
-    loss = teacher_loss(student.config.problem_type, distill_settings.prediction.temperature)
+    loss = teacher_loss(student, distill_settings.prediction.temperature)
     # on one rank: the last digits may differ between ranks
     importance = distributed.on_main_process(
         lambda: neuron_importance(student, rows, data.teacher_logits[chosen], loss, device)
@@ -150,15 +145,15 @@ def taylor_importance(
     loss: TeacherLoss,
     device: str,
 ) -> NDArray[np.float64]:
-    """By how much the loss of a row would change without a unit, to first order.
+    """How much the loss of a row would change without a unit, to first order.
 
-    The mean over rows of |a . dL/da|, where a is what the unit puts out for all tokens of the row
+    The mean over rows of |a . dL/da|, where a is the unit's output for all tokens of the row
     (Michel et al., arXiv 1905.10650, equation 2; Molchanov et al., arXiv 1906.10771).
 
     Args:
-        modules: each puts out (batch, tokens, width), or a tuple that begins so; its units are
-            equal parts of the width, side by side.
-        loss: mean over rows, see `teacher_loss`.
+        modules: the output of each is (batch, tokens, width), or a tuple that starts with it; its
+            units are equal, adjacent parts of the width.
+        loss: per row, see `teacher_loss`.
 
     Shapes:
         teacher_logits: (rows, labels)
@@ -173,10 +168,10 @@ def taylor_importance(
     with forward_hooks(points) as seen:
         for positions in sorted_batches(rows.lengths, CALIBRATION_BATCH_SIZE):
             batch = collate(rows, positions, device)
-            mean = loss(forward_logits(student, batch), wanted[batch.rows])
+            per_row = loss(forward_logits(student, batch), wanted[batch.rows])
             outputs = [seen[name] for name in points]
             # of the sum, so that each row's gradient is that of its own loss
-            gradients = torch.autograd.grad(mean * len(positions), outputs)
+            gradients = torch.autograd.grad(per_row.sum(), outputs)
             for place, (values, gradient) in enumerate(zip(outputs, gradients, strict=True)):
                 product = (values * gradient).detach().double()
                 of_unit = product.reshape(*product.shape[:2], units, -1).sum(dim=(1, 3))
@@ -185,21 +180,17 @@ def taylor_importance(
 
 
 def strongest(importance: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Positions of the `count` largest numbers of each row, ascending: (rows, count).
-
-    Of equal numbers those that come first win.
-    """
+    """Positions of the `count` largest numbers of each row, ascending; ties: the first ones."""
     order = np.argsort(-importance, axis=1, kind="stable")[:, :count]
     return np.sort(order, axis=1)
 
 
 def keep_neurons(student: Any, kept: NDArray[np.int64], rows: EncodedRows, device: str) -> None:
-    """Remove all other neurons; those kept stand in for them as well as they can.
+    """Remove all other neurons and refit the output weights of those kept.
 
-    Every layer keeps equally many, so that `intermediate_size` of a plain `BertConfig` says it.
-    From the first layer to the last, the output weights are refitted by least squares to what the
-    whole layer made of the states that the layers before it put out by then; the old weights are
-    the prior. What a removed neuron has in common with the others is not lost that way.
+    Every layer keeps the same number, as a `BertConfig` has one `intermediate_size`. From the first
+    layer to the last, the output weights are refitted by least squares to the output of the whole
+    layer on the states that the pruned layers before it produce; the old weights are the prior.
 
     Shapes:
         kept: (layers, neurons kept), positions
@@ -220,8 +211,8 @@ def _shrink(layer: Any, kept: Tensor, neurons: Tensor, sums: Tensor) -> None:
     """Cut both matrices of a layer.
 
     Shapes:
-        neurons: (tokens, neurons), what enters the second matrix
-        sums: (tokens, hidden), what it makes of them
+        neurons: (tokens, neurons), input of the second matrix
+        sums: (tokens, hidden), its output
     """
     first, second = layer.intermediate.dense, layer.output.dense
     place = kept.to(first.weight.device)

@@ -83,12 +83,12 @@ def start_student(
     seed: int,
     vocabulary: Any = None,
 ) -> StudentStart:
-    """Make the student that training begins with.
+    """Make the student that training starts with.
 
     Args:
         source: the checkpoint when `settings.start` names one, else None.
-        calibration: rows of the transfer set; the teacher-derived start looks at the first of
-            them, up to 32,768 tokens.
+        calibration: rows of the transfer set; the start derived from the teacher uses the first
+            32,768 tokens of them.
         vocabulary: see `student_config`.
 
     Raises:
@@ -120,18 +120,11 @@ def first_tokens(rows: EncodedRows) -> EncodedRows:
 
 
 def _load_checkpoint(source: ModelSource, config: Any) -> Any:
-    """A student whose encoder comes from a checkpoint of exactly the recipe's shape.
+    """A student whose encoder is a checkpoint of exactly the recipe's shape.
 
-    Its classifier comes along when it was trained on the same labels; other heads are dropped.
-    Early TinyBERT folders have no model_type in their config; they are taken for what they are.
+    Its classifier is kept when it was trained on the same labels; other heads are dropped.
     """
-    from transformers import BertConfig
-
-    try:
-        found, _ = BertConfig.get_config_dict(source.location, revision=source.revision)
-    except (OSError, ValueError) as error:
-        raise RecipeError("student.start", [_not_loadable(source, first_line(error))]) from error
-    found = {"model_type": "bert", **found}
+    found = _config_of(source)
     names = (
         "num_hidden_layers",
         "hidden_size",
@@ -154,33 +147,42 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     try:
         model, new = load_bert_classifier(source, config)
     except UnloadableError as error:
-        raise RecipeError("student.start", [_not_loadable(source, str(error))]) from error
-    _check_encoder(source, new)
+        raise _not_loadable(source, error) from error
+    lacking = sorted(name for name in new if not name.startswith(("classifier.", "bert.pooler.")))
+    if lacking:  # transformers would leave parts of the encoder random
+        problem = (
+            f"{source.location} has no weights for {lacking[0]} and {len(lacking) - 1} more of "
+            "the student; it is damaged, or no BERT checkpoint"
+        )
+        raise RecipeError("student.start", [problem])
+    if any(name.startswith("bert.pooler.") for name in new):
+        say(f"student.start {source.location}: new pooler, the checkpoint has none")
     loaded = not any(name.startswith("classifier.") for name in new)
     settle_classifier(model, labels_of(found), loaded, source)
     return model
 
 
-def _check_encoder(source: ModelSource, new: set[str]) -> None:
-    """Refuse a checkpoint that would leave parts of the encoder random without a word."""
-    lacking = sorted(name for name in new if not name.startswith(("classifier.", "bert.pooler.")))
-    if lacking:
-        raise RecipeError(
-            "student.start",
-            [
-                f"{source.location} has no weights for {lacking[0]} and {len(lacking) - 1} more of "
-                "the student; it is damaged, or no BERT checkpoint"
-            ],
-        )
-    if any(name.startswith("bert.pooler.") for name in new):
-        say(f"student.start {source.location}: the pooler starts new, the checkpoint has none")
+def _config_of(source: ModelSource) -> dict[str, Any]:
+    """The checkpoint's config.json; without a model_type, as of early TinyBERT folders, a BERT's.
+
+    Raises:
+        RecipeError: it cannot be loaded.
+    """
+    from transformers import BertConfig
+
+    try:
+        found, _ = BertConfig.get_config_dict(source.location, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source, error) from error
+    return {"model_type": "bert", **found}
 
 
-def _not_loadable(source: ModelSource, reason: str) -> str:
-    return (
-        f"{source.location} cannot be loaded: {reason}. Give a hub id (needs the "
+def _not_loadable(source: ModelSource, error: Exception) -> RecipeError:
+    problem = (
+        f"{source.location} cannot be loaded: {first_line(error)}. Give a hub id (needs the "
         'network once), a folder with config.json and weights, "teacher" or "random"'
     )
+    return RecipeError("student.start", [problem])
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,8 @@ class StudentVocabulary:
 
     Args:
         config: configuration that vocabulary size, positions and token types are taken from.
-        logits_only: why the teacher's logits are all the student can learn from; None when layers
-            can be compared.
+        logits_only: why layers cannot be compared, so that the student learns from logits alone;
+            None when they can.
     """
 
     tokenizer: Any
@@ -213,19 +215,30 @@ def student_vocabulary(
         RecipeError: a teacher that is no BERT and no checkpoint with a tokenizer to start from, or
             a checkpoint that reads fewer tokens than `data.max_length`.
     """
+    from transformers import BertConfig
+
     config = teacher.model.config
     is_bert = config.model_type == "bert"
     if source is None:
         if not is_bert:
-            raise RecipeError("student.start", [_needs_checkpoint(settings.start, config)])
+            problem = (
+                f'"{settings.start}", but the teacher is a {config.model_type} model, whose '
+                "layers and vocabulary the student cannot use; name a BERT checkpoint with its "
+                "tokenizer (hub id or folder), for example huawei-noah/TinyBERT_General_4L_312D"
+            )
+            raise RecipeError("student.start", [problem])
         return StudentVocabulary(teacher.tokenizer, config, None)
     tokenizer = _load_tokenizer(source)
     if tokenizer is None and not is_bert:
-        raise RecipeError("student.start", [_needs_tokenizer(source, config)])
+        problem = (
+            f"{source.location} holds no fast tokenizer (tokenizer.json or vocab.txt), and that "
+            f"of a {config.model_type} teacher cannot be used; add the checkpoint's own"
+        )
+        raise RecipeError("student.start", [problem])
     same = tokenizer is None or tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
     if same and is_bert:
         return StudentVocabulary(teacher.tokenizer, config, None)
-    own_config = _load_config(source)
+    own_config = BertConfig.from_dict(_config_of(source) | {"model_type": "bert"})
     longest = own_config.max_position_embeddings
     if teacher.max_length > longest:
         problem = (
@@ -234,7 +247,7 @@ def student_vocabulary(
         )
         raise RecipeError("data.max_length", [problem])
     reason = (
-        f"the teacher is a {config.model_type} model, whose layers are not the student's kind"
+        f"the layers of a {config.model_type} teacher cannot be compared with a BERT's"
         if same
         else "the student's vocabulary is not the teacher's"
     )
@@ -245,12 +258,12 @@ def without_intermediate(settings: DistillSettings, reason: str) -> DistillSetti
     """The settings of a student that learns from logits alone.
 
     Raises:
-        RecipeError: then nothing would be left to learn from.
+        RecipeError: the prediction phase is off too.
     """
     if settings.prediction.epochs == 0:
         problem = (
-            f"0, but {reason}, so the intermediate phase is skipped and logits are all there is to "
-            "learn from; set it above 0, or student.start to a checkpoint with the teacher's "
+            f"0, but {reason}, so the intermediate phase is skipped too and the student would not "
+            "be trained; set it above 0, or student.start to a checkpoint with the teacher's "
             "vocabulary"
         )
         raise RecipeError("distill.prediction.epochs", [problem])
@@ -271,32 +284,6 @@ def _load_tokenizer(source: ModelSource) -> Any | None:
         if tokenizer.is_fast:
             return tokenizer
     return None
-
-
-def _load_config(source: ModelSource) -> Any:
-    from transformers import BertConfig
-
-    try:
-        found, _ = BertConfig.get_config_dict(source.location, revision=source.revision)
-    except (OSError, ValueError) as error:
-        problem = f"{source.location} cannot be loaded: {first_line(error)}"
-        raise RecipeError("student.start", [problem]) from error
-    return BertConfig.from_dict({**found, "model_type": "bert"})
-
-
-def _needs_checkpoint(start: str, config: Any) -> str:
-    return (
-        f'"{start}", but the teacher is a {config.model_type} model and lends the student neither '
-        "layers nor vocabulary; name a BERT checkpoint with its tokenizer (hub id or folder), for "
-        "example huawei-noah/TinyBERT_General_4L_312D"
-    )
-
-
-def _needs_tokenizer(source: ModelSource, config: Any) -> str:
-    return (
-        f"{source.location} holds no fast tokenizer (tokenizer.json or vocab.txt), and a "
-        f"{config.model_type} teacher lends none; put the checkpoint's own beside its weights"
-    )
 
 
 def save_student(output: Path, student: Any, tokenizer: Any, points: Iterable[LossPoint]) -> None:

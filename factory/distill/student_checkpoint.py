@@ -1,6 +1,7 @@
 """What a student's checkpoint holds besides its encoder: width projections and a classifier.
 
-Our general students keep the projections in a file beside the weights, public ones among them.
+General students made here have the projections in a file beside the weights; the public ones have
+them among the weights.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def save_projections(projections: nn.ModuleList, directory: Path) -> None:
 
 
 def load_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
-    """Start the projections where those beside a checkpoint ended; says so when they do not fit.
+    """Load the projections from the file beside a checkpoint, if there is one and it fits.
 
     Returns:
-        Whether they were taken; False, too, where the checkpoint has none.
+        Whether they were loaded.
 
     Raises:
         RecipeError: the file is damaged.
@@ -60,7 +61,7 @@ def load_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
         theirs = found["0.weight"].shape[0] if "0.weight" in found else "unknown"
         say(
             f"{file}: made for a teacher {theirs} wide, this one is {wanted['0.weight'].shape[0]}; "
-            "the width projections start new"
+            "new width projections"
         )
         return False
     projections.load_state_dict(found)
@@ -68,20 +69,21 @@ def load_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
 
 
 def take_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
-    """Overwrite the width projections with the trained ones a checkpoint's weights hold.
+    """Load the projections from a checkpoint's weights, if they fit; logs what was done.
 
-    The public general students carry them as `fit_denses.LAYER` (0 is the embedding output), older
-    ones a single `fit_dense` that serves every layer. Says what was taken, or why nothing was.
+    The public general students have them as `fit_denses.LAYER` (0 is the embedding output), older
+    ones as one `fit_dense` for every layer.
 
     Args:
-        projections: one map student hidden -> teacher hidden for the embedding output and one per
-            student layer; unchanged when nothing fits.
         source: a checkpoint that loads, sharded or not, safetensors or pickled.
+
+    Returns:
+        Whether they were loaded.
     """
     found = _stored_projections(source)
     reason = _misfit(found, projections)
     if reason is not None:
-        say(f"student.start {source.location}: the width projections start new: {reason}")
+        say(f"student.start {source.location}: new width projections: {reason}")
         return False
     with torch.no_grad():
         for layer, projection in enumerate(projections):
@@ -90,7 +92,7 @@ def take_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
             projection.weight.copy_(stored["weight"])
             projection.bias.copy_(stored["bias"])
     kind = "the one for all layers" if SHARED in found else f"all {len(projections)}"
-    say(f"student.start {source.location}: trained width projections taken, {kind}")
+    say(f"student.start {source.location}: trained width projections loaded, {kind}")
     return True
 
 
@@ -99,29 +101,30 @@ def settle_classifier(
 ) -> None:
     """Keep a checkpoint's classifier if it was trained on the same labels, else draw a new one.
 
-    Equal label names in another order are put into the student's order.
+    Equal labels in another order are put into the data's order. A new one is drawn even where the
+    checkpoint's has the right shape: other labels have other meanings.
 
     Args:
-        labels: the checkpoint's label names by output number; None when it names none.
-        loaded: whether the model now holds the checkpoint's classifier.
+        labels: the checkpoint's label names by output number; None when it has none.
+        loaded: whether the model holds the checkpoint's classifier.
     """
     config = model.config
     wanted = [config.id2label[number] for number in range(config.num_labels)]
-    known = list(labels or ())
-    where = f"student.start {source.location}: the classifier"
+    known = list(labels) if loaded and labels is not None else None
+    where = f"student.start {source.location}:"
     with torch.no_grad():
-        if loaded and sorted(known) == sorted(wanted) and len(set(known)) == len(known):
+        if known is not None and len(set(known)) == len(known) and sorted(known) == sorted(wanted):
             order = [known.index(label) for label in wanted]
-            model.classifier.weight.copy_(model.classifier.weight[order].clone())
-            model.classifier.bias.copy_(model.classifier.bias[order].clone())
-            say(f"{where} is taken too, its labels are the data's")
+            for parameter in model.classifier.parameters():
+                parameter.copy_(parameter[order].clone())
+            say(f"{where} trained classifier kept, its labels are the data's")
             return
         model.classifier.weight.normal_(std=config.initializer_range)
         model.classifier.bias.zero_()
-    theirs = (
+    reason = (
         f"the checkpoint's labels are {short_list(known)}" if known else "the checkpoint has none"
     )
-    say(f"{where} starts new, {theirs}")
+    say(f"{where} new classifier, {reason}")
 
 
 def labels_of(config: Mapping[str, Any]) -> list[str] | None:
@@ -171,7 +174,7 @@ def _stored_projections(source: ModelSource) -> Projections:
 def _weight_files(source: ModelSource) -> list[Path]:
     """The files with projections, of the format `from_pretrained` prefers; nothing is downloaded.
 
-    The checkpoint was loaded before, so a hub checkpoint's files stand in the local cache.
+    The checkpoint was loaded before, so a hub checkpoint's files are in the local cache.
     """
     for name in ("model.safetensors", "pytorch_model.bin"):
         whole = _local_file(source, name)

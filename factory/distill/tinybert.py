@@ -176,7 +176,7 @@ def train_on_logits(
     Where rows are held out, the epoch with the lowest loss on them is kept.
     """
     device, rows = data.teacher.device, select_rows(data.transfer.rows, data.train)
-    loss = losses.teacher_loss(data.teacher.model.config.problem_type, temperature)
+    loss = losses.teacher_loss(data.teacher.model, temperature)
     logits = torch.from_numpy(data.teacher_logits[data.train]).to(device)
     model = PredictionLoss(student, logits, loss)
     score = (lambda: -held_out_loss(student, data, loss)) if len(data.held_out) else None
@@ -196,5 +196,5 @@ class PredictionLoss(BatchLoss):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of the batch as `total`."""
-        student_logits = forward_logits(self.student, batch)
-        return {"total": self.loss(student_logits, self.teacher_logits[batch.rows])}
+        per_row = self.loss(forward_logits(self.student, batch), self.teacher_logits[batch.rows])
+        return {"total": per_row.mean()}

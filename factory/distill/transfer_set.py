@@ -1,4 +1,4 @@
-"""What the student learns from: the transfer set, the teacher's logits on it, and its split."""
+"""The transfer set, the teacher's logits on it, and the train/held-out split of its rows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DistillationData:
 
     Shapes:
         teacher_logits: (rows, labels)
-        train, held_out: positions of rows; held-out ones only choose among students
+        train, held_out: positions of rows; held-out rows only choose among epochs and seeds
     """
 
     teacher: TorchClassifier
@@ -113,7 +113,7 @@ def transfer_set(
     tokenizer: Any,
     max_length: int,
 ) -> TransferSet:
-    """Tokenize what the student learns on."""
+    """Tokenize labelled, augmented and unlabelled rows."""
     made = augmented.inputs if augmented is not None else ()
     inputs = [*labelled, *made, *(unlabelled or ())]
     sources = np.full(len(inputs), NO_SOURCE, dtype=np.int64)
@@ -133,7 +133,7 @@ def hold_out(
     Args:
         source_rows: of each row, the labelled row it is or was made from, (rows,); rows made from
             a held-out one are in neither part.
-        labelled: rows that come first and carry annotations; only these are held out.
+        labelled: number of labelled rows, which come first; only these are held out.
     """
     order = np.random.default_rng([seed, labelled]).permutation(labelled)
     held_out = np.sort(order[: round(fraction * labelled)])
@@ -165,8 +165,7 @@ def cached_logits(
 def held_out_loss(student: Any, data: DistillationData, loss: TeacherLoss) -> float:
     """Mean loss of a student in eval mode against the teacher's logits on the held-out rows.
 
-    Against the teacher and not the annotations: a loss tells students apart that a metric on a
-    few hundred rows cannot.
+    The loss resolves differences that a metric on a few hundred rows cannot.
     """
     device, rows = data.teacher.device, data.transfer.rows
     wanted = torch.from_numpy(data.teacher_logits).to(device)
@@ -174,8 +173,7 @@ def held_out_loss(student: Any, data: DistillationData, loss: TeacherLoss) -> fl
     with torch.no_grad():
         for chosen in sorted_batches(rows.lengths[data.held_out], INFERENCE_BATCH_SIZE):
             batch = collate(rows, data.held_out[chosen], device)
-            value = loss(forward_logits(student, batch), wanted[batch.rows])
-            total += value.double() * len(chosen)
+            total += loss(forward_logits(student, batch), wanted[batch.rows]).double().sum()
     return float(total) / len(data.held_out)
 
 

@@ -1,7 +1,7 @@
-"""Whether a model is better than chance, that is, than one that does not read the text.
+"""Checks that a model is better than chance, that is, than any model that ignores the text.
 
-Each function returns why a model is not, as a predicate ("is no better than chance on dev: ..."),
-or None when it is. `min_margin` is how far above chance it must be, and above 0 in any case.
+Each check returns what is wrong, as a predicate ("is no better than chance on dev: ..."), or None.
+`min_margin` is the required margin over chance; a margin of 0 never passes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def chance_problem_of_label_sets(
 
 
 def margin_over_chance(confusion: NDArray[np.int64]) -> float:
-    """How much a classifier gains over one that does not read: in accuracy or in mean recall.
+    """A classifier's gain in accuracy or in mean recall over one that ignores the text.
 
     Predictions that do not depend on the text reach, on average, at most the most frequent class's
     share in accuracy, and exactly 1 / classes in mean recall over the classes that occur, however

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, Task
+from factory.data.dataset import Dataset, Split
 from factory.data.formats import Quoting
 from factory.data.load import load_split
 from factory.errors import FactoryError, TrainingError
@@ -32,8 +32,8 @@ from factory.models.classifier import (
     logits_with_bar,
     longest_input,
 )
-from factory.models.tasks import TASKS, task_of
-from serving.bundle import MANIFEST_NAME, Manifest
+from factory.models.tasks import TASKS, task_of, task_of_model
+from serving.bundle import MANIFEST_NAME, Manifest, Task
 from serving.predictor import Predictor
 
 DEFAULT_MAX_LENGTH = 128
@@ -47,7 +47,7 @@ class Evaluation:
         scores: by metric.
         per_class: by label, in the order of the labels; empty for regression.
         confusion: rows by true label and predicted label; empty unless labels exclude each other.
-        thresholds: what a multilabel model's labels were decided with.
+        thresholds: of a multilabel model's labels.
     """
 
     split: str
@@ -89,7 +89,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedSplit(Evaluation):
-    """An evaluation with the outputs it was made from.
+    """An evaluation with the model's outputs.
 
     Shapes:
         predicted: (rows,) class numbers, or values for regression; (rows, labels) booleans for
@@ -105,7 +105,7 @@ Evaluations = Mapping[str, Mapping[str, Evaluation]]  # by model and split
 
 
 def evaluations_from_facts(facts: Mapping[str, Any]) -> Evaluations:
-    """What the evaluate stage measured, by model and split."""
+    """Read what the evaluate stage measured."""
     return {
         model: {split: Evaluation.from_facts(one) for split, one in splits.items()}
         for model, splits in facts.items()
@@ -144,10 +144,10 @@ def evaluate_splits(
     ]
     dev, task = splits[0], task_of(splits[0])
     chosen: Thresholds | None = None
-    if task.has_thresholds and thresholds == "tuned":
+    if task.traits.has_label_sets and thresholds == "tuned":
         targets = task.targets(dev, len(labels))
         chosen = tuned_thresholds(outputs[0], targets, dev.name, tuned_for)
-    elif task.has_thresholds:
+    elif task.traits.has_label_sets:
         chosen = fixed_thresholds(float(thresholds), len(labels))
     return {
         split.name: evaluate_logits(logits, split, labels, chosen, positive_label)
@@ -165,24 +165,24 @@ def evaluate_logits(
     """Score outputs of a classifier on a split.
 
     Args:
-        thresholds: of a multilabel split, 0.5 for every label when None; other tasks have none.
-        positive_label: of two labels the one that the metric f1 is about; None for the last.
+        thresholds: multilabel only; None: 0.5 for every label.
+        positive_label: the positive label of two, for the metric f1; None: the last.
 
     Shapes:
         logits: (rows, labels), or (rows, 1) for regression
     """
     task = task_of(split)
-    if task.has_thresholds and thresholds is None:
+    if task.traits.has_label_sets and thresholds is None:
         thresholds = fixed_thresholds(NEUTRAL, len(labels))
     targets = task.targets(split, len(labels))
     predicted = task.predict(logits, thresholds)
     positive = positive_class(labels, positive_label)
-    one_label = task.has_labels and targets.ndim == 1
+    one_label = task.traits.has_labels and targets.ndim == 1
     return EvaluatedSplit(
         split.name,
         len(split),
         score_predictions(task.name, targets, predicted, positive),
-        per_label(targets, predicted, labels) if task.has_labels else {},
+        per_label(targets, predicted, labels) if task.traits.has_labels else {},
         confusion(targets, predicted, labels) if one_label else [],
         thresholds,
         predicted=predicted,
@@ -200,7 +200,7 @@ def score_predictions(
     """Every metric of a task: shares of rows with Wilson intervals, the others with bootstrap.
 
     Args:
-        positive: the class that the metric f1 is about; None leaves it out.
+        positive: the positive class of the metric f1; None leaves it out.
 
     Shapes:
         targets, predicted: (rows,) class numbers or values; (rows, labels) booleans for multilabel
@@ -216,7 +216,7 @@ def score_predictions(
 
 
 def agreement(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Share of the rows that two models predict alike, in every label where there are several.
+    """Share of the rows that two models predict alike, in all labels where there are several.
 
     Shapes:
         one, other: `predicted` of two evaluations of the same split
@@ -225,10 +225,10 @@ def agreement(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def check_student(evaluation: Evaluation, dataset: Dataset) -> None:
-    """Raise if the student is no better than chance on dev.
+    """Check that the student is better than chance on dev.
 
     Raises:
-        TrainingError: with the numbers.
+        TrainingError: it is not.
     """
     problem = TASKS[dataset.task].chance_problem(evaluation, dataset, 0.0)
     if problem is not None:
@@ -251,12 +251,30 @@ def score_file(
 
     Raises:
         FactoryError: the folder is neither a bundle nor a model.
-        DataError: the file has problems, or labels the model does not know.
+        DataError: the file has problems, or labels that the model does not have.
     """
-    opened = _open(model, max_length)
-    task, labels = opened.task, opened.labels
-    split = load_split(data, text_columns, label, label_separator, task, labels, opened.quoting)
-    return evaluate(opened.classifier, split, labels, opened.thresholds, opened.positive_label)
+    task: Task
+    if (model / MANIFEST_NAME).is_file():
+        predictor = Predictor.open(model)
+        labels, task, values = predictor.labels, predictor.task, predictor.thresholds
+        recipe = predictor.manifest.recipe
+        quoting: Quoting | None = recipe.get("data", {}).get("quoting")
+        split = load_split(data, text_columns, label, label_separator, task, labels, quoting)
+        thresholds = None if values is None else Thresholds(values, "the bundle's own")
+        return evaluate(predictor, split, labels, thresholds, positive_label_of(predictor.manifest))
+    if not (model / "config.json").is_file():
+        raise FactoryError(
+            f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"
+        )
+    classifier = load_torch_classifier(model, max_length or DEFAULT_MAX_LENGTH)
+    longest = longest_input(classifier.model)
+    if longest is not None:
+        classifier = replace(classifier, max_length=min(classifier.max_length, longest))
+    config = classifier.model.config
+    labels = tuple(config.id2label[number] for number in range(config.num_labels))
+    task = task_of_model(config).name
+    split = load_split(data, text_columns, label, label_separator, task, labels, None)
+    return evaluate(classifier, split, labels)
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
@@ -274,45 +292,6 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def positive_label_of(manifest: Manifest) -> str | None:
-    """The label that a bundle's metric f1 is about, if its recipe names one."""
+    """The positive label of a bundle's metric f1, if its recipe names one."""
     label: str | None = manifest.recipe.get("gate", {}).get("positive_label")
     return label
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    classifier: Classifier
-    labels: tuple[str, ...]
-    task: Task
-    thresholds: Thresholds | None = None
-    positive_label: str | None = None
-    quoting: Quoting | None = None
-
-
-def _open(model: Path, max_length: int | None) -> _Opened:
-    if (model / MANIFEST_NAME).is_file():
-        predictor = Predictor.open(model)
-        values = predictor.thresholds
-        thresholds = None if values is None else Thresholds(values, "the bundle's own")
-        return _Opened(
-            predictor,
-            predictor.labels,
-            predictor.task,
-            thresholds,
-            positive_label_of(predictor.manifest),
-            predictor.manifest.recipe.get("data", {}).get("quoting"),
-        )
-    if not (model / "config.json").is_file():
-        raise FactoryError(
-            f"{model}: neither a bundle (manifest.json) nor a model folder (config.json)"
-        )
-    classifier = load_torch_classifier(model, max_length or DEFAULT_MAX_LENGTH)
-    config = classifier.model.config
-    longest = longest_input(classifier.model)
-    if longest is not None and classifier.max_length > longest:
-        classifier = replace(classifier, max_length=longest)
-    labels = tuple(config.id2label[number] for number in range(config.num_labels))
-    task: Task = "regression" if config.num_labels == 1 else "classification"
-    if config.problem_type == TASKS["multilabel"].problem_type:
-        task = "multilabel"
-    return _Opened(classifier, labels, task)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from factory.errors import GateFailedError, RecipeError
+from factory.recipe.task import TASK_TRAITS
 
 if TYPE_CHECKING:
     from factory.evaluation.evaluate import Evaluation, Evaluations
@@ -22,7 +23,7 @@ TOLERANCE = 1e-12  # in floating point 0.9 - 0.8 < 0.1
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What a student or a form of it reached; a value that was not measured is None.
+    """The input of the gate's rules: values of one student or one form; None if not measured.
 
     Args:
         value, teacher, baseline, student: the gate's metric on the gate's split.
@@ -57,7 +58,7 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """How messages show a number: `scale * number` with so many decimals, then the suffix."""
+    """Format of a number in messages: `scale * number` with `decimals`, then the suffix."""
 
     decimals: int
     scale: float = 1.0
@@ -76,9 +77,8 @@ class Rule:
 
     Args:
         key: in section [gate] of the recipe.
-        direction: which side of the limit passes.
-        measure: the number that is compared with the limit; None where it was not measured, and
-            the rule does not apply.
+        direction: ">=" if the limit is a minimum, "<=" if it is a maximum.
+        measure: the number to compare with the limit; None: not measured, the rule does not apply.
         message: a format string with `metric`, `measured` and the measurements `m`.
         needs: what the recipe lacks for this rule, as a predicate; None if nothing.
         is_quality: whether this rule alone is enough for a gate.
@@ -107,8 +107,9 @@ def _lowest_recall(m: Measurements) -> float | None:
 
 
 def _needs_labels(recipe: Recipe) -> str | None:
-    if recipe.data.task == "regression":
-        return "needs data.task = classification or multilabel"
+    if not recipe.data.traits.has_labels:
+        tasks = " or ".join(task for task, traits in TASK_TRAITS.items() if traits.has_labels)
+        return f"needs data.task = {tasks}"
     return None
 
 
@@ -175,7 +176,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """One rule: the limit, what was measured against it, and the outcome."""
+    """A checked rule: its limit, the measured value, and whether it passed."""
 
     rule: str
     measured: float
@@ -191,10 +192,9 @@ class RuleResult:
 def check_rules(
     settings: GateSettings, metric: str, measurements: Measurements
 ) -> list[RuleResult]:
-    """Check every rule of the recipe that applies to what was measured.
+    """Check every rule of the recipe whose value was measured.
 
-    A rule about something not measured (the size before there is a file) does not apply and is
-    left out; the second gate measures everything.
+    At gate 1, rules on size, latency and the like are left out; gate 2 measures everything.
     """
     results = []
     for rule in RULES:
@@ -213,7 +213,7 @@ def check_rules(
 
 
 def recipe_problem(recipe: Recipe) -> str | None:
-    """Why the gate's rules do not fit the rest of a recipe."""
+    """Why the gate's rules do not fit the rest of a recipe; None if they do."""
     chosen = [rule for rule in RULES if getattr(recipe.gate, rule.key) is not None]
     if not any(rule.is_quality for rule in chosen):
         names = ", ".join(rule.key for rule in RULES if rule.is_quality)
@@ -225,7 +225,7 @@ def recipe_problem(recipe: Recipe) -> str | None:
 
 
 def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> None:
-    """Raise if a gate about one class of two meets data with other classes.
+    """Check that f1 and the positive label fit the labels of the data.
 
     Raises:
         RecipeError: f1 or a positive label for more than two labels, or an unknown label.
@@ -246,7 +246,7 @@ def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> 
 
 
 def measure_student(recipe: Recipe, evaluations: Evaluations) -> Measurements:
-    """What gate 1 looks at."""
+    """The measurements of gate 1, of the student in torch."""
     split, metric = recipe.gate.split, recipe.metric
     baseline = evaluations.get("baseline")
     student = evaluations["student"][split]
@@ -264,7 +264,7 @@ def class_recalls(evaluation: Evaluation) -> dict[str, float]:
 
 
 def verdict_lines(results: Sequence[RuleResult]) -> list[str]:
-    """One readable line per rule."""
+    """One line per rule."""
     return [f"{'pass' if result.passed else 'FAIL'}  {result.text}" for result in results]
 
 
@@ -285,11 +285,9 @@ def require(gate: str, results: Sequence[RuleResult]) -> None:
 
 
 def _shown(unit: Unit, number: float, missed: float | None) -> str:
-    """A number in its unit, with as many decimals as set it apart from the limit it missed."""
-    decimals = unit.decimals
-    scaled = unit.scale * number
-    while missed is not None and decimals < 12:
-        if f"{scaled:.{decimals}f}" != f"{unit.scale * missed:.{decimals}f}":
+    """A number in its unit, with enough decimals to differ from the limit it missed."""
+    for decimals in range(unit.decimals, 13):
+        shown = f"{unit.scale * number:.{decimals}f}"
+        if missed is None or shown != f"{unit.scale * missed:.{decimals}f}":
             break
-        decimals += 1
-    return f"{scaled:.{decimals}f}{unit.suffix}"
+    return shown + unit.suffix

@@ -1,4 +1,4 @@
-"""Measure latency of several models, interleaved so that drift of the machine affects all alike."""
+"""Measure the latency of several models in turn, so that drift of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -41,11 +41,14 @@ def measure_latency(
 
     Args:
         runners: by name, a function that takes a list of inputs.
-        inputs: texts or pairs; at most 40 calls' worth, evenly spread over the list, are used.
+        inputs: texts or pairs; at most 40 calls, evenly spread over the list, are made of them.
         batch_size: inputs per call.
         threads: of torch; runners that are not torch models set their own.
     """
-    calls = _calls(inputs, batch_size)
+    calls: list[Inputs] = [
+        [inputs[(start + step) % len(inputs)] for step in range(batch_size)]  # type: ignore[misc]
+        for start in _starts(inputs)
+    ]
     names = list(runners)
     times: dict[str, list[float]] = {name: [] for name in names}
     random = np.random.default_rng(0)
@@ -79,21 +82,20 @@ def inputs_of_length(
     Args:
         lengths: tokens of each input, with special tokens and without truncation.
     """
-    starts = np.linspace(0, len(inputs) - 1, min(CALLS, len(inputs))).astype(int).tolist()
-    return [_of_length(inputs, start, tokens, lengths) for start in starts]  # type: ignore[return-value]
+    return [_of_length(inputs, start, tokens, lengths) for start in _starts(inputs)]  # type: ignore[return-value]
 
 
 def _of_length(
     inputs: Inputs, start: int, tokens: int, lengths: Callable[[Inputs], Sequence[int]]
-) -> str | tuple[str, str]:
+) -> str | tuple[str, ...]:
     rows = [inputs[(start + step) % len(inputs)] for step in range(min(tokens, len(inputs)))]
     sides = [[row] if isinstance(row, str) else list(row) for row in rows]
     words = [" ".join(side).split() for side in zip(*sides, strict=True)]
     words = [side * (tokens // max(1, len(side)) + 1) for side in words]
 
-    def cut(count: int) -> str | tuple[str, str]:
-        parts = [" ".join(side[:count]) for side in words]
-        return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    def cut(count: int) -> str | tuple[str, ...]:
+        parts = tuple(" ".join(side[:count]) for side in words)
+        return parts[0] if len(parts) == 1 else parts
 
     # the most words that fit: a word is at least one token
     too_many = bisect.bisect_right(
@@ -104,12 +106,12 @@ def _of_length(
     return cut(too_many - 1)
 
 
-def _calls(inputs: Inputs, batch_size: int) -> list[Inputs]:
-    """The inputs of each call, evenly spread over the list."""
-    starts = np.linspace(0, len(inputs) - 1, min(CALLS, len(inputs))).astype(int).tolist()
-    return [
-        [inputs[(start + step) % len(inputs)] for step in range(batch_size)] for start in starts
-    ]
+def _starts(inputs: Inputs) -> list[int]:
+    """At most `CALLS` positions, evenly spread over the inputs."""
+    starts: list[int] = (
+        np.linspace(0, len(inputs) - 1, min(CALLS, len(inputs))).astype(int).tolist()
+    )
+    return starts
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ Every bootstrap starts from the same seed, so any two models are scored on the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,11 +34,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """How well one label is found.
-
-    Args:
-        support: rows that have the label.
-    """
+    """Precision, recall and F1 of one label; `support` is the number of rows that have it."""
 
     precision: float
     recall: float
@@ -54,7 +50,7 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def equal_rows(one: Rows, other: Rows) -> NDArray[np.bool_]:
-    """Whether two arrays of answers agree in a row, in every label where there are several.
+    """Whether two arrays of predictions agree in a row, in all labels where there are several.
 
     Shapes:
         one, other: (rows,) or (rows, labels); returns (rows,)
@@ -95,10 +91,8 @@ def confusion(targets: Rows, predicted: Rows, labels: tuple[str, ...]) -> list[l
     """Rows by true label (outer list) and predicted label (inner lists)."""
     from sklearn.metrics import confusion_matrix
 
-    counts: list[list[int]] = confusion_matrix(
-        targets, predicted, labels=range(len(labels))
-    ).tolist()
-    return counts
+    counts = confusion_matrix(targets, predicted, labels=range(len(labels)))
+    return counts.tolist()  # type: ignore[no-any-return]
 
 
 def positive_class(labels: tuple[str, ...], positive_label: str | None) -> int | None:
@@ -133,72 +127,64 @@ def resample_classes(
         counts = np.bincount(chosen, minlength=classes * classes)
         return counts.reshape(classes, classes).astype(np.float64)
 
-    values = {name: np.empty(resamples) for name in metrics}
-    random = np.random.default_rng(0)
-    for number in range(resamples):
-        counts = count(cells[random.integers(0, len(cells), len(cells))])
-        for name, metric in metrics.items():
-            values[name][number] = metric(counts)
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    for drawn in _draws(len(cells), resamples):
+        for counts in map(count, cells[drawn]):
+            for name, metric in metrics.items():
+                values[name].append(metric(counts))
     all_rows = count(cells)
-    return {name: (metric(all_rows), values[name]) for name, metric in metrics.items()}
+    return {name: (metric(all_rows), np.array(values[name])) for name, metric in metrics.items()}
 
 
 def resample_numbers(
     targets: Rows, predicted: Rows, positive: int | None, resamples: int
 ) -> dict[str, Resampled]:
-    """Spearman and Pearson correlation.
-
-    Args:
-        positive: unused; numbers have no classes.
+    """Spearman and Pearson correlation; `positive` is unused.
 
     Shapes:
         targets, predicted: (rows,)
     """
-    random = np.random.default_rng(0)
-    values: dict[str, list[NDArray[np.float64]]] = {"spearman": [], "pearson": []}
-    rows = len(targets)
-    for start in range(0, resamples, CHUNK):
-        drawn = np.array(
-            [random.integers(0, rows, rows) for _ in range(min(CHUNK, resamples - start))]
-        )
-        values["spearman"].append(_spearman(targets[drawn], predicted[drawn]))
-        values["pearson"].append(_pearson(targets[drawn], predicted[drawn]))
+    drawn = list(_draws(len(targets), resamples))
+    metrics = {"spearman": _spearman, "pearson": _pearson}
     return {
-        "spearman": (float(_spearman(targets, predicted)), np.concatenate(values["spearman"])),
-        "pearson": (float(_pearson(targets, predicted)), np.concatenate(values["pearson"])),
+        name: (
+            float(metric(targets, predicted)),
+            np.concatenate([metric(targets[rows], predicted[rows]) for rows in drawn]),
+        )
+        for name, metric in metrics.items()
     }
 
 
 def resample_label_sets(
     targets: Rows, predicted: Rows, positive: int | None, resamples: int
 ) -> dict[str, Resampled]:
-    """Micro and macro F1 of sets of labels.
+    """Micro and macro F1 of sets of labels; `positive` is unused.
 
     Micro F1 counts every (row, label) alike: 2 TP / (true + predicted) over all labels. Macro F1 is
     the mean of the labels' own, over the labels that occur on either side.
-
-    Args:
-        positive: unused; each label is judged on its own.
 
     Shapes:
         targets, predicted: (rows, labels) booleans
     """
     counts = np.stack([targets & predicted, targets, predicted], axis=1).astype(np.float64)
-    # a resample is the number of times it drew each row, which makes its sums a matrix product
-    random = np.random.default_rng(0)
     rows = len(counts)
     parts = []
-    for start in range(0, resamples, CHUNK):
-        drawn = [
-            np.bincount(random.integers(0, rows, rows), minlength=rows)
-            for _ in range(min(CHUNK, resamples - start))
-        ]
-        parts.append(np.array(drawn, dtype=np.float64) @ counts.reshape(rows, -1))
+    for drawn in _draws(rows, resamples):
+        # how often each row was drawn makes the sums of the resamples a matrix product
+        times = np.array([np.bincount(one, minlength=rows) for one in drawn], dtype=np.float64)
+        parts.append(times @ counts.reshape(rows, -1))
     sums = np.concatenate(parts).reshape(resamples, *counts.shape[1:])
     metrics = {"micro_f1": _micro_f1_of_sets, "macro_f1": _macro_f1_of_sets}
     return {
         name: (float(metric(counts.sum(axis=0))), metric(sums)) for name, metric in metrics.items()
     }
+
+
+def _draws(rows: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Positions of resampled rows in blocks of (resamples, rows), the same in every call."""
+    random = np.random.default_rng(0)
+    for start in range(0, resamples, CHUNK):
+        yield random.integers(0, rows, (min(CHUNK, resamples - start), rows))
 
 
 def mean_recall(counts: Rows) -> float:
@@ -232,23 +218,19 @@ def _mcc(counts: Counts) -> float:
     return float((counts.trace() * rows - true @ predicted) / np.sqrt(spread))
 
 
-def _pearson(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
-    """Pearson correlation over the last axis; 0 where one side is constant."""
-    return _correlation(targets, predicted, _vary(targets, predicted))
-
-
 def _spearman(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
     """Pearson correlation of the ranks over the last axis; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    ranks = [rankdata(side, axis=-1) for side in (targets, predicted)]
-    return _correlation(ranks[0], ranks[1], _vary(targets, predicted))
+    ranks = (rankdata(side, axis=-1) for side in (targets, predicted))
+    return np.where(_vary(targets, predicted), _pearson(*ranks), 0.0)
 
 
-def _correlation(one: Rows, other: Rows, varies: Rows) -> NDArray[np.float64]:
-    one, other = (side - side.mean(axis=-1, keepdims=True) for side in (one, other))
+def _pearson(targets: Rows, predicted: Rows) -> NDArray[np.float64]:
+    """Pearson correlation over the last axis; 0 where one side is constant."""
+    one, other = (side - side.mean(axis=-1, keepdims=True) for side in (targets, predicted))
     spread = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
-    return _ratio((one * other).sum(axis=-1), spread, varies)
+    return _ratio((one * other).sum(axis=-1), spread, _vary(targets, predicted))
 
 
 def _vary(targets: Rows, predicted: Rows) -> Rows:

@@ -15,9 +15,10 @@ from serving.errors import BundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from factory.data.dataset import Dataset, Split, Task
+    from factory.data.dataset import Dataset, Split
     from factory.evaluation.significance import Difference
     from factory.export.forms import FormName
+    from serving.bundle import Task
     from serving.predictor import Predictor
 
 KEY = "gate.predecessor"
@@ -36,10 +37,10 @@ class Predecessor:
 
 
 def find_predecessor(recipe: Recipe, base_directory: Path) -> Predecessor | None:
-    """The recipe's predecessor, without opening its model; None when it names none.
+    """The recipe's predecessor, without opening its model; None if the recipe names none.
 
     Raises:
-        RecipeError: there is no bundle, or one of another task.
+        RecipeError: there is no bundle, or it is for another task.
     """
     name = recipe.gate.predecessor
     if name is None:
@@ -79,12 +80,12 @@ class PredecessorScores:
         """The gate's metric of a new model beside the predecessor's.
 
         Args:
-            predicted: of the new model, on the same rows and in the data set's order of labels.
+            predicted: by the new model, on the same rows and in the data set's order of labels.
         """
         from factory.evaluation.significance import difference
 
         new = predicted
-        if predicted.ndim == 2:  # the predecessor may know labels that the data set lacks
+        if predicted.ndim == 2:  # the predecessor may have labels that the data set lacks
             new = _in_columns(predicted, range(predicted.shape[1]), self.targets.shape[1])
         return difference(self.metric, self.task, self.targets, self.predicted, new, self.positive)
 
@@ -126,7 +127,7 @@ def score_predecessor(
 
 
 def shared_labels(labels: Sequence[str], *others: Sequence[str]) -> tuple[str, ...]:
-    """The labels in their order, then those that only others have."""
+    """The labels in their order, then other labels."""
     return tuple(dict.fromkeys([*labels, *(label for more in others for label in more)]))
 
 
@@ -136,7 +137,7 @@ def predict_rows(
     """A bundle's predictions through the server's code, with class numbers that index `labels`.
 
     Args:
-        labels: at least the bundle's own.
+        labels: all of the bundle's labels, and maybe others.
         name: for the progress bar.
 
     Shapes:
@@ -154,7 +155,7 @@ def predict_rows(
     logits = logits_with_bar(predictor, split.inputs(), f"{name} on {split.name}")
     task, values = TASKS[predictor.task], predictor.thresholds
     predicted = task.predict(logits, None if values is None else Thresholds(values, "the bundle's"))
-    if not task.has_labels:
+    if not task.traits.has_labels:
         return predicted
     own = [labels.index(label) for label in predictor.labels]
     if predicted.ndim == 1:

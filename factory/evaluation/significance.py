@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Task
 from factory.evaluation.metrics import Resampled, equal_rows, interval
 from factory.models.tasks import TASKS
+from serving.bundle import Task
 
 RESAMPLES = 2000
 MCNEMAR = "McNemar, exact"
@@ -60,7 +60,7 @@ def differences(
     if one.row_metric is not None:
         right = (equal_rows(rows, targets) for rows in (old, new))
         found.append(mcnemar(one.row_metric, *right))
-    return sorted(found, key=lambda difference: one.metrics.index(difference.metric))
+    return sorted(found, key=lambda difference: one.traits.metrics.index(difference.metric))
 
 
 def difference(
@@ -69,7 +69,7 @@ def difference(
     """One metric of the task: shares of right rows by McNemar's test, the others by bootstrap.
 
     Args:
-        positive: the class whose F1 is wanted; None where no class stands out.
+        positive: the positive class of the metric f1.
 
     Shapes:
         targets, old, new: (rows,) class numbers or values; (rows, labels) booleans for multilabel

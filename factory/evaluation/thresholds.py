@@ -19,7 +19,7 @@ class Thresholds:
 
     Args:
         values: one per label, in the order of the labels.
-        source: how they were found, for people.
+        source: how they were found, for messages.
     """
 
     values: tuple[float, ...]
@@ -58,7 +58,7 @@ def tuned_thresholds(
 def tune_threshold(probabilities: NDArray[np.float64], applies: NDArray[np.bool_]) -> float:
     """The threshold with the best F1 of one label, where a row at or above it has the label.
 
-    A label without rows keeps 0.5.
+    For a label without rows it is 0.5.
 
     Shapes:
         probabilities, applies: (rows,)

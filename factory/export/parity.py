@@ -17,7 +17,6 @@ from factory.models.encoding import (
     EncodedRows,
     PaddedRows,
     encode_inputs,
-    pad_rows,
     sorted_batches,
 )
 
@@ -50,7 +49,7 @@ def session_logits(session: Any, rows: EncodedRows, batch_size: int = 1) -> NDAr
     """Logits of every row in order: (rows, labels)."""
     results: dict[int, NDArray[np.float32]] = {}
     for positions in sorted_batches(rows.lengths, batch_size):
-        logits = run_session(session, pad_rows(rows, positions))
+        logits = run_session(session, rows.padded(positions))
         results.update(zip(positions.tolist(), logits, strict=True))
     return np.stack([results[position] for position in range(len(rows))])
 

@@ -55,7 +55,19 @@ class EncodedRows:
 
     def padded(self, positions: NDArray[np.int64]) -> PaddedRows:
         """The chosen rows, padded to the longest among them."""
-        return pad_rows(self, positions)
+        longest = max(len(self.input_ids[position]) for position in positions)
+        shape = (len(positions), longest)
+        padded = PaddedRows(
+            np.full(shape, self.pad_id, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64),
+        )
+        for line, position in enumerate(positions):
+            length = len(self.input_ids[position])
+            padded.input_ids[line, :length] = self.input_ids[position]
+            padded.token_type_ids[line, :length] = self.token_type_ids[position]
+            padded.attention_mask[line, :length] = 1
+        return padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,8 @@ def encode_inputs(
     """Tokenize texts or pairs with special tokens, truncated to `max_length` tokens."""
     if not inputs:
         return EncodedRows([], [], tokenizer.pad_token_id)
-    columns = _columns(inputs)
+    single = isinstance(inputs[0], str)
+    columns = [list(inputs)] if single else [list(side) for side in zip(*inputs, strict=True)]
     encoded = tokenizer(
         *columns,
         truncation=True,
@@ -126,23 +139,6 @@ class PaddedRows:
     attention_mask: NDArray[np.int64]
 
 
-def pad_rows(rows: EncodedRows, positions: NDArray[np.int64]) -> PaddedRows:
-    """Pad the chosen rows to the longest among them."""
-    longest = max(len(rows.input_ids[position]) for position in positions)
-    shape = (len(positions), longest)
-    padded = PaddedRows(
-        np.full(shape, rows.pad_id, dtype=np.int64),
-        np.zeros(shape, dtype=np.int64),
-        np.zeros(shape, dtype=np.int64),
-    )
-    for line, position in enumerate(positions):
-        length = len(rows.input_ids[position])
-        padded.input_ids[line, :length] = rows.input_ids[position]
-        padded.token_type_ids[line, :length] = rows.token_type_ids[position]
-        padded.attention_mask[line, :length] = 1
-    return padded
-
-
 def collate(rows: Rows, positions: NDArray[np.int64], device: str) -> Batch:
     """The chosen rows as padded tensors on a device."""
     import torch
@@ -180,11 +176,3 @@ def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDAr
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-
-def _columns(
-    inputs: Sequence[str] | Sequence[tuple[str, str]],
-) -> tuple[list[str], ...]:
-    if isinstance(inputs[0], str):
-        return ([str(text) for text in inputs],)
-    return [pair[0] for pair in inputs], [pair[1] for pair in inputs]

@@ -1,8 +1,7 @@
 """What differs between the tasks: one row of a table per task.
 
-Adding a task means a row here and its names in `factory.data.dataset.Task` and
-`factory.recipe.gate.TASK_METRICS`, plus what is really new about it: reading its targets,
-and what the server returns.
+A new task also needs its name in `serving.bundle.Task`, a row in `factory.recipe.task.TASK_TRAITS`,
+and code where its targets are read and its predictions are returned.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, Task, multi_hot
+from factory.data.dataset import Dataset, Split, multi_hot
 from factory.evaluation.chance import (
     chance_problem_of_classes,
     chance_problem_of_label_sets,
@@ -27,7 +26,8 @@ from factory.evaluation.metrics import (
     resample_numbers,
 )
 from factory.evaluation.thresholds import Thresholds, decide
-from factory.recipe.gate import TASK_METRICS
+from factory.recipe.task import TASK_TRAITS, TaskTraits
+from serving.bundle import Task
 from serving.predictor import sigmoid, softmax
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ class TaskType:
 
     Args:
         problem_type: the task's name in transformers (`config.problem_type`).
-        metrics: names; the first is the gate's when the recipe names none.
         row_metric: the metric that is the share of rows predicted right, if there is one.
-        has_labels: False for numbers.
-        has_thresholds: whether each label applies from a probability of its own on.
         targets: a split's targets as an array, given the number of labels: (rows,) class numbers
             or values, or (rows, labels) booleans.
         predict: logits to predictions, shaped as `targets`.
@@ -64,11 +61,9 @@ class TaskType:
     """
 
     name: Task
+    traits: TaskTraits
     problem_type: str
-    metrics: tuple[str, ...]
     row_metric: str | None
-    has_labels: bool
-    has_thresholds: bool
     targets: Callable[[Split, int], Rows]
     predict: Callable[[Logits, Thresholds | None], Rows]
     activation: Callable[[Logits], NDArray[np.float64]]
@@ -85,9 +80,11 @@ def task_of(split: Split) -> TaskType:
     return TASKS[kinds[type(split.targets[0])]]
 
 
-def task_of_problem(problem_type: str) -> TaskType:
-    """The task that transformers calls `problem_type`."""
-    return next(task for task in TASKS.values() if task.problem_type == problem_type)
+def task_of_model(config: Any) -> TaskType:
+    """The task of a classifier; without a problem_type, what transformers takes it for."""
+    if config.problem_type is None:
+        return TASKS["regression" if config.num_labels == 1 else "classification"]
+    return next(task for task in TASKS.values() if task.problem_type == config.problem_type)
 
 
 # Classification: each row has exactly one label.
@@ -190,11 +187,9 @@ def _base_rates(targets: Rows) -> NDArray[np.float32]:
 TASKS: Mapping[Task, TaskType] = {
     "classification": TaskType(
         name="classification",
+        traits=TASK_TRAITS["classification"],
         problem_type="single_label_classification",
-        metrics=TASK_METRICS["classification"],
         row_metric="accuracy",
-        has_labels=True,
-        has_thresholds=False,
         targets=_class_numbers,
         predict=_most_probable,
         activation=softmax,
@@ -206,11 +201,9 @@ TASKS: Mapping[Task, TaskType] = {
     ),
     "regression": TaskType(
         name="regression",
+        traits=TASK_TRAITS["regression"],
         problem_type="regression",
-        metrics=TASK_METRICS["regression"],
         row_metric=None,
-        has_labels=False,
-        has_thresholds=False,
         targets=_numbers,
         predict=_first_output,
         activation=_unchanged,
@@ -222,11 +215,9 @@ TASKS: Mapping[Task, TaskType] = {
     ),
     "multilabel": TaskType(
         name="multilabel",
+        traits=TASK_TRAITS["multilabel"],
         problem_type="multi_label_classification",
-        metrics=TASK_METRICS["multilabel"],
         row_metric="exact_match",
-        has_labels=True,
-        has_thresholds=True,
         targets=multi_hot,
         predict=_sets,
         activation=sigmoid,

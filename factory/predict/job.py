@@ -1,4 +1,4 @@
-"""`factory predict`: score a file of any size; interrupted work is resumed by the same command."""
+"""`factory predict`: score a file of any size; the same command resumes interrupted work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.formats import DataFile
+from factory.data.messages import count as counted
 from factory.data.reading import BadRow
 from factory.errors import DataError, PredictError
 from factory.predict.partial import partial_output
@@ -26,24 +27,22 @@ from factory.version import VERSION
 from serving.bundle import MANIFEST_NAME, Manifest, sha256_file
 from serving.errors import InferenceError, InputError
 from serving.predictor import Predictor
-from serving.tokenization import Inputs
 
-# Rows scored together, sorted by length. Answers may differ in their last digits with the texts
-# that run beside them, so resumed work must cut where uninterrupted work cuts.
+# Rows scored together, sorted by length. The last digits of scores may depend on the other texts of
+# a batch, so resumed work must use the same chunks.
 CHUNK_ROWS = 512
 OnError = Literal["stop", "skip"]
-# Bad rows listed one by one; of more, the number.
-LISTED = 10
+LISTED = 10  # bad rows listed one by one; of the others, only the number
 
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """How to read, name and run.
+    """Options of `predict_file`.
 
     Args:
         text: the text column; None: as in the bundle's recipe, or "text".
         text_pair: the second one, of a bundle for pairs; None: likewise, or "text_pair".
-        on_error: rows that cannot be scored stop the command, or are left out.
+        on_error: whether rows that cannot be scored stop the command or are skipped.
         restart: discard partial output.
     """
 
@@ -57,10 +56,10 @@ class PredictOptions:
 
 
 def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptions) -> None:
-    """Score every row of a file and write them, in order, with their answers.
+    """Score every row of a file and write the rows, in order, with their predictions.
 
-    Memory does not grow with the file. Unless a standard stream takes part, all rows are checked
-    before the first is scored, and interrupted work is resumed.
+    Memory does not grow with the file. Between files, all rows are checked before the first is
+    scored, and interrupted work is resumed; with standard streams, neither is possible.
 
     Raises:
         PredictError: the output exists, a column is missing or exists already, the partial output
@@ -73,11 +72,11 @@ def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptio
         raise PredictError(f"{output}: exists already; give another --output or remove it")
     predictor = Predictor.open(bundle)
     columns = AnswerColumns(predictor.manifest, options.prefix, options.all_scores)
-    texts = text_columns(predictor.manifest, options.text, options.text_pair)
+    texts = _text_columns(predictor.manifest, options.text, options.text_pair)
     given = open_input(source, texts, predictor.manifest.recipe.get("data", {}).get("quoting"))
     wanted = Wanted(texts, new=columns.names, same_fields=wanted_output.format != "jsonl")
     if given.format.encoding == "cp1252":
-        say(f"{given.name}: is not UTF-8; read as Windows-1252")
+        say(f"{given.name}: is not UTF-8; reading it as Windows-1252")
     job = _Job(predictor, given, wanted_output, wanted, columns, options)
     if source == STANDARD_STREAM or wanted_output.standard:
         job.stream()
@@ -85,8 +84,8 @@ def predict_file(bundle: Path, source: Path, output: Path, options: PredictOptio
         job.run(bundle)
 
 
-def text_columns(manifest: Manifest, text: str | None, text_pair: str | None) -> tuple[str, ...]:
-    """The names of the text columns: as given, else as the bundle was trained.
+def _text_columns(manifest: Manifest, text: str | None, text_pair: str | None) -> tuple[str, ...]:
+    """The text columns: as given, else those of the bundle's recipe.
 
     Raises:
         PredictError: a second column for a bundle of single texts.
@@ -111,7 +110,7 @@ class _Job:
     options: PredictOptions
 
     def run(self, bundle: Path) -> None:
-        """Check all rows, score what is not scored yet, put the output together."""
+        """Check all rows, score those not scored yet, and write the output."""
         count = self._check()
         about = _about(bundle, self.source, self.wanted)
         path, labels = self.output.path, len(self.predictor.labels)
@@ -132,7 +131,7 @@ class _Job:
         say(f"{path}: {count} rows")
 
     def stream(self) -> None:
-        """Read, score and write in one pass, as standard streams must be."""
+        """Read, score and write in one pass, as standard streams require."""
         to_file = not self.output.standard
         path = self.output.path
         whole = path.with_name(f".{path.name}.partial-{os.getpid()}") if to_file else path
@@ -140,7 +139,7 @@ class _Job:
         texts = ([row.texts for row in chunk] for chunk in given)
         with bar("scoring", None, "row") as progress:
             try:
-                # the two copies of the rows are a bounded number of chunks apart
+                # tee buffers a bounded number of chunks
                 self._write(whole, zip(kept, self._scored(texts), strict=True), progress.advance)
                 if to_file:
                     _settle(whole)
@@ -156,20 +155,20 @@ class _Job:
         """The rows that can be scored.
 
         Raises:
-            DataError: one cannot, and none is to be left out.
+            DataError: a row cannot be scored, and rows must not be skipped.
         """
         for row in text_rows(self.source, self.wanted):
             if isinstance(row, TextRow):
                 yield row
             elif self.options.on_error == "stop":
-                raise self._refusal([row], 1)
+                raise self._bad_rows([row], 1)
 
     def _check(self) -> int:
-        """The number of rows that can be scored, all of them looked at.
+        """Read all rows and count those that can be scored.
 
         Raises:
-            DataError: some cannot, and none is to be left out.
-            PredictError: none can.
+            DataError: some cannot be scored, and rows must not be skipped.
+            PredictError: none can be scored.
         """
         count, bad, first = 0, 0, list[BadRow]()
         for row in text_rows(self.source, self.wanted):
@@ -180,26 +179,25 @@ class _Job:
             if bad <= LISTED:
                 first.append(row)
         if bad and self.options.on_error == "stop":
-            raise self._refusal(first, bad)
+            raise self._bad_rows(first, bad)
         for row in first:
-            say(f"{self._place(row)} {row.reason}; left out")
+            self._say_skipped(row)
         if bad > LISTED:
-            say(f"{self.source.name}: {bad} rows are left out")
+            say(f"{self.source.name}: {bad} rows are skipped")
         if not count:
-            raise PredictError(f"{self.source.name}: has no row that can be scored")
+            raise PredictError(f"{self.source.name}: no row can be scored")
         return count
 
-    def _refusal(self, rows: list[BadRow], count: int) -> DataError:
+    def _bad_rows(self, rows: list[BadRow], count: int) -> DataError:
         more = [f"and {count - len(rows)} more"] if count > len(rows) else []
-        which = "1 row" if count == 1 else f"{count} rows"
         return DataError(
-            f"{self.source.name}: {which} cannot be scored; correct the file, or leave such rows "
-            "out with --on-error skip",
+            f"{self.source.name}: {counted(count, 'row')} cannot be scored; correct the file, or "
+            "skip such rows with --on-error skip",
             [f"{self.source.unit} {row.number}: {row.reason}" for row in rows] + more,
         )
 
-    def _place(self, row: BadRow) -> str:
-        return f"{self.source.name}, {self.source.unit} {row.number}:"
+    def _say_skipped(self, row: BadRow) -> None:
+        say(f"{self.source.name}, {self.source.unit} {row.number}: {row.reason}; skipped")
 
     def _write(
         self,
@@ -209,14 +207,14 @@ class _Job:
     ) -> None:
         with table_writer(path, self.output, self.source, self.columns) as writer:
             for rows, logits in chunks:
-                answered = np.isfinite(logits.sum(axis=1))
-                for place in np.flatnonzero(~answered).tolist():
+                scored = np.isfinite(logits.sum(axis=1))
+                for place in np.flatnonzero(~scored).tolist():
                     failed = BadRow(rows[place].row.number, "the model fails on it")
                     if self.options.on_error == "stop":
-                        raise self._refusal([failed], 1)
-                    say(f"{self._place(failed)} {failed.reason}; left out")
-                kept = [row.row for row, good in zip(rows, answered.tolist(), strict=True) if good]
-                writer.write(kept, self.columns.values(logits[answered]))
+                        raise self._bad_rows([failed], 1)
+                    self._say_skipped(failed)
+                kept = [row.row for row, good in zip(rows, scored.tolist(), strict=True) if good]
+                writer.write(kept, self.columns.values(logits[scored]))
                 advance(len(rows))
 
 
@@ -228,7 +226,7 @@ def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _about(bundle: Path, source: DataFile, wanted: Wanted) -> dict[str, object]:
-    """What the logits depend on; the names are those of the message about a change."""
+    """What the logits depend on, by the names used in the message about a change."""
     import onnxruntime
 
     return {
@@ -236,7 +234,7 @@ def _about(bundle: Path, source: DataFile, wanted: Wanted) -> dict[str, object]:
         "bundle": sha256_file(bundle / MANIFEST_NAME),
         "text column": list(wanted.texts),
         "new columns": None if source.columns else list(wanted.new),
-        "format": source.format.facts(),
+        "format": asdict(source.format),
         "tinybert-factory": VERSION,
         "onnxruntime": onnxruntime.__version__,
     }
@@ -252,10 +250,10 @@ def _settle(path: Path) -> None:
 def score_chunks(
     predictor: Predictor, chunks: Iterable[Sequence[tuple[str, ...]]], threads: int
 ) -> Iterator[NDArray[np.float32]]:
-    """The logits of each chunk, in order; rows the model fails on are not a number.
+    """The logits of each chunk, in order; NaN for rows on which the model fails.
 
-    Threads share the predictor, each running on one core: as much work per second as processes,
-    which would each hold a model (measured: 2 % more CPU time than one thread, processes 18 %).
+    Threads share one model, each running on one core, and are as fast as processes (measured: 2 %
+    more CPU time than one thread, processes 18 %).
     """
     # one tokenizer thread per inference thread
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -275,14 +273,10 @@ def score_chunks(
 def _score(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
     """One chunk: (rows, labels)."""
     try:
-        return predictor.logits(_inputs(predictor, texts))
+        if predictor.text_pair:
+            return predictor.logits([(text[0], text[1]) for text in texts])
+        return predictor.logits([text[0] for text in texts])
     except (InferenceError, InputError):
         if len(texts) == 1:
             return np.full((1, len(predictor.labels)), np.nan, dtype=np.float32)
         return np.concatenate([_score(predictor, [text]) for text in texts])
-
-
-def _inputs(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> Inputs:
-    if predictor.text_pair:
-        return [(text[0], text[1]) for text in texts]
-    return [text[0] for text in texts]

@@ -1,4 +1,4 @@
-"""Partial output: the logits scored so far, and of which input, so that work can be resumed."""
+"""Partial output: the logits of the rows scored so far, from which an interrupted job resumes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ ABOUT_FILE = "about.json"
 
 
 class PartialOutput:
-    """The logits of the first rows of an input, in a file that only grows.
+    """The logits of the first rows of an input, in a file that is only appended to.
 
-    A row counts once all of its bytes are there, so whatever ends the process leaves a beginning
-    that can be used; the order of rows is that of the input.
+    Only complete rows count, so the file is usable however the process ended.
     """
 
     def __init__(self, directory: Path, stream: IO[bytes], labels: int) -> None:
@@ -31,10 +30,9 @@ class PartialOutput:
         self._labels = labels
 
     def rows(self, chunk: int) -> int:
-        """Rows that are done, in whole chunks; what stands behind them is forgotten."""
+        """The number of rows scored in whole chunks; the bytes after them are removed."""
         row_bytes = 4 * self._labels
-        size = self._stream.seek(0, 2)
-        done = size // row_bytes // chunk * chunk
+        done = self._stream.seek(0, 2) // row_bytes // chunk * chunk
         self._stream.truncate(done * row_bytes)
         self._stream.seek(0, 2)
         return done
@@ -56,13 +54,13 @@ class PartialOutput:
 def partial_output(
     output: Path, about: dict[str, object], labels: int, *, restart: bool
 ) -> Iterator[PartialOutput]:
-    """The partial output, new or of an earlier process; it is removed when the block succeeds.
+    """Open the partial output, new or of an earlier process; removed when the block succeeds.
 
     Args:
-        about: what the logits depend on; partial output for anything else is refused.
+        about: what the logits depend on.
 
     Raises:
-        PredictError: the partial output is for something else, or its process still runs.
+        PredictError: the partial output depends on something else, or its process still runs.
     """
     directory = output.with_name(f".{output.name}.partial")
     directory.mkdir(parents=True, exist_ok=True)
@@ -72,7 +70,12 @@ def partial_output(
         if restart:
             description.unlink(missing_ok=True)
         if description.exists():
-            _check_same(json.loads(description.read_text("utf-8")), about, output, directory)
+            before = json.loads(description.read_text("utf-8"))
+            if changed := [name for name, value in about.items() if before.get(name) != value]:
+                raise PredictError(
+                    f"{output}: {directory} is partial output for another {', '.join(changed)}; "
+                    "undo the change, or start again with --restart"
+                )
         else:
             stream.truncate(0)
             new = description.with_suffix(".new")
@@ -82,18 +85,8 @@ def partial_output(
     shutil.rmtree(directory)
 
 
-def _check_same(
-    before: dict[str, object], now: dict[str, object], output: Path, directory: Path
-) -> None:
-    if changed := [name for name, value in now.items() if before.get(name) != value]:
-        raise PredictError(
-            f"{output}: {directory} is partial output for another {', '.join(changed)}; "
-            "undo the change, or start again with --restart"
-        )
-
-
 def _lock(stream: IO[bytes], output: Path) -> None:
-    """Two processes must not add to one file."""
+    """Refuse to append to a file that another process appends to."""
     try:
         import fcntl
     except ImportError:  # not on Windows

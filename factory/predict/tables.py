@@ -1,4 +1,4 @@
-"""Writing rows with their answers: csv and tsv, JSON Lines, Parquet."""
+"""Write rows with their predictions as csv, tsv, JSON Lines or Parquet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from factory.data.formats import DataFile, parquet_module
 from factory.data.reading import Row
 from factory.errors import PredictError
-from factory.predict.rows import STANDARD_STREAM, columns_of, row_values
+from factory.predict.rows import STANDARD_STREAM, row_values
 from serving.bundle import Manifest
 from serving.predictor import sigmoid, softmax
 
@@ -52,10 +52,10 @@ class OutputFile:
 
 
 def output_file(path: Path) -> OutputFile:
-    """The format that a name asks for.
+    """Determine the output format from the file name.
 
     Raises:
-        PredictError: the name's ending is not known.
+        PredictError: the name has an unknown ending.
     """
     if path == STANDARD_STREAM:
         return OutputFile(path, "jsonl")
@@ -64,15 +64,15 @@ def output_file(path: Path) -> OutputFile:
     known = _ENDINGS.get(ending)
     if known is None or (gzipped and known == "parquet"):
         raise PredictError(
-            f"{path}: the name gives no format; end it in .csv, .tsv, .jsonl (each also with .gz) "
-            "or .parquet"
+            f"{path}: unknown format; the name must end in .csv, .tsv, .jsonl (each also with "
+            ".gz) or .parquet"
         )
     return OutputFile(path, known, gzipped)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerColumns:
-    """How answers are named: a prefix for every column, and whether each label has its own."""
+    """The added columns: a prefix for their names, and whether each label has its own score."""
 
     manifest: Manifest
     prefix: str = ""
@@ -86,11 +86,12 @@ class AnswerColumns:
             "multilabel": ("labels",),
             "regression": ("value",),
         }[self.manifest.task]
-        return tuple(self.prefix + name for name in (*own, *self._per_label()))
+        each = [f"score_{label}" for label in self.manifest.labels] if self._per_label else []
+        return tuple(self.prefix + name for name in (*own, *each))
 
-    def _per_label(self) -> tuple[str, ...]:
-        wanted = self.all_scores and self.manifest.task != "regression"
-        return tuple(f"score_{label}" for label in self.manifest.labels) if wanted else ()
+    @property
+    def _per_label(self) -> bool:
+        return self.all_scores and self.manifest.task != "regression"
 
     def values(self, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
         """The values of the added columns, row by row.
@@ -100,42 +101,38 @@ class AnswerColumns:
         """
         labels = self.manifest.labels
         rows: list[list[Any]]
-        scores = logits.astype(np.float64)
         if self.manifest.task == "regression":
-            rows = [[value] for value in scores[:, 0].tolist()]
+            scores = logits.astype(np.float64)
+            rows = scores[:, :1].tolist()
         elif self.manifest.task == "classification":
             scores = softmax(logits)
-            best = scores.argmax(axis=1).tolist()
-            rows = [
-                [labels[place], row[place]]
-                for place, row in zip(best, scores.tolist(), strict=True)
-            ]
-        else:
+            best = scores.argmax(axis=1)
+            rows = [[labels[i], row[i]] for i, row in zip(best, scores.tolist(), strict=True)]
+        else:  # the labels that apply, by descending score, as in the server's responses
             scores = sigmoid(logits)
-            rows = [[self._labels(row)] for row in scores]
-        if self._per_label():
+            order = np.argsort(-scores, axis=1, kind="stable").tolist()
+            applies = scores >= np.array(self.manifest.thresholds)
+            rows = [
+                [[labels[i] for i in ranked if row[i]]]
+                for ranked, row in zip(order, applies, strict=True)
+            ]
+        if self._per_label:
             rows = [old + new for old, new in zip(rows, scores.tolist(), strict=True)]
         return [dict(zip(self.names, row, strict=True)) for row in rows]
 
-    def _labels(self, scores: NDArray[np.float64]) -> list[str]:
-        """The labels that apply, from high to low score, as the server lists them."""
-        order = np.argsort(-scores, kind="stable").tolist()
-        applies = scores >= np.array(self.manifest.thresholds)
-        return [self.manifest.labels[place] for place in order if applies[place]]
-
 
 class TableWriter(Protocol):
-    """Whatever takes rows with the answers to them."""
+    """Writes rows in order, each with the values of the added columns after its own."""
 
     def write(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> None:
-        """Write rows in order, each with its answer's columns behind its own."""
+        """Append rows."""
 
 
 @contextlib.contextmanager
 def table_writer(
     path: Path, output: OutputFile, source: DataFile, columns: AnswerColumns
 ) -> Iterator[TableWriter]:
-    """Writes a new file at `path`, in the format of `output`; the file is whole at the end.
+    """Write a new file at `path`, in the format of `output`; it is complete after the block.
 
     Raises:
         PredictError: values that the format cannot hold.
@@ -163,13 +160,11 @@ class _JsonWriter:
 
     def write(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> None:
         for row, answer in zip(rows, answers, strict=True):
-            self._stream.write(self._line(row, answer) + b"\n")
-
-    def _line(self, row: Row, answer: dict[str, Any]) -> bytes:
-        if self._source.format.kind == "jsonl":  # the line as it came, its closing brace moved
-            line: bytes = row.source
-            return line[:-1].rstrip() + b"," + msgspec.json.encode(answer)[1:]
-        return msgspec.json.encode(row_values(self._source, row) | answer)
+            if self._source.format.kind == "jsonl":  # the original line up to its closing brace
+                line = row.source[:-1].rstrip() + b"," + msgspec.json.encode(answer)[1:]
+            else:
+                line = msgspec.json.encode(row_values(self._source, row) | answer)
+            self._stream.write(line + b"\n")
 
 
 class _DelimitedWriter:
@@ -178,8 +173,8 @@ class _DelimitedWriter:
     ) -> None:
         self._format = output.format
         self._source = source
-        self._answers = columns.names
-        self._columns: list[str] | None = None
+        self._added = columns.names
+        self._columns: list[str] = []
         self._writer: Any = csv.writer(_LineFeeds(text), lineterminator="\r\n")
         if output.format == "tsv":
             self._writer = csv.writer(
@@ -188,11 +183,11 @@ class _DelimitedWriter:
 
     def write(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> None:
         for row, answer in zip(rows, answers, strict=True):
-            if self._columns is None:
-                self._columns = columns_of(self._source, row)
-                self._writer.writerow([*self._columns, *self._answers])
+            if not self._columns:
+                self._columns = [*(self._source.columns or row.values), *self._added]
+                self._writer.writerow(self._columns)
             values = row_values(self._source, row) | answer
-            cells = [_cell(values.get(name)) for name in (*self._columns, *self._answers)]
+            cells = [_cell(values.get(name)) for name in self._columns]
             if self._format == "tsv" and any(set(cell) & set("\t\r\n") for cell in cells):
                 raise PredictError(
                     f"row {row.number} has a tab or a line end inside a cell, which tsv cannot "
@@ -202,7 +197,7 @@ class _DelimitedWriter:
 
 
 class _LineFeeds:
-    """Ends lines in a line feed; asked for that, Python's writer would not quote a lone return."""
+    """Ends lines with a line feed; as its own terminator, csv would not quote carriage returns."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -228,30 +223,22 @@ class _ParquetWriter:
         self._module = parquet_module()
         self._path = path
         self._source = source
-        self._answers = columns
-        self._columns: list[str] = []
+        self._added = columns.names
         self._writer: Any = None
         self._tables: list[Any] = []
-        self._waiting = 0
 
     def write(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> None:
         if not rows:
             return
-        import pyarrow
-
         if self._writer is None:
-            self._columns = columns_of(self._source, rows[0])
-            schema = self._schema(rows)
-            for name in self._answers.names:
-                schema = schema.append(pyarrow.field(name, _answer_type(answers[0][name])))
+            schema = self._schema(rows, answers[0])
             self._writer = self._module.ParquetWriter(self._path, schema)
         self._tables.append(self._table(rows, answers))
-        self._waiting += len(rows)
-        if self._waiting >= ROW_GROUP:
+        if sum(map(len, self._tables)) >= ROW_GROUP:
             self._write_group()
 
     def close(self) -> None:
-        """Write what waits, and the end of the file."""
+        """Write the buffered rows and the end of the file."""
         if self._writer is not None:
             self._write_group()
             self._writer.close()
@@ -261,52 +248,55 @@ class _ParquetWriter:
 
         if self._tables:
             self._writer.write_table(pyarrow.concat_tables(self._tables))
-        self._tables, self._waiting = [], 0
+        self._tables = []
 
-    def _schema(self, rows: Sequence[Row]) -> Any:
-        """The input's own types; of JSON, those of the first rows."""
+    def _schema(self, rows: Sequence[Row], answer: dict[str, Any]) -> Any:
+        """The input's own types, for JSON inferred from the first rows; and the added columns."""
         import pyarrow
 
+        string = pyarrow.string()
         if self._source.format.kind == "parquet":
-            return rows[0].source[0].schema
-        if self._source.format.kind == "delimited":
-            return pyarrow.schema([(name, pyarrow.string()) for name in self._columns])
-        values = [row_values(self._source, row) for row in rows]
-        found = pyarrow.Table.from_pylist(
-            [{name: row.get(name) for name in self._columns} for row in values]
-        ).schema
-        return pyarrow.schema(
-            [
-                (field.name, pyarrow.string() if pyarrow.types.is_null(field.type) else field.type)
-                for field in found
-            ]
-        )
+            schema = rows[0].source[0].schema
+        elif self._source.format.kind == "delimited":
+            schema = pyarrow.schema([(name, string) for name in self._source.columns])
+        else:
+            names = list(rows[0].values)
+            found = pyarrow.Table.from_pylist(
+                [{name: row.values.get(name) for name in names} for row in rows]
+            ).schema
+            schema = pyarrow.schema(
+                [(f.name, string if pyarrow.types.is_null(f.type) else f.type) for f in found]
+            )
+        for name, value in answer.items():
+            kind = pyarrow.list_(string) if isinstance(value, list) else string
+            kind = pyarrow.float64() if isinstance(value, float) else kind
+            schema = schema.append(pyarrow.field(name, kind))
+        return schema
 
     def _table(self, rows: Sequence[Row], answers: Sequence[dict[str, Any]]) -> Any:
         import pyarrow
 
         schema = self._writer.schema
-        old = pyarrow.schema([schema.field(name) for name in self._columns], schema.metadata)
-        new = pyarrow.schema([schema.field(name) for name in self._answers.names])
+        fields, width = list(schema), len(schema) - len(self._added)
         if self._source.format.kind == "parquet":
             table = _gathered(rows)
         else:
-            values = [row_values(self._source, row) for row in rows]
+            old = pyarrow.schema(fields[:width], schema.metadata)
             try:
-                table = pyarrow.Table.from_pylist(values, schema=old)
+                table = pyarrow.Table.from_pylist([row.values for row in rows], schema=old)
             except pyarrow.ArrowException as error:
                 raise PredictError(
                     f"rows {rows[0].number} to {rows[-1].number} have values of another type than "
                     f"the first ({error}); write jsonl, which keeps each as it is"
                 ) from error
-        added = pyarrow.Table.from_pylist(list(answers), schema=new)
-        for name in new.names:
-            table = table.append_column(new.field(name), added.column(name))
+        added = pyarrow.Table.from_pylist(list(answers), schema=pyarrow.schema(fields[width:]))
+        for field, column in zip(fields[width:], added.columns, strict=True):
+            table = table.append_column(field, column)
         return table.cast(schema)
 
 
 def _gathered(rows: Sequence[Row]) -> Any:
-    """Rows of record batches as one table, with the values as they were read."""
+    """The rows of record batches as one table, with the original values."""
     import pyarrow
 
     pieces: list[tuple[Any, list[int]]] = []
@@ -320,24 +310,16 @@ def _gathered(rows: Sequence[Row]) -> Any:
     )
 
 
-def _answer_type(value: Any) -> Any:
-    import pyarrow
-
-    if isinstance(value, list):
-        return pyarrow.list_(pyarrow.string())
-    return pyarrow.string() if isinstance(value, str) else pyarrow.float64()
-
-
 @contextlib.contextmanager
 def _create_bytes(path: Path, file: OutputFile) -> Iterator[Any]:
-    """A new file at `path` in the format of `file`; the same content gives the same bytes."""
+    """Create the file at `path`, gzipped if wanted; the same content gives the same bytes."""
     if file.standard:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     with path.open("wb") as plain:
         if file.gzipped:
-            # without a name and a time, which would differ from run to run
+            # without name and time, which would differ between runs
             with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
                 yield packed
         else:

@@ -21,7 +21,7 @@ class AugmentSettings(Section):
     )
     sources: Annotated[list[CandidateSource], Field(min_length=1)] | None = Field(
         default=None,
-        description="sources of words; the first that knows a word decides; unset: mlm and vectors "
+        description="sources of words; the first that has a word decides; unset: mlm and vectors "
         "if set, then the teacher's own embeddings (not in paper mode with vectors)",
     )
     mlm: str | None = Field(
@@ -75,7 +75,7 @@ class AugmentSettings(Section):
 
     @model_validator(mode="after")
     def sources_named(self) -> AugmentSettings:
-        """Check that every source has its model or file, and that each of these is used."""
+        """Check that every source has its model or file, and that every model or file is used."""
         order = self.source_order
         if len(set(order)) < len(order):
             raise ValueError("sources names one source twice")

@@ -1,4 +1,4 @@
-"""The recipe's table [data]: source and format of the text."""
+"""The recipe's section [data]: source and format of the text."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from factory.recipe.section import Fraction, PositiveInt, Section
+from factory.recipe.task import TASK_TRAITS, TaskTraits
+from serving.bundle import Task
 
 
 class DataSettings(Section):
-    """Source and format of the labelled text."""
+    """Source and format of the text."""
 
     train: str | None = Field(
         default=None, description="training file: delimited text, JSON Lines or Parquet (gzip, too)"
     )
     dev: str | None = Field(default=None, description="file used for selection and for the gate")
-    test: str | None = Field(default=None, description="file that is only reported")
+    test: str | None = Field(default=None, description="file with rows that are only reported")
     dev_fraction: Fraction | None = Field(
         default=None, description="fraction of train held out as dev if there is no dev file"
     )
@@ -36,7 +38,7 @@ class DataSettings(Section):
         default=None,
         description="label names in order; required if the column holds integers",
     )
-    task: Literal["classification", "regression", "multilabel"] = Field(
+    task: Task = Field(
         default="classification",
         description="multilabel: a text has any number of labels, including none",
     )
@@ -74,6 +76,11 @@ class DataSettings(Section):
     )
 
     @property
+    def traits(self) -> TaskTraits:
+        """What the task allows to set."""
+        return TASK_TRAITS[self.task]
+
+    @property
     def text_columns(self) -> tuple[str, ...]:
         """The text column, or the two columns of a pair."""
         return (self.text,) if isinstance(self.text, str) else tuple(self.text)
@@ -94,36 +101,35 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> DataSettings:
-        """Exactly one source of training rows and one of dev rows."""
+        """Check that there is exactly one source of training rows and one of dev rows."""
         if (self.train is None) == (self.hub is None):
             raise ValueError("give either train (a file) or hub (a data set name)")
         if self.hub is not None and (self.dev is not None or self.test is not None):
             raise ValueError("dev and test name files; a hub data set has dev_split and test_split")
         if self.hub is None and (self.dev is None) == (self.dev_fraction is None):
-            raise ValueError("give either dev (a file) or dev_fraction (a share of train)")
+            raise ValueError("give either dev (a file) or dev_fraction (a fraction of train)")
         if self.hub is not None and (self.dev_split is None) == (self.dev_fraction is None):
             raise ValueError("give either dev_split or dev_fraction for a hub data set")
-        hub_only = [self.config, self.revision, self.test_split]
-        if self.hub is None and any(value is not None for value in hub_only):
+        if self.hub is None and (self.config or self.revision or self.test_split):
             raise ValueError("config, revision and test_split belong to a hub data set")
         if self.dev_fraction in (0.0, 1.0):
-            raise ValueError("dev_fraction must lie between 0 and 1")
-        if self.task == "regression" and self.labels is not None:
+            raise ValueError("dev_fraction must be between 0 and 1")
+        if not self.traits.has_labels and self.labels is not None:
             raise ValueError("labels belong to classification; a regression target is a number")
-        if self.task != "multilabel" and self.label_separator != ",":
+        if not self.traits.has_label_sets and self.label_separator != ",":
             raise ValueError('label_separator needs task = "multilabel"')
         return self
 
     @model_validator(mode="after")
     def unlabelled_source(self) -> DataSettings:
-        """unlabelled_split needs a hub data set, unlabelled_limit needs unlabelled text."""
+        """Check that unlabelled_split and unlabelled_limit fit the sources."""
         if self.unlabelled_split is not None and self.hub is None:
             raise ValueError("unlabelled_split belongs to a hub data set; unlabelled names files")
         read = {self.train_split, self.dev_split, self.test_split} if self.hub else set()
         both = [name for name in self.unlabelled_split or () if name in read]
         if both:
             raise ValueError(f"unlabelled_split {both[0]!r} is already read with its labels")
-        nothing = self.unlabelled is None and self.unlabelled_split is None
-        if nothing and self.unlabelled_limit is not None:
+        unlabelled = self.unlabelled or self.unlabelled_split
+        if self.unlabelled_limit is not None and not unlabelled:
             raise ValueError("unlabelled_limit needs unlabelled or unlabelled_split")
         return self

@@ -22,7 +22,7 @@ def _list_or_auto(value: object) -> object:
     return value
 
 
-# A list unless it is the word, so that a mistake is reported once and not for both.
+# The discriminator makes a mistake one error instead of one for each kind of value.
 Forms = Annotated[
     Annotated[list[FormName], Field(min_length=1), Tag("names")]
     | Annotated[Literal["auto"], Tag("auto")],
@@ -45,8 +45,8 @@ class ExportSettings(Section):
     )
     general_pieces: NonNegativeInt | None = Field(
         default=None,
-        description="cut the vocabulary to what the rows learned on need and so many of the most "
-        "frequent other pieces, for a smaller file; unset: the whole vocabulary",
+        description="trim the vocabulary, for a smaller file: keep the tokens of the training rows "
+        "and this many of the most frequent others; unset: the whole vocabulary",
     )
 
 
@@ -59,12 +59,12 @@ class QuantizeSettings(Section):
         "first and fp32 last",
     )
     calibration_rows: PositiveInt = Field(
-        default=256, description="training rows that activations are measured on"
+        default=256, description="training rows on which activations are measured"
     )
     smoothing: Fraction = Field(
         default=0.8,
-        description="how much of the outliers of activations the static forms move into the "
-        "weights (SmoothQuant); 0: nothing",
+        description="strength of SmoothQuant in the static forms, which moves outliers of "
+        "activations into the weights; 0: off",
     )
 
     def wanted(self, hardware: Hardware) -> tuple[FormName, ...]:
@@ -73,7 +73,7 @@ class QuantizeSettings(Section):
         return tuple(dict.fromkeys(names))
 
     def written(self, hardware: Hardware) -> tuple[FormName, ...]:
-        """Those that are written beside fp32, which always is."""
+        """The wanted forms except fp32, which is always written."""
         return tuple(name for name in self.wanted(hardware) if name != "fp32")
 
 
@@ -82,15 +82,15 @@ class ReportSettings(Section):
 
     texts: NonNegativeInt = Field(
         default=20,
-        description="how many texts to show on which teacher and student disagree; 0: none",
+        description="number of texts shown on which teacher and student disagree; 0: none",
     )
 
 
 class TargetSettings(Section):
-    """Where the bundle will run: what "auto" tries, and the shape at which latency is measured."""
+    """Where the bundle will run: the forms of "auto", and the shape for latency."""
 
     hardware: Hardware = Field(
-        default="avx2", description="the kind of machine; measurements are of this machine"
+        default="avx2", description="kind of machine; latency is measured on this machine"
     )
     batch_size: PositiveInt = 1
     tokens: PositiveInt | None = Field(

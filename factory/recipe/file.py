@@ -56,10 +56,10 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
-    """Every dotted key a recipe may hold, sections included."""
+    """All dotted keys of a recipe, sections included."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        section = _section_type(field.annotation)
+        section = section_type(field.annotation)
         if section is not None:
             yield from known_keys(section, f"{prefix}{name}.")
 
@@ -71,7 +71,8 @@ def _missing_file(path: Path) -> str:
     return f"no such file{hint}"
 
 
-def _section_type(annotation: object) -> type[BaseModel] | None:
+def section_type(annotation: object) -> type[BaseModel] | None:
+    """The class of a section, optional or not; None for other types."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -83,7 +84,8 @@ def _describe(detail: ErrorDetails) -> str:
     location = [str(part) for part in detail["loc"]]
     known = set(known_keys())
     for length in range(1, len(location)):
-        if ".".join(location[:length]) in known and _is_leaf(location[:length], known):
+        key = ".".join(location[:length])
+        if key in known and not any(other.startswith(f"{key}.") for other in known):
             location = location[:length]
             break
     path = ".".join(location) or "recipe"
@@ -100,15 +102,10 @@ def _describe(detail: ErrorDetails) -> str:
     return f"{path}: {message}{shown}"
 
 
-def _is_leaf(location: Sequence[str], known: set[str]) -> bool:
-    path = ".".join(location)
-    return not any(key.startswith(f"{path}.") for key in known)
-
-
 def nearest_key(path: str) -> str | None:
-    """The known key closest to `path`: of the same name elsewhere, in its section, or anywhere.
+    """The known key closest to `path`: with the same name, in the same section, or any.
 
-    Only the last parts are compared: a shared section would make any two keys look alike.
+    Only the last parts are compared: with a common section, any two keys would look similar.
     """
     section, _, name = path.rpartition(".")
     below_first = sorted(known_keys(), key=lambda key: not key.startswith(f"{section}."))
@@ -123,7 +120,7 @@ def nearest_key(path: str) -> str | None:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value` in the nested mapping; the value is TOML, else a bare string."""
+    """Set one `key.path=value` in the nested mapping; a value that is not TOML is a string."""
     key, equals, value = override.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
@@ -134,11 +131,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise RecipeError(f"--set {override}", [f"{part} is a value, not a table"])
         node = child
-    node[parts[-1]] = _parse_value(value.strip())
-
-
-def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        node[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        node[parts[-1]] = value.strip()

@@ -1,30 +1,19 @@
-"""The recipe's tables [evaluate] and [gate]: thresholds, metrics, and what a bundle must reach."""
+"""The recipe's sections [evaluate] and [gate]: thresholds, metrics and rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from factory.recipe.section import Fraction, PositiveFloat, PositiveInt, Section
-
-ClassificationMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "mcc", "f1"]
-RegressionMetric = Literal["spearman", "pearson"]
-MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
-
-# The metrics of each task; the first is the default of gate.metric.
-TASK_METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": get_args(ClassificationMetric),
-    "regression": get_args(RegressionMetric),
-    "multilabel": get_args(MultilabelMetric),
-}
+from factory.recipe.task import ClassificationMetric, MultilabelMetric, RegressionMetric
 
 
 class GateSettings(Section):
-    """What the student and the bundle must reach; rules that are left out are not checked.
+    """Rules for the student and the bundle, as `factory.evaluation.gate` defines them.
 
-    The rules are defined in `factory.evaluation.gate`.
+    Rules that are left out are not checked.
     """
 
     metric: ClassificationMetric | RegressionMetric | MultilabelMetric | None = Field(
@@ -32,17 +21,17 @@ class GateSettings(Section):
         description="unset: accuracy, spearman for regression, micro_f1 for multilabel",
     )
     positive_label: str | None = Field(
-        default=None, description="the label that the metric f1 is about; unset: the last label"
+        default=None, description="positive label of the metric f1; unset: the last label"
     )
     split: Literal["dev", "test"] = "dev"
     min_value: Fraction | None = None
-    max_drop: Fraction | None = Field(default=None, description="teacher minus candidate")
+    max_drop: Fraction | None = Field(default=None, description="teacher minus student")
     min_retention: Annotated[float, Field(gt=0.0)] | None = Field(
-        default=None, description="candidate / teacher"
+        default=None, description="student / teacher"
     )
     min_gain: float | None = Field(
         default=None,
-        description="candidate minus the student without distillation (distill.baseline)",
+        description="student minus the student without distillation (distill.baseline)",
     )
     min_class_recall: Fraction | None = Field(default=None, description="recall of the worst class")
     max_quantization_drop: Fraction = Field(
@@ -50,15 +39,13 @@ class GateSettings(Section):
     )
     min_agreement: Fraction | None = Field(
         default=None,
-        description="share of the split's rows that the shipped form labels as fp32 does",
+        description="share of the split's rows on which the shipped form and fp32 agree",
     )
     max_unknown: Fraction | None = Field(
         default=None,
         description="share of [UNK] among the split's tokens, where export trims the vocabulary",
     )
-    predecessor: str | None = Field(
-        default=None, description="folder of the bundle that this one replaces"
-    )
+    predecessor: str | None = Field(default=None, description="folder of the bundle to be replaced")
     not_worse_than_predecessor: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None,
         description="significance level, such as 0.05: fails if a model as good as the predecessor "
@@ -71,7 +58,7 @@ class GateSettings(Section):
 
     @model_validator(mode="after")
     def predecessor_is_judged(self) -> GateSettings:
-        """A predecessor and its significance level are given together."""
+        """Check that a predecessor and its significance level are given together."""
         if (self.predecessor is None) != (self.not_worse_than_predecessor is None):
             raise ValueError(
                 "predecessor and not_worse_than_predecessor belong together: the folder of a "

@@ -16,12 +16,11 @@ from factory.recipe.export import (
     ReportSettings,
     TargetSettings,
 )
-from factory.recipe.gate import TASK_METRICS, EvaluateSettings, GateSettings
+from factory.recipe.gate import EvaluateSettings, GateSettings
 from factory.recipe.section import Section
 from factory.recipe.training import (
     DistillSettings,
     GeneralSettings,
-    IntermediateSettings,
     Pruning,
     StudentSettings,
     TeacherSettings,
@@ -29,7 +28,7 @@ from factory.recipe.training import (
 
 
 class Recipe(Section):
-    """All settings that decide the result of a run."""
+    """All settings that determine the result of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     data: DataSettings
@@ -52,7 +51,7 @@ class Recipe(Section):
         """The gate's metric, or the default one of the task."""
         if self.gate.metric is not None:
             return self.gate.metric
-        return TASK_METRICS[self.data.task][0]
+        return self.data.traits.metrics[0]
 
     @property
     def tuning_goal(self) -> Literal["micro_f1", "macro_f1"]:
@@ -65,13 +64,13 @@ class Recipe(Section):
         gate = self.gate
         if (problem := recipe_problem(self)) is not None:
             raise ValueError(problem)
-        metrics = TASK_METRICS[self.data.task]
+        metrics = self.data.traits.metrics
         if self.metric not in metrics:
             raise ValueError(
                 f"gate.metric {self.metric} does not fit data.task {self.data.task}, "
                 f"which has {', '.join(metrics)}"
             )
-        if self.evaluate.thresholds != "tuned" and self.data.task != "multilabel":
+        if self.evaluate.thresholds != "tuned" and not self.data.traits.has_label_sets:
             raise ValueError('evaluate.thresholds needs data.task = "multilabel"')
         if gate.positive_label is not None and self.data.task != "classification":
             raise ValueError("gate.positive_label needs data.task = classification")
@@ -99,31 +98,28 @@ class Recipe(Section):
         """Check settings with one value per student layer."""
         phases = {"distill.intermediate": self.distill.intermediate, "general": self.general}
         for name, phase in phases.items():
-            layer_weights = None if phase is None else phase.layer_weights
+            if phase is None:
+                continue
+            layer_weights, heads = phase.layer_weights, phase.relation_heads
             if layer_weights is not None and len(layer_weights) != self.student.layers + 1:
                 raise ValueError(
                     f"{name}.layer_weights has {len(layer_weights)} entries for the "
                     f"embedding output and {self.student.layers} layers"
                 )
-            if phase is not None and (
-                problem := _relation_heads_problem(name, phase, self.student.hidden)
-            ):
-                raise ValueError(problem)
+            if heads is None:
+                continue
+            if phase.attention == "scores":
+                raise ValueError(
+                    f'{name}.relation_heads belongs to {name}.attention = "relations" or "auto"'
+                )
+            if self.student.hidden % heads:  # the teacher's width is checked once it is known
+                raise ValueError(
+                    f"{name}.relation_heads {heads} does not divide student.hidden "
+                    f"{self.student.hidden}"
+                )
         layer_map = self.distill.layer_map
         if isinstance(layer_map, list) and len(layer_map) != self.student.layers:
             raise ValueError(
                 f"distill.layer_map has {len(layer_map)} entries for {self.student.layers} layers"
             )
         return self
-
-
-def _relation_heads_problem(section: str, settings: IntermediateSettings, width: int) -> str | None:
-    """Problem with relation_heads; the teacher's width is checked once it is known."""
-    heads = settings.relation_heads
-    if heads is None:
-        return None
-    if settings.attention == "scores":
-        return f'{section}.relation_heads belongs to {section}.attention = "relations" or "auto"'
-    if width % heads:
-        return f"{section}.relation_heads {heads} does not divide student.hidden {width}"
-    return None

@@ -1,4 +1,4 @@
-"""Base class and number types of the recipe's tables, and their dotted keys."""
+"""Base class and number types of the recipe's sections, and their dotted keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 
 
 class Section(BaseModel):
-    """One table of the recipe: frozen; unknown keys and wrong types are errors."""
+    """One section of the recipe: frozen; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

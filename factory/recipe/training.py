@@ -1,4 +1,4 @@
-"""The recipe's tables [teacher], [student], [distill], [prune] and [general]."""
+"""The recipe's sections [teacher], [student], [distill], [prune] and [general]."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STUDENT_SHAPES: Mapping[str, Mapping[str, int]] = {
 
 
 class TeacherSettings(Section):
-    """The large model, and how it is fine-tuned when it is not yet."""
+    """The large model, and how it is fine-tuned."""
 
     model: str = Field(description="hub id, local folder, or package:NAME for an installed package")
     revision: str | None = Field(default=None, description="revision of a hub id")
     fine_tune: bool = Field(default=True, description="false: adopt a fine-tuned model")
     labels: Annotated[list[str], Field(min_length=2)] | None = Field(
-        default=None, description="names of an adopted teacher's outputs, when its config has none"
+        default=None, description="names of an adopted teacher's outputs, if its config has none"
     )
     epochs: PositiveFloat = 3.0
     batch_size: PositiveInt = 32
@@ -53,13 +53,13 @@ class TeacherSettings(Section):
 
 
 class StudentSettings(Section):
-    """The small model's shape and where its first weights come from."""
+    """The small model's shape and initial weights."""
 
     shape: Literal["4x312", "6x256", "3x384", "2x128"] | None = Field(
         default=None,
         exclude=True,  # the four numbers it sets are recorded instead
         description="layers x hidden of a known shape; sets layers, hidden, heads and "
-        "intermediate, which you can still override one by one",
+        "intermediate unless they are given",
     )
     layers: PositiveInt = 4
     hidden: PositiveInt = 312
@@ -81,7 +81,7 @@ class StudentSettings(Section):
 
     @model_validator(mode="after")
     def heads_divide(self) -> StudentSettings:
-        """Every head has the same width."""
+        """Check that all heads have the same width."""
         if self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
         return self
@@ -131,7 +131,7 @@ class PredictionSettings(Section):
 
 
 class DistillSettings(Section):
-    """How the student learns from the teacher."""
+    """Distillation of the teacher into the student."""
 
     seed: int = 42
     batch_size: PositiveInt = 32
@@ -200,7 +200,7 @@ class GeneralSettings(IntermediateSettings):
 
     @model_validator(mode="after")
     def one_corpus(self) -> GeneralSettings:
-        """Exactly one source of raw text."""
+        """Check that there is exactly one source of raw text."""
         if (self.corpus is None) == (self.hub is None):
             raise ValueError("give either corpus (files) or hub (a data set name)")
         if self.hub is None and (self.config is not None or self.revision is not None):
@@ -220,7 +220,7 @@ class PruneSettings(Section):
     epochs: NonNegativeFloat = Field(default=1.0, description="of the training afterwards; 0: none")
     learning_rate: PositiveFloat = Field(
         default=5e-5,
-        description="of it; batch size and temperature are those of distill.prediction",
+        description="of that training; batch size and temperature are those of distill.prediction",
     )
 
 

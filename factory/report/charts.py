@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from factory.bundle.tables import pareto_front
 from factory.report.curves import Lengths, Panel
@@ -18,30 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SVG = "{http://www.w3.org/2000/svg}"
-HREF = "{http://www.w3.org/1999/xlink}href"
-
 # Replaced by variables of the page's style sheet, which supports dark mode and print.
-COLOURS = {
-    "ink": "#010101",
-    "muted": "#010102",
-    "line": "#010103",
-    "paper": "#010104",
-    "teacher": "#010105",
-    "student": "#010106",
-    "baseline": "#010107",
-    "served": "#010108",
-    "gap": "#010109",
-    "layer-1": "#01010a",
-    "layer-2": "#01010b",
-    "layer-3": "#01010c",
-    "layer-4": "#01010d",
-    "layer-5": "#01010e",
-    "layer-6": "#01010f",
-}
+LAYER_COLOURS = tuple(f"layer-{number}" for number in range(1, 7))
+NAMES = ("ink", "muted", "line", "paper", "teacher", "student", "baseline", "served", "gap")
+COLOURS = {name: f"#0101{number:02x}" for number, name in enumerate((*NAMES, *LAYER_COLOURS))}
 _VARIABLES = {value: f"var(--{name})" for name, value in COLOURS.items()}
-INCHES = (4.6, 3.1)
-LAYER_COLOURS = 6
 # The cost axis is logarithmic if the highest cost is this many times the lowest.
 WIDE = 4.0
 LETTER = 15.0  # width and height of a letter, in pixels
@@ -72,7 +53,7 @@ class Point:
 def cost_chart(points: Sequence[Point], cost: str, name: str, description: str) -> str:
     """Metric with its interval against a cost; the Pareto front of the forms is a stepped line."""
     with _drawing():
-        figure, axes = _figure()
+        figure, axes = _figure(3.1)
         high = max(point.cost for point in points)
         low = min(point.cost for point in points)
         if low > 0 and high / low > WIDE:
@@ -104,11 +85,13 @@ def cost_chart(points: Sequence[Point], cost: str, name: str, description: str) 
 def loss_chart(panel: Panel, name: str, description: str) -> str:
     """The curves of a panel: the values of one term, or every layer relative to its first value."""
     with _drawing():
-        figure, axes = _figure((4.6, 2.5))
+        figure, axes = _figure(2.5)
         layered = any(curve.layer is not None for curve in panel.curves)
         count = len(panel.curves)
-        for place, curve in enumerate(panel.curves):
-            colour = _layer_colour(place, count) if layered else COLOURS["student"]
+        for number, curve in enumerate(panel.curves):
+            # from light to dark, spread over the layers
+            place = round(number * (len(LAYER_COLOURS) - 1) / max(1, count - 1))
+            colour = COLOURS[LAYER_COLOURS[place] if layered else "student"]
             values = curve.of_start if layered else curve.values
             axes.plot(curve.steps, values, color=colour, lw=1.6, label=f"layer {curve.layer}")
         if layered:
@@ -123,16 +106,9 @@ def loss_chart(panel: Panel, name: str, description: str) -> str:
                 handletextpad=0.4,
                 labelcolor=COLOURS["ink"],
             )
-        top = axes.get_ylim()[1]
-        axes.set_ylim(0, top)
+        axes.set_ylim(0, axes.get_ylim()[1])
         axes.set_xlabel("steps")
         return _inline_svg(figure, name, description)
-
-
-def _layer_colour(place: int, count: int) -> str:
-    """One of six colours from light to dark, spread over the layers."""
-    step = 0 if count == 1 else round(place * (LAYER_COLOURS - 1) / (count - 1))
-    return COLOURS[f"layer-{step + 1}"]
 
 
 def reliability_chart(
@@ -140,19 +116,16 @@ def reliability_chart(
 ) -> str:
     """Accuracy over predicted probability, and below it the share of rows in each bin."""
     with _drawing():
-        figure, axes = _figure((4.6, 3.5), bottom=0.38)
+        figure, axes = _figure(3.5, bottom=0.38)
         below = figure.add_axes((0.11, 0.13, 0.85, 0.15))
         rows = sum(one.rows for one in measured.bins)
-        width = 1 / len(measured.bins)
+        width = 0.86 / len(measured.bins)
         for one in measured.bins:
-            below.bar(
-                one.lower, one.rows / rows, width * 0.86, align="edge", color=COLOURS["muted"]
-            )
+            below.bar(one.lower, one.rows / rows, width, align="edge", color=COLOURS["muted"])
             if one.confidence is None or one.correct is None:
                 continue
-            colour = COLOURS[kind]
-            axes.bar(one.lower, one.correct, width * 0.86, align="edge", color=colour, alpha=0.75)
-            ends = [one.lower, one.lower + width * 0.86]
+            axes.bar(one.lower, one.correct, width, align="edge", color=COLOURS[kind], alpha=0.75)
+            ends = [one.lower, one.lower + width]
             axes.plot(ends, [one.confidence] * 2, color=COLOURS["ink"], lw=2)
         axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=1, ls="--")
         axes.set_ylim(0, 1)
@@ -171,7 +144,7 @@ def lengths_chart(lengths: Sequence[Lengths], limit: int, name: str, description
     """Share of rows by tokens, one outline per split, and the maximum length."""
     colours = {"train": "muted", "dev": "teacher", "test": "student"}
     with _drawing():
-        figure, axes = _figure((4.6, 2.6))
+        figure, axes = _figure(2.6)
         for one in lengths:
             colour = COLOURS[colours[one.split]]
             axes.stairs(one.shares, one.edges, color=colour, lw=1.6, label=one.split)
@@ -194,7 +167,7 @@ def numbers_chart(
 ) -> str:
     """Predictions over true values, one point per row."""
     with _drawing():
-        figure, axes = _figure((4.6, 3.4))
+        figure, axes = _figure(3.4)
         axes.plot(targets, predictions, "o", color=COLOURS[kind], ms=3, alpha=0.35, mew=0)
         low, high = min(*targets, *predictions), max(*targets, *predictions)
         axes.plot([low, high], [low, high], color=COLOURS["ink"], lw=1, ls="--")
@@ -203,15 +176,18 @@ def numbers_chart(
         return _inline_svg(figure, name, description)
 
 
-def _figure(
-    inches: tuple[float, float] = INCHES, bottom: float | None = None
-) -> tuple[Figure, Axes]:
-    """A figure with one set of axes and room for the labels around it."""
+def _figure(height: float, bottom: float | None = None) -> tuple[Figure, Axes]:
+    """A figure with one set of axes and room for the labels around it.
+
+    Args:
+        height: in inches.
+        bottom: where the axes start, as a share of the height; None: above the labels.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=inches)
-    low = bottom if bottom is not None else 0.46 / inches[1]
-    axes = figure.add_axes((0.11, low, 0.85, 1 - low - 0.25 / inches[1]))
+    figure = Figure(figsize=(4.6, height))
+    low = 0.46 / height if bottom is None else bottom
+    axes = figure.add_axes((0.11, low, 0.85, 1 - low - 0.25 / height))
     return figure, axes
 
 
@@ -230,20 +206,18 @@ def _letters(axes: Axes, points: Sequence[Point]) -> None:
     """Write a letter beside each point, where it overlaps no other letter or point."""
     transform = axes.transData.transform
     pixels = [tuple(map(float, transform((point.cost, point.value)))) for point in points]
-    order = sorted(range(len(points)), key=lambda place: (points[place].value, pixels[place]))
     placed: list[tuple[float, float]] = []
     scale = 72 / axes.figure.dpi
-    for place in order:
-        x, y = pixels[place]
-        others = [pixel for number, pixel in enumerate(pixels) if number != place]
+    for (x, y), point in sorted(zip(pixels, points, strict=True), key=lambda one: one[1].value):
+        others = [pixel for pixel in pixels if pixel != (x, y)]
         right, up = _free_place(x, y, placed, others)
         placed.append((x + right, y + up))
         arrow: dict[str, Any] | None = None
         if abs(up) > LETTER:
             arrow = {"arrowstyle": "-", "color": COLOURS["muted"], "lw": 0.6, "shrinkB": 2}
         axes.annotate(
-            points[place].letter,
-            (points[place].cost, points[place].value),
+            point.letter,
+            (point.cost, point.value),
             xytext=(right * scale, up * scale),
             textcoords="offset points",
             ha="center",
@@ -315,53 +289,25 @@ def _inline_svg(figure: Figure, name: str, description: str) -> str:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(buffer.getvalue())
-    for child in list(root):
-        if child.tag == f"{SVG}metadata" or child.find(f"{SVG}style") is not None:
-            root.remove(child)
-    referenced = set(re.findall(r"#(m\w+|p\w+)", ElementTree.tostring(root, "unicode")))
-    for element in root.iter():
-        _clean(element, name, referenced)
-    for size in ("width", "height", "version"):
-        root.attrib.pop(size, None)
-    title = ElementTree.Element(f"{SVG}title", {"id": f"{name}-title"})
-    title.text = description
-    root.insert(0, title)
-    root.attrib.update({"role": "img", "aria-labelledby": f"{name}-title", "class": "chart"})
-    ElementTree.register_namespace("", SVG[1:-1])
-    return ElementTree.tostring(root, "unicode")
-
-
-def _clean(element: ElementTree.Element, name: str, referenced: set[str]) -> None:
-    identity = element.attrib.pop("id", None)
-    if identity in referenced:
-        element.set("id", f"{name}-{identity}")
-    target = element.attrib.pop(HREF, None)
-    if target is not None:
-        element.set("href", f"#{name}-{target[1:]}")
-    if "clip-path" in element.attrib:
-        element.set("clip-path", element.attrib["clip-path"].replace("url(#", f"url(#{name}-"))
-    if "d" in element.attrib:
-        element.set("d", _shorter(element.attrib["d"]))
-    if "style" in element.attrib:
-        element.set("style", _style(element))
-    if element.attrib.get("transform", "").startswith("rotate(-0 "):
-        del element.attrib["transform"]
-
-
-def _style(element: ElementTree.Element) -> str:
-    """Replace colours by the page's variables, and drop the font family."""
-    parts = []
-    for part in element.attrib["style"].split(";"):
-        key, _, value = (piece.strip() for piece in part.partition(":"))
-        if key == "font-family":
-            continue
-        if key == "font" and "px" in value:  # size and the family in one
-            key, value = "font-size", f"{value.split('px')[0].split()[-1]}px"
-        parts.append(f"{key}:{_VARIABLES.get(value, value)}")
-    if element.tag == f"{SVG}text" and not any(part.startswith("fill:") for part in parts):
-        parts.append("fill:var(--ink)")
-    return ";".join(parts)
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # no reference needs them
+    svg = re.sub(r'(\bid="|url\(#)', rf"\1{name}-", svg).replace('xlink:href="#', f'href="#{name}-')
+    # the font family is the page's
+    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
+    svg = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r'(?<= d=")[^"]*', lambda path: _shorter(path[0]), svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    head = re.search(r"<svg[^>]*>", svg)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert head is not None, "matplotlib writes it"
+    assert box is not None, "matplotlib writes it"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0]} role="img" class="chart" '
+        f'aria-labelledby="{name}-title"><title id="{name}-title">{escape(description)}</title>'
+        + svg[head.end() :]
+    )
 
 
 def _shorter(path: str) -> str:

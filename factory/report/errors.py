@@ -15,11 +15,11 @@ from serving.predictor import sigmoid, softmax
 
 PerClass = Mapping[str, LabelScore]
 Counts = Sequence[Sequence[int]]
+Logits = NDArray[np.float32]
 
 CONFUSED_SHOWN = 10
 ALL_SHOWN = 12
 PAIRS_SHOWN = 12
-
 BINS = 15
 
 
@@ -52,14 +52,8 @@ class ConfusedPair:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """The counts among some classes; the last column counts predictions of other classes.
+    """Rows of some classes by predicted class; the last column counts all other classes."""
 
-    Args:
-        numbers: of the chosen classes, in the order of the data.
-        counts: rows of the true class by predicted class, with one more column for the others.
-    """
-
-    numbers: list[int]
     labels: list[str]
     counts: list[list[int]]
 
@@ -68,15 +62,10 @@ def class_rows(teacher: PerClass, student: PerClass) -> list[ClassRow]:
     """The classes that occur in the split, most F1 lost first; ties by name."""
     rows = [
         ClassRow(
-            label,
-            int(score.support),
-            teacher[label].recall,
-            score.recall,
-            teacher[label].f1,
-            score.f1,
+            label, int(one.support), teacher[label].recall, one.recall, teacher[label].f1, one.f1
         )
-        for label, score in student.items()
-        if score.support > 0
+        for label, one in student.items()
+        if one.support > 0
     ]
     return sorted(rows, key=lambda row: (-row.lost, row.label))
 
@@ -101,19 +90,12 @@ def most_confused(teacher: Counts, student: Counts, shown: int = CONFUSED_SHOWN)
     An error counts for the true class and for the predicted class.
     """
     classes = range(len(student))
-    mistakes = {
-        number: sum(
-            counts[number][other] + counts[other][number]
-            for counts in (teacher, student)
-            for other in classes
-            if other != number
-        )
-        for number in classes
-    }
     if len(classes) <= ALL_SHOWN:
         return list(classes)
-    ranked = sorted(classes, key=lambda number: (-mistakes[number], number))
-    return sorted(ranked[:shown])
+    errors = np.array(teacher) + np.array(student)
+    np.fill_diagonal(errors, 0)
+    totals = errors.sum(axis=0) + errors.sum(axis=1)
+    return sorted(sorted(classes, key=lambda number: (-totals[number], number))[:shown])
 
 
 def confusion_among(counts: Counts, labels: Sequence[str], numbers: Sequence[int]) -> Confusion:
@@ -122,12 +104,12 @@ def confusion_among(counts: Counts, labels: Sequence[str], numbers: Sequence[int
     for row in numbers:
         chosen = [counts[row][column] for column in numbers]
         rows.append([*chosen, sum(counts[row]) - sum(chosen)])
-    return Confusion(list(numbers), [labels[number] for number in numbers], rows)
+    return Confusion([labels[number] for number in numbers], rows)
 
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """The predictions whose probability is above `lower` and at most `upper`.
+    """The predictions whose probability is above `lower` and at most the next bin's `lower`.
 
     Args:
         confidence: mean probability of these predictions; None for an empty bin.
@@ -135,7 +117,6 @@ class ReliabilityBin:
     """
 
     lower: float
-    upper: float
     rows: int
     confidence: float | None
     correct: float | None
@@ -167,36 +148,13 @@ def reliability(
     for place in range(bins):
         inside = places == place
         rows = int(inside.sum())
-        lower, upper = place / bins, (place + 1) / bins
         if rows == 0:
-            result.append(ReliabilityBin(lower, upper, 0, None, None))
+            result.append(ReliabilityBin(place / bins, 0, None, None))
             continue
         mean, right = float(confidences[inside].mean()), float(correct[inside].mean())
         error += rows / len(confidences) * abs(right - mean)
-        result.append(ReliabilityBin(lower, upper, rows, mean, right))
+        result.append(ReliabilityBin(place / bins, rows, mean, right))
     return Reliability(result, error, float(confidences.mean()), float(correct.mean()))
-
-
-def class_reliability(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Reliability:
-    """The reliability of the predicted class's probability.
-
-    Shapes:
-        logits: (rows, labels); targets: (rows,) class numbers
-    """
-    probabilities = softmax(logits)
-    predicted = logits.argmax(axis=1)
-    return reliability(probabilities.max(axis=1), predicted == targets)
-
-
-def label_set_reliability(
-    probabilities: NDArray[np.float64], applies: NDArray[np.bool_]
-) -> Reliability:
-    """The reliability of every label's probability on every row.
-
-    Shapes:
-        probabilities, applies: (rows, labels)
-    """
-    return reliability(probabilities.reshape(-1), applies.reshape(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +163,8 @@ class Disagreement:
 
     Args:
         text_pair: the second text of a pair.
-        teacher_probability, student_probability: of the prediction; None for regression.
         right: the model that is right, or closer to the true value: teacher, student or neither.
+        teacher_probability, student_probability: of the prediction; None for regression.
     """
 
     text: str
@@ -214,17 +172,13 @@ class Disagreement:
     true: str
     teacher: str
     student: str
-    teacher_probability: float | None
-    student_probability: float | None
     right: str
+    teacher_probability: float | None = None
+    student_probability: float | None = None
 
 
 def class_disagreements(
-    teacher: NDArray[np.float32],
-    student: NDArray[np.float32],
-    split: Split,
-    labels: Sequence[str],
-    shown: int,
+    teacher: Logits, student: Logits, split: Split, labels: Sequence[str], shown: int
 ) -> list[Disagreement]:
     """Rows with different predictions, most confident disagreements first.
 
@@ -233,32 +187,32 @@ def class_disagreements(
     Shapes:
         teacher, student: (rows, labels) logits
     """
-    predicted = teacher.argmax(axis=1), student.argmax(axis=1)
+    one, other = teacher.argmax(axis=1), student.argmax(axis=1)
     probabilities = softmax(teacher).max(axis=1), softmax(student).max(axis=1)
-    rows = np.flatnonzero(predicted[0] != predicted[1])
+    confidence = np.where(one != other, np.minimum(*probabilities), -1.0)
     targets = [row[0] for row in labels_of_rows(split)]
     result = []
-    for row in _largest_first(rows, np.minimum(*probabilities), shown):
+    for row in _largest_first(confidence, shown):
         right = "neither"
-        if targets[row] in (predicted[0][row], predicted[1][row]):
-            right = "teacher" if targets[row] == predicted[0][row] else "student"
+        if targets[row] in (one[row], other[row]):
+            right = "teacher" if targets[row] == one[row] else "student"
         result.append(
             Disagreement(
                 *_texts(split, row),
                 true=labels[targets[row]],
-                teacher=labels[predicted[0][row]],
-                student=labels[predicted[1][row]],
+                teacher=labels[one[row]],
+                student=labels[other[row]],
+                right=right,
                 teacher_probability=float(probabilities[0][row]),
                 student_probability=float(probabilities[1][row]),
-                right=right,
             )
         )
     return result
 
 
 def label_disagreements(
-    teacher: NDArray[np.float32],
-    student: NDArray[np.float32],
+    teacher: Logits,
+    student: Logits,
     split: Split,
     labels: Sequence[str],
     thresholds: tuple[Thresholds, Thresholds],
@@ -275,66 +229,60 @@ def label_disagreements(
     """
     probabilities = sigmoid(teacher), sigmoid(student)
     applies, confidences = [], []
-    for own, limits in zip(
-        probabilities, (np.array(one.values) for one in thresholds), strict=True
-    ):
+    for own, decided in zip(probabilities, thresholds, strict=True):
+        limits = np.array(decided.values)
         above = (own - limits) / np.maximum(1 - limits, 1e-12)
         below = (limits - own) / np.maximum(limits, 1e-12)
         applies.append(own >= limits)
         confidences.append(np.where(own >= limits, above, below))
     confidence = np.where(applies[0] != applies[1], np.minimum(*confidences), -1.0)
-    rows = np.flatnonzero(confidence.max(axis=1) >= 0)
     targets = labels_of_rows(split)
     result = []
-    for row in _largest_first(rows, confidence.max(axis=1), shown):
+    for row in _largest_first(confidence.max(axis=1), shown):
         label = int(confidence[row].argmax())
         by_teacher = bool(applies[0][row, label])
-        negated = f"not {labels[label]}"
+        shown_labels = (labels[label], f"not {labels[label]}")
         result.append(
             Disagreement(
                 *_texts(split, row),
                 true=", ".join(labels[number] for number in targets[row]) or "none",
-                teacher=labels[label] if by_teacher else negated,
-                student=negated if by_teacher else labels[label],
+                teacher=shown_labels[not by_teacher],
+                student=shown_labels[by_teacher],
+                right="teacher" if by_teacher == (label in targets[row]) else "student",
                 teacher_probability=float(probabilities[0][row, label]),
                 student_probability=float(probabilities[1][row, label]),
-                right="teacher" if by_teacher == (label in targets[row]) else "student",
             )
         )
     return result
 
 
 def number_disagreements(
-    teacher: NDArray[np.float32], student: NDArray[np.float32], split: Split, shown: int
+    teacher: Logits, student: Logits, split: Split, shown: int
 ) -> list[Disagreement]:
     """The rows with the largest difference between the two predictions.
 
     Shapes:
         teacher, student: (rows, 1)
     """
-    differences = np.abs(teacher[:, 0].astype(np.float64) - student[:, 0].astype(np.float64))
-    result = []
-    for row in _largest_first(np.arange(len(differences)), differences, shown):
-        target, values = split.targets[row], (float(teacher[row, 0]), float(student[row, 0]))
-        assert isinstance(target, float), "the split of a regression"
-        closer = abs(values[0] - target) <= abs(values[1] - target)
-        result.append(
-            Disagreement(
-                *_texts(split, row),
-                true=f"{target:.2f}",
-                teacher=f"{values[0]:.2f}",
-                student=f"{values[1]:.2f}",
-                teacher_probability=None,
-                student_probability=None,
-                right="teacher" if closer else "student",
-            )
+    values = teacher[:, 0].astype(np.float64), student[:, 0].astype(np.float64)
+    targets = np.array(split.targets, dtype=np.float64)
+    closer = np.abs(values[0] - targets) <= np.abs(values[1] - targets)
+    return [
+        Disagreement(
+            *_texts(split, row),
+            true=f"{targets[row]:.2f}",
+            teacher=f"{values[0][row]:.2f}",
+            student=f"{values[1][row]:.2f}",
+            right="teacher" if closer[row] else "student",
         )
-    return result
+        for row in _largest_first(np.abs(values[0] - values[1]), shown)
+    ]
 
 
-def _largest_first(rows: NDArray[np.int64], values: NDArray[np.float64], shown: int) -> list[int]:
-    order = rows[np.argsort(-values[rows], kind="stable")]
-    return [int(row) for row in order[:shown]]
+def _largest_first(values: NDArray[np.float64], shown: int) -> list[int]:
+    """The rows with the largest values, without negative ones."""
+    order = np.argsort(-values, kind="stable")[:shown]
+    return [int(row) for row in order if values[row] >= 0]
 
 
 def _texts(split: Split, row: int) -> tuple[str, str | None]:

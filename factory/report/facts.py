@@ -17,6 +17,7 @@ from factory.bundle.measurements import (
     load_gate_failure,
     read_measurements,
     torch_scores,
+    weights_size,
 )
 from factory.evaluation import gate
 from factory.evaluation.evaluate import Evaluations, evaluations_from_facts
@@ -34,7 +35,7 @@ GATE_2 = "Gate 2: {form}, scored through the server's own code"
 
 @dataclass(frozen=True, slots=True)
 class StageFiles:
-    """One finished stage: its name, or the model that it made; its directory; its record."""
+    """One finished stage: the model that it made, else its name; its directory; its record."""
 
     role: str
     directory: Path
@@ -95,7 +96,7 @@ class RunFacts:
 
     Args:
         rows: by split.
-        measurements: of a run that failed gate 1, only scores and sizes.
+        measurements: of a run that failed gate 1, only scores, sizes and parameters.
         served: the form that ships; None when a gate failed.
         evaluations: of the torch models; None when the stage is no longer in the store.
         data: None when the data stage is no longer in the store.
@@ -199,8 +200,14 @@ def failed_facts(
     stages = _find_stages(store.root, {**last.inputs, "evaluate": evaluate.fingerprint})
     evaluations = evaluations_from_facts(store.load(evaluate).facts)
     if measurements is None:
+        sizes = {
+            one.role: weights_size(one.directory) for one in stages if one.role in TORCH_MODELS
+        }
         measurements = RunMeasurements(
-            scores=torch_scores(evaluations), size_bytes=_sizes(stages), machine=machine_facts()
+            scores=torch_scores(evaluations),
+            size_bytes={model: size for model, (size, _) in sizes.items()},
+            parameters={model: count for model, (_, count) in sizes.items()},
+            machine=machine_facts(),
         )
     data = _data_facts(stages)
     return RunFacts(
@@ -231,7 +238,7 @@ def report_folder(store: Store, bundle: ArtifactKey) -> Path:
 
 
 def move_gate_failure(store: Store, bundle: ArtifactKey) -> None:
-    """Keep the measurements of a run that failed gate 2 when its working directory is discarded."""
+    """Move the measurements of a failed gate 2 out of the directory that is discarded."""
     saved = store.partial(bundle) / GATE_FAILURE_FILE
     if saved.is_file():
         folder = report_folder(store, bundle)
@@ -247,25 +254,25 @@ def _find_stages(store: Path, inputs: Mapping[str, str]) -> list[StageFiles]:
     Args:
         inputs: fingerprint by stage, as in the record of the stage that read them.
     """
-    records = _find_records(store, inputs)
+    records: dict[Path, Mapping[str, Any]] = {}
+
+    def find(inputs: Mapping[str, str]) -> None:
+        for stage, fingerprint in inputs.items():
+            directory = store / directory_name(stage, fingerprint)
+            if directory in records or not (directory / ARTIFACT_FILE).is_file():
+                continue
+            record = read_json(directory / ARTIFACT_FILE)
+            if record.get("fingerprint") == fingerprint:
+                find(record["inputs"])
+                records[directory] = record
+
+    find(inputs)
     pruned = any(record["stage"] == "prune" for record in records.values())
     roles = {"distill": "unpruned" if pruned else "student", "prune": "student"}
     return [
         StageFiles(roles.get(record["stage"], record["stage"]), directory, record)
         for directory, record in records.items()
     ]
-
-
-def _find_records(store: Path, inputs: Mapping[str, str]) -> dict[Path, Mapping[str, Any]]:
-    found: dict[Path, Mapping[str, Any]] = {}
-    for stage, fingerprint in inputs.items():
-        directory = store / directory_name(stage, fingerprint)
-        if directory in found or not (directory / ARTIFACT_FILE).is_file():
-            continue
-        record = read_json(directory / ARTIFACT_FILE)
-        if record.get("fingerprint") == fingerprint:
-            found = {**_find_records(store, record["inputs"]), **found, directory: record}
-    return found
 
 
 def _gate_1(recipe: Recipe, evaluations: Evaluations) -> GateResult:
@@ -276,16 +283,6 @@ def _gate_1(recipe: Recipe, evaluations: Evaluations) -> GateResult:
 def _data_facts(stages: Sequence[StageFiles]) -> DataFacts | None:
     facts = [stage.facts for stage in stages if stage.role == "data"]
     return msgspec.convert(facts[0], DataFacts) if facts else None
-
-
-def _sizes(stages: Sequence[StageFiles]) -> dict[str, int]:
-    """Bytes of each torch model's weights."""
-    files = {stage.role: stage.directory / "model" / "model.safetensors" for stage in stages}
-    return {
-        role: file.stat().st_size
-        for role, file in files.items()
-        if role in TORCH_MODELS and file.is_file()
-    }
 
 
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:

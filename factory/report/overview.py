@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from string import ascii_uppercase
 
 from factory.bundle.measurements import TORCH_MODELS
 from factory.bundle.tables import MODEL_LABELS
@@ -17,7 +14,6 @@ from factory.report.facts import RunFacts
 from factory.report.quality import Quality
 from factory.report.training import DataSection
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FEW_ROWS = 300
 FEW_ROWS_OF_A_CLASS = 10
 OFTEN_TRUNCATED = 0.05
@@ -60,15 +56,15 @@ class KeyFigure:
 def model_rows(facts: RunFacts) -> list[ModelRow]:
     """Every model of the run, torch models first."""
     measured = facts.measurements
-    parameters = _parameters(facts)
     teacher = facts.score("teacher").value
+    models = [model for model in MODEL_LABELS if model in measured.scores]
     rows = []
-    for place, model in enumerate(name for name in MODEL_LABELS if name in measured.scores):
+    for letter, model in zip(ascii_uppercase, models, strict=False):
         latency = measured.latency.get(model)
         rows.append(
             ModelRow(
                 model=model,
-                letter=LETTERS[place],
+                letter=letter,
                 name=MODEL_LABELS[model].replace("student, ", ""),
                 kind=_kind(model, facts.served),
                 scores={
@@ -77,7 +73,7 @@ def model_rows(facts: RunFacts) -> list[ModelRow]:
                 },
                 retention=facts.score(model).value / teacher if teacher > 0 else None,
                 size_bytes=measured.size_bytes.get(model),
-                parameters=parameters.get(model),
+                parameters=measured.parameters.get(model),
                 p50_ms=None if latency is None else latency.p50_ms,
                 p95_ms=None if latency is None else latency.p95_ms,
                 agreement=measured.agreement.get(model, {}).get(facts.split),
@@ -141,18 +137,18 @@ def summary(facts: RunFacts) -> str:
     data, student = facts.recipe.data, facts.recipe.student
     teacher = facts.stage("teacher")
     kind = "pairs of texts" if len(data.text_columns) == 2 else "single texts"
-    labels = "" if facts.task == "regression" else f", {len(facts.labels)} labels"
+    traits = facts.recipe.data.traits
+    labels = f", {len(facts.labels)} labels" if traits.has_labels else ""
     source = "" if teacher is None else f", distilled from {teacher.facts['layers']} layers"
-    task = "multilabel classification" if facts.task == "multilabel" else facts.task
     return (
-        f"{task.capitalize()} of {kind}{labels}. A student with {student.layers} layers of width "
-        f"{student.hidden}{source}"
+        f"{traits.title.capitalize()} of {kind}{labels}. A student with {student.layers} layers of "
+        f"width {student.hidden}{source}"
     )
 
 
 def remarks(facts: RunFacts, quality: Quality | None, data: DataSection | None) -> list[str]:
     """Short sentences about what limits the numbers, the most important first."""
-    result = []
+    split, result = facts.split, []
     for pair, count in () if data is None else data.facts.duplicates_across.items():
         first, _, second = pair.partition("/")
         if count > 0:
@@ -161,27 +157,37 @@ def remarks(facts: RunFacts, quality: Quality | None, data: DataSection | None) 
                 "high."
             )
     result.append(_interval(facts))
-    few = facts.rows.get(facts.split, FEW_ROWS)
+    few = facts.rows.get(split, FEW_ROWS)
     if few < FEW_ROWS:
-        result.append(f"{few} {facts.split} rows cannot resolve small differences.")
+        result.append(f"{few} {split} rows cannot resolve small differences.")
     classes = [] if quality is None else quality.classes
     small = [row for row in classes if row.support < FEW_ROWS_OF_A_CLASS]
     if small:
         result.append(
             f"{len(small)} of {len(classes)} classes have fewer than {FEW_ROWS_OF_A_CLASS} rows in "
-            f"{facts.split}; their scores are unreliable."
+            f"{split}; their scores are unreliable."
         )
-    tuned = facts.task == "multilabel" and facts.recipe.evaluate.thresholds == "tuned"
-    if tuned and facts.split == "dev":
+    if (
+        split == "dev"
+        and facts.recipe.data.traits.has_label_sets
+        and facts.recipe.evaluate.thresholds == "tuned"
+    ):
         result.append("The thresholds were tuned on dev, so every score on dev is optimistic.")
-    result += _worst_class(quality)
-    truncated = [
-        f"{100 * one.truncated:.0f} % of the inputs of {one.split} are longer than "
-        f"{facts.recipe.data.max_length} tokens and were truncated."
-        for one in (() if data is None else data.lengths)
-        if one.split == facts.split and one.truncated >= OFTEN_TRUNCATED
-    ]
-    return [*result, *truncated]
+    if classes and classes[0].lost <= 0:
+        result.append("No class lost F1 compared with the teacher.")
+    elif classes:
+        worst = classes[0]
+        result.append(
+            f"{worst.label} lost most F1: {worst.teacher_f1:.3f} (teacher) to "
+            f"{worst.student_f1:.3f} (student), {worst.support} rows."
+        )
+    for one in () if data is None else data.lengths:
+        if one.split == split and one.truncated >= OFTEN_TRUNCATED:
+            result.append(
+                f"{100 * one.truncated:.0f} % of the inputs of {split} are longer than "
+                f"{facts.recipe.data.max_length} tokens and were truncated."
+            )
+    return result
 
 
 def _interval(facts: RunFacts) -> str:
@@ -195,18 +201,6 @@ def _interval(facts: RunFacts) -> str:
         )
     side = "above" if own.low > teacher.high else "below"
     return f"The 95 % interval of the {name} lies {side} the teacher's."
-
-
-def _worst_class(quality: Quality | None) -> list[str]:
-    if quality is None or not quality.classes:
-        return []
-    worst = quality.classes[0]
-    if worst.lost <= 0:
-        return ["No class lost F1 compared with the teacher."]
-    return [
-        f"{worst.label} lost most F1: {worst.teacher_f1:.3f} (teacher) to {worst.student_f1:.3f} "
-        f"(student), {worst.support} rows."
-    ]
 
 
 def _kind(model: str, served: str | None) -> Kind:
@@ -229,25 +223,3 @@ def _gate_2(facts: RunFacts, model: str) -> str:
         return "not tried"
     failed = ", ".join(rule.rule for rule in rules if not rule.passed)
     return f"fails {failed}" if failed else "passes"
-
-
-def _parameters(facts: RunFacts) -> dict[str, int]:
-    """Counted in the weights that are still in the store, else as in the manifest."""
-    counts = dict(facts.measurements.parameters)
-    for stage in facts.stages:
-        weights = stage.directory / "model" / "model.safetensors"
-        if stage.role in (*TORCH_MODELS, "trim") and weights.is_file():
-            counts[stage.role] = _count(weights)
-    exported = counts.pop("trim", counts.get("student"))
-    if exported is not None:
-        forms = facts.measurements.scores.keys() - TORCH_MODELS.keys()
-        counts |= dict.fromkeys(forms, exported)
-    return counts
-
-
-def _count(weights: Path) -> int:
-    """Parameters in a safetensors file, which starts with the length of a JSON header."""
-    with weights.open("rb") as file:
-        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(math.prod(shape) for shape in shapes)

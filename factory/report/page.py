@@ -17,7 +17,6 @@ from factory.report.training import (
     layer_map,
     loss_charts,
     recipe_lines,
-    stage_rows,
     training_lines,
 )
 from factory.store import Store, directory_name
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from factory.planning import RunPlan
 
+FOLDER = Path(__file__).parent
 PAGE_FILE = "report.html"
 CHARACTERS_SHOWN = 400
 NOTHING = "\N{EN DASH}"
@@ -90,13 +90,13 @@ def render_page(facts: RunFacts, texts: int) -> str:
     rows = model_rows(facts)
     quality = compare_models(facts, texts)
     data = data_section(facts)
-    stages = stage_rows(facts)
+    seconds = [stage.record["seconds"] for stage in facts.stages]
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             version=VERSION,
-            style=_style(),
+            style=(FOLDER / "page.css").read_text(encoding="utf-8"),
             facts=facts,
             recipe=facts.recipe,
             measured=facts.measurements,
@@ -113,20 +113,20 @@ def render_page(facts: RunFacts, texts: int) -> str:
             layers=layer_map(facts),
             losses=loss_charts(facts),
             training=training_lines(facts),
-            stages=stages,
-            total_seconds=sum(stage.seconds for stage in stages),
-            recipe_lines=recipe_lines(facts.recipe.model_dump(mode="json")),
+            total_seconds=sum(seconds),
+            longest_seconds=max(seconds, default=0) or 1,
+            recipe_lines=recipe_lines(facts.recipe),
         )
     )
 
 
 @functools.cache
 def _environment() -> Environment:
-    """Everything a template prints is escaped, except our own drawings."""
+    """Jinja with the filters of the template; it escapes everything except our own drawings."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {
         "percent": lambda share: (
@@ -170,9 +170,3 @@ def signed(number: float) -> str:
     """A difference with three decimals and a sign; zero has none."""
     shown = f"{number:+.3f}".replace("-", "\N{MINUS SIGN}")
     return "0.000" if shown[1:] == "0.000" else shown
-
-
-def _style() -> str:
-    from markupsafe import Markup
-
-    return Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.dataset import Dataset, Split, multi_hot, read_dataset
+from factory.data.dataset import Dataset, Split, read_dataset
 from factory.evaluation.evaluate import Evaluations
+from factory.models.tasks import TASKS
+from factory.recipe.task import TASK_TRAITS
 from factory.report.charts import numbers_chart, reliability_chart
 from factory.report.errors import (
     ClassRow,
@@ -20,17 +21,15 @@ from factory.report.errors import (
     Disagreement,
     Reliability,
     class_disagreements,
-    class_reliability,
     class_rows,
     confused_pairs,
     confusion_among,
     label_disagreements,
-    label_set_reliability,
     most_confused,
     number_disagreements,
+    reliability,
 )
 from factory.report.facts import RunFacts
-from serving.predictor import sigmoid
 
 Model = Literal["teacher", "student"]
 Logits = Mapping[Model, NDArray[np.float32]]
@@ -103,37 +102,39 @@ def compare_models(facts: RunFacts, texts: int) -> Quality | None:
             (model, confusion_among(one.confusion, facts.labels, numbers))
             for model, one in zip(MODELS, (teacher, student), strict=True)
         ]
+    has_labels = TASK_TRAITS[dataset.task].has_labels
+    differing = None
+    if has_labels:
+        predicted = [
+            np.load(evaluation.directory / f"{model}.{facts.split}.npy") for model in MODELS
+        ]
+        differing = int((predicted[0] != predicted[1]).reshape(len(split), -1).any(axis=1).sum())
     return Quality(
         split=facts.split,
         rows=len(split),
         classes=class_rows(teacher.per_class, student.per_class),
         pairs=pairs,
         confusions=confusions,
-        calibrations=_calibrations(logits, split, dataset),
-        errors=_errors(logits, split),
-        number_charts=_number_charts(logits, split),
+        calibrations=_calibrations(logits, split, dataset) if has_labels else [],
+        errors=[] if has_labels else _errors(logits, split),
+        number_charts=[] if has_labels else _number_charts(logits, split),
         disagreements=_disagreements(logits, split, dataset, facts.evaluations, texts),
-        differing=_differing(evaluation.directory, facts.split, dataset.task),
+        differing=differing,
     )
 
 
-def _differing(directory: Path, split: str, task: str) -> int | None:
-    if task == "regression":
-        return None
-    one, other = (np.load(directory / f"{model}.{split}.npy") for model in MODELS)
-    return int((one != other).reshape(len(one), -1).any(axis=1).sum())
-
-
 def _calibrations(logits: Logits, split: Split, dataset: Dataset) -> list[Calibrated]:
-    if dataset.task == "regression":
-        return []
+    """Of the predicted class's probability; for multilabel, of every label on every row."""
+    task = TASKS[dataset.task]
+    targets = task.targets(split, len(dataset.labels))
     result = []
     for model, outputs in logits.items():
-        if dataset.task == "multilabel":
-            applies = multi_hot(split, len(dataset.labels))
-            measured = label_set_reliability(sigmoid(outputs).astype(np.float64), applies)
+        probabilities = task.activation(outputs)
+        if task.traits.has_label_sets:
+            measured = reliability(probabilities.ravel(), targets.ravel())
         else:
-            measured = class_reliability(outputs, np.array(split.targets, dtype=np.int64))
+            correct = outputs.argmax(axis=1) == targets
+            measured = reliability(probabilities.max(axis=1), correct)
         description = (
             f"Reliability of the {model}: expected calibration error {measured.error:.3f} "
             f"over {len(measured.bins)} bins"
@@ -144,27 +145,16 @@ def _calibrations(logits: Logits, split: Split, dataset: Dataset) -> list[Calibr
 
 
 def _errors(logits: Logits, split: Split) -> list[ErrorRow]:
-    if not isinstance(split.targets[0], float):
-        return []
     targets = np.array(split.targets, dtype=np.float64)
     rows = []
     for model, outputs in logits.items():
         apart = np.abs(outputs[:, 0] - targets)
-        rows.append(
-            ErrorRow(
-                model,
-                float(apart.mean()),
-                float(np.sqrt((apart**2).mean())),
-                float(np.median(apart)),
-                float(np.quantile(apart, 0.95)),
-            )
-        )
+        figures = (apart.mean(), np.sqrt((apart**2).mean()), *np.quantile(apart, [0.5, 0.95]))
+        rows.append(ErrorRow(model, *map(float, figures)))
     return rows
 
 
 def _number_charts(logits: Logits, split: Split) -> list[str]:
-    if not isinstance(split.targets[0], float):
-        return []
     places = np.linspace(0, len(split) - 1, min(NUMBERS_SHOWN, len(split))).astype(int)
     targets = np.array(split.targets, dtype=np.float64)[places].tolist()
     charts = []
@@ -176,17 +166,16 @@ def _number_charts(logits: Logits, split: Split) -> list[str]:
 
 
 def _disagreements(
-    logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, texts: int
+    logits: Logits, split: Split, dataset: Dataset, evaluations: Evaluations, shown: int
 ) -> list[Disagreement]:
-    if texts == 0:
-        return []
     teacher, student = (logits[model] for model in MODELS)
-    if dataset.task == "regression":
-        return number_disagreements(teacher, student, split, texts)
-    if dataset.task == "classification":
-        return class_disagreements(teacher, student, split, dataset.labels, texts)
-    deciding = [evaluations[model]["dev"].thresholds for model in MODELS]
-    assert deciding[0] is not None, "multilabel models have thresholds"
-    assert deciding[1] is not None, "multilabel models have thresholds"
-    both = (deciding[0], deciding[1])
-    return label_disagreements(teacher, student, split, dataset.labels, both, texts)
+    traits = TASK_TRAITS[dataset.task]
+    if not traits.has_labels:
+        return number_disagreements(teacher, student, split, shown)
+    if not traits.has_label_sets:
+        return class_disagreements(teacher, student, split, dataset.labels, shown)
+    of_teacher, of_student = (evaluations[model]["dev"].thresholds for model in MODELS)
+    assert of_teacher is not None, "multilabel models have thresholds"
+    assert of_student is not None, "multilabel models have thresholds"
+    thresholds = of_teacher, of_student
+    return label_disagreements(teacher, student, split, dataset.labels, thresholds, shown)

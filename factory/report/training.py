@@ -1,15 +1,16 @@
-"""How the run was made: data, layer map, losses, times of the stages, recipe."""
+"""How the run was made: data, layer map, losses, recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from factory.data.dataset import read_dataset
+from factory.recipe.recipe import Recipe
+from factory.recipe.section import flatten
 from factory.report.charts import lengths_chart, loss_chart
-from factory.report.curves import Lengths, Panel, loss_panels, token_lengths
+from factory.report.curves import Lengths, loss_panels, token_lengths
 from factory.report.facts import DataFacts, RunFacts
 
 LABELS_SHOWN = 40
@@ -59,23 +60,14 @@ class DataSection:
     hidden_labels: int
 
 
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """One stage of the run and its time; `share` is relative to the longest stage."""
-
-    stage: str
-    seconds: float
-    share: float
-    fingerprint: str
-
-
 def loss_charts(facts: RunFacts) -> dict[str, list[LossChart]]:
     """Every loss by phase, in the order of training."""
     panels = loss_panels(facts.stages)
+    totals = {panel.phase: panel.curves for panel in panels if panel.kind == "total"}
     charts: dict[str, list[LossChart]] = {}
     for number, panel in enumerate(panels):
-        if _repeats_total(panel, panels):
-            continue
+        if panel.kind != "total" and panel.curves == totals.get(panel.phase):
+            continue  # the only term of its phase
         title = KIND_TITLES.get(panel.kind, panel.kind)
         description = f"{panel.phase}, {title}: " + "; ".join(
             ("" if curve.layer is None else f"layer {curve.layer} ")
@@ -135,49 +127,22 @@ def data_section(facts: RunFacts) -> DataSection | None:
     return DataSection(data, lengths, chart, balance, hidden)
 
 
-def stage_rows(facts: RunFacts) -> list[StageRow]:
-    """The stages in the order in which they were made."""
-    longest = max((stage.record["seconds"] for stage in facts.stages), default=0) or 1
-    return [
-        StageRow(
-            stage.record["stage"],
-            stage.record["seconds"],
-            stage.record["seconds"] / longest,
-            stage.record["fingerprint"][:12],
-        )
-        for stage in facts.stages
-    ]
-
-
-def recipe_lines(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def recipe_lines(recipe: Recipe) -> list[tuple[str, str]]:
     """Every setting as a dotted key and its value; unset keys are left out."""
-    lines: list[tuple[str, str]] = []
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            lines += recipe_lines(value, f"{prefix}{key}.")
-        elif value is not None:
-            shown = str(value).lower() if isinstance(value, bool) else str(value)
-            lines.append((f"{prefix}{key}", shown))
-    return lines
-
-
-def _repeats_total(panel: Panel, panels: list[Panel]) -> bool:
-    """Whether the term is the only one of its phase, and so equal to the total."""
-    totals = (one for one in panels if one.phase == panel.phase and one.kind == "total")
-    return panel.kind != "total" and any(panel.curves == total.curves for total in totals)
+    return [
+        (key, str(value).lower() if isinstance(value, bool) else str(value))
+        for key, value in flatten(recipe.model_dump(mode="json")).items()
+        if value is not None
+    ]
 
 
 def _tokenizer(facts: RunFacts) -> Path | None:
     """The file of the tokenizer that ships, or of the student's or teacher's."""
     folders = [] if facts.bundle is None else [facts.bundle]
-    for role in ("trim", "student", "teacher"):
-        stage = facts.stage(role)
-        if stage is not None:
-            folders.append(stage.directory / "model")
-    return next(
-        (folder / "tokenizer.json" for folder in folders if (folder / "tokenizer.json").is_file()),
-        None,
-    )
+    stages = (facts.stage(role) for role in ("trim", "student", "teacher"))
+    folders += [stage.directory / "model" for stage in stages if stage is not None]
+    files = (folder / "tokenizer.json" for folder in folders)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _balance(data: DataFacts) -> tuple[list[BalanceRow], int]:

@@ -1,4 +1,4 @@
-"""The rows of a sheet to train on, and a cleaned copy of them where the file needs one."""
+"""Select the rows of a sheet to train on, and write them as a cleaned copy."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
 from factory.data.labels import split_cell
 from factory.data.messages import count, places
 from factory.errors import FactoryError
-from factory.scaffold.columns import Roles
-from factory.scaffold.sniff import Sheet
+from factory.scaffold.columns import Roles, Sheet
+from serving.bundle import Task
 
 Label = str | float | list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Texts with their labels and lines; notes on what was left out or rewritten."""
+    """Texts with their labels and line numbers; notes on rows left out and labels rewritten."""
 
     texts: list[tuple[str, ...]]
     labels: list[Label]
@@ -31,10 +30,10 @@ class Rows:
 
 
 def clean(sheet: Sheet, roles: Roles, elsewhere: Collection[tuple[str, ...]] = ()) -> Rows:
-    """The rows with a text and a label; every other is counted in the notes.
+    """The rows with a text and a label; the notes count the others.
 
     Args:
-        elsewhere: texts of dev and test, which train must not hold.
+        elsewhere: texts of dev and test, which train must not contain.
     """
     texts: list[tuple[str, ...]] = []
     labels: list[Label] = []
@@ -106,7 +105,7 @@ def _label(value: Any, task: Task, separator: str) -> Label | None:
 
 
 def _one_spelling(labels: Sequence[Label]) -> tuple[list[Label], list[str]]:
-    """Names that differ only by case or blanks around them, written as most rows write them."""
+    """Replace labels that differ only in case or outer blanks with the most frequent spelling."""
     spellings: dict[str, Counter[str]] = {}
     for name, rows in label_counts(labels).items():
         spellings.setdefault(name.strip().casefold(), Counter())[name] += rows

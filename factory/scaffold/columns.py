@@ -1,4 +1,4 @@
-"""Find the text and label columns of a file, and the task that the labels imply."""
+"""Read a data file as columns, and find the text column, the label column and the task."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
-from factory.data.formats import DECIMAL_NUMBER
+from factory.data.formats import (
+    DECIMAL_NUMBER,
+    DELIMITERS,
+    FILES_HEADLINE,
+    DataFile,
+    file_error,
+    find_format,
+)
 from factory.data.labels import split_cell
-from factory.data.messages import count, first_few_of_names
+from factory.data.messages import count, first_few_of_names, missing_file, places
+from factory.data.reading import BadRow, Row, read_rows
 from factory.data.table import Columns, column_problems
-from factory.errors import RecipeError
-from factory.scaffold.sniff import Sheet
+from factory.errors import DataError, RecipeError
+from serving.bundle import Task
 
 LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "queue", "intent", "target", "sentiment",
@@ -29,8 +37,32 @@ PAIR_NAMES = (
 )  # fmt: skip
 SEPARATORS = (",", ";", "|")
 MOST_CLASSES = 200
-FEWEST_NUMBERS = 20  # distinct whole numbers from which on a column is a quantity
+FEWEST_NUMBERS = 20  # more distinct whole numbers are regression targets, not classes
 DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
+
+
+ENCODINGS = {"utf-16": "UTF-16", "cp1252": "Windows-1252, not UTF-8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The columns of a file.
+
+    Args:
+        columns: the values of each column, all of the same length.
+        numbers: line (or row) number of each value, from 1.
+        notes: peculiarities of the file, one line each.
+    """
+
+    file: DataFile
+    columns: dict[str, list[Any]]
+    numbers: list[int]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's path in messages."""
+        return self.file.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +71,8 @@ class Roles:
 
     Args:
         text: one text column, or two for pairs.
-        separator: between the names of a multilabel cell of a delimited file.
-        reasons: why, one line each.
+        separator: between the labels in a multilabel cell of a delimited file.
+        reasons: one line for each decision.
     """
 
     text: tuple[str, ...]
@@ -50,11 +82,51 @@ class Roles:
     reasons: tuple[str, ...]
 
 
+def read_sheet(path: Path, wanted: Sequence[str] = ()) -> Sheet:
+    """Read all columns of a file; unreadable rows are left out and noted.
+
+    Args:
+        wanted: column names given by the user.
+
+    Raises:
+        DataError: the file does not exist, or cannot be read.
+    """
+    if not path.is_file():
+        raise DataError(FILES_HEADLINE, [missing_file("init", str(path), path)])
+    file = find_format(path, columns=wanted, quoting="guess")
+    if file.format.kind == "delimited" and len(file.columns) < 2:
+        problem = "one column only; a text and a label are needed, separated by "
+        raise file_error(file.name, problem + ", ".join(DELIMITERS.values()))
+    rows: list[Row] = []
+    bad: dict[str, list[int]] = {}
+    for row in read_rows(file):
+        if isinstance(row, BadRow):
+            bad.setdefault(row.reason, []).append(row.number)
+        else:
+            rows.append(row)
+    if not rows and not bad:
+        raise file_error(file.name, "has a header but no rows")
+    names = list(file.columns) or list(dict.fromkeys(key for row in rows for key in row.values))
+    columns = {name: [row.values.get(name) for row in rows] for name in names}
+    notes = []
+    if file.format.encoding in ENCODINGS:
+        notes.append(f"encoding {ENCODINGS[file.format.encoding]}")
+    if not file.format.header:
+        notes.append(f"no header line; the columns are called {', '.join(file.columns)}")
+    if file.format.quoting == "none" and file.format.delimiter != "\t":
+        notes.append("quotation marks are ordinary characters")
+    notes += [
+        f"{places(file.name, file.unit, numbers)}: {reason}; left out"
+        for reason, numbers in bad.items()
+    ]
+    return Sheet(file, columns, [row.number for row in rows], tuple(notes))
+
+
 def find_roles(sheet: Sheet, text: Sequence[str], label: str | None, task: Task | None) -> Roles:
     """Complete the user's choice of columns and task.
 
     Raises:
-        RecipeError: a column does not exist or cannot be determined; the message lists the columns.
+        RecipeError: a column does not exist or cannot be determined.
     """
     names = list(sheet.columns)
     given = Columns(tuple(text), label, "--").wanted
@@ -70,8 +142,8 @@ def find_roles(sheet: Sheet, text: Sequence[str], label: str | None, task: Task 
     values = [value for value in sheet.columns[label] if value not in (None, "")]
     separator = _separator(values)
     if task is None:
-        task = _task(values, separator)
-        reasons.append(f"task {task}: {_why(task, values, separator)}")
+        task, reason = _task(values, separator)
+        reasons.append(f"task {task}: {reason}")
     return Roles(tuple(text), label, task, separator or ",", tuple(reasons))
 
 
@@ -85,14 +157,12 @@ def _find_text(sheet: Sheet, label: str | None, reasons: list[str]) -> tuple[str
                 return pair
     found = [n for n in sheet.columns if n != label and _is_text(sheet.columns[n])]
     if not found:
-        raise RecipeError(
-            "init",
-            [
-                f"{sheet.name}: no column looks like text (mostly distinct, several words); "
-                f"the columns are {first_few_of_names(list(sheet.columns))}; give --text"
-            ],
+        problem = (
+            f"{sheet.name}: no column looks like text (mostly distinct, several words); "
+            f"the columns are {first_few_of_names(list(sheet.columns))}; give --text"
         )
-    best = max(found, key=lambda name: _mean_length(sheet.columns[name]))
+        raise RecipeError("init", [problem])
+    best = max(found, key=lambda name: sum(len(str(value or "")) for value in sheet.columns[name]))
     others = [name for name in found if name != best]
     also = f" ({first_few_of_names(others)} too; --text-pair adds one)" if others else ""
     reasons.append(f"text {best!r}: the longest and mostly distinct{also}")
@@ -112,7 +182,7 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
         reasons.append(f"label {best!r}: {count(kinds, 'distinct value')}{also}")
         return best
     if found:
-        problem = f"cannot tell which column is the label: {first_few_of_names(found)}"
+        problem = f"several columns look like a label: {first_few_of_names(found)}"
     else:
         rest = first_few_of_names([name for name in sheet.columns if name not in text])
         problem = f"no column looks like a label (few distinct values): {rest}"
@@ -143,23 +213,17 @@ def _is_label(values: Sequence[Any]) -> bool:
     return _separator(present) is not None
 
 
-def _task(values: Sequence[Any], separator: str | None) -> Task:
-    if any(isinstance(value, list) for value in values) or separator is not None:
-        return "multilabel"
+def _task(values: Sequence[Any], separator: str | None) -> tuple[Task, str]:
+    """The task, and the reason for it."""
+    if separator is not None:
+        return "multilabel", f"a cell holds several labels, separated by {separator!r}"
+    if any(isinstance(value, list) for value in values):
+        return "multilabel", "a cell holds a list of labels"
     if _are_numbers(values):
         numbers = {float(value) for value in values}
         if any(number % 1 for number in numbers) or len(numbers) > FEWEST_NUMBERS:
-            return "regression"
-    return "classification"
-
-
-def _why(task: Task, values: Sequence[Any], separator: str | None) -> str:
-    if task == "regression":
-        return "the labels are numbers"
-    if task == "multilabel":
-        between = f", with {separator!r} between them" if separator else ""
-        return f"a cell names several labels{between}"
-    return f"{count(len({str(value) for value in values}), 'distinct label')}"
+            return "regression", "the labels are numbers"
+    return "classification", count(len({str(value) for value in values}), "distinct label")
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
@@ -171,7 +235,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def _separator(values: Sequence[Any]) -> str | None:
-    """The separator between names in a cell: its parts are fewer than the cells and recur."""
+    """The separator of labels in a cell; its parts recur and are fewer than the distinct cells."""
     if not values or not all(isinstance(value, str) for value in values):
         return None
     cells = set(values)
@@ -183,7 +247,3 @@ def _separator(values: Sequence[Any]) -> str | None:
         if several >= len(values) / 50 and fewer and "" not in parts:
             return separator
     return None
-
-
-def _mean_length(values: Sequence[Any]) -> float:
-    return sum(len(str(value or "")) for value in values) / len(values)

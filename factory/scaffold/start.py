@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.data.dataset import Task
 from factory.data.load import load_dataset
 from factory.data.messages import count, places
 from factory.errors import DataError, FactoryError
 from factory.recipe.data import DataSettings
+from factory.recipe.task import TASK_TRAITS
 from factory.scaffold.clean import Rows, clean, label_counts, write_rows
-from factory.scaffold.columns import Roles, find_roles
-from factory.scaffold.defaults import (
-    OFFLINE_TEACHER,
-    Choices,
-    choose,
-    choose_teacher,
-    token_lengths,
-)
-from factory.scaffold.sniff import Sheet, read_sheet
+from factory.scaffold.columns import Roles, Sheet, find_roles, read_sheet
+from factory.scaffold.defaults import Choices, choose, choose_teacher
 from factory.scaffold.template import write_template
+from serving.bundle import Task
 
 FEWEST_ROWS = 20
 SHOWN_CLASSES = 8
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Start:
     """Findings about the data and decisions for the recipe, one line each."""
 
     recipe: Path
-    found: list[str] = field(default_factory=list)
-    decided: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
+    found: tuple[str, ...]
+    decided: tuple[str, ...]
+    data: DataSettings
 
     def facts(self) -> dict[str, Any]:
         """The start as JSON data."""
@@ -44,7 +38,7 @@ class Start:
             "recipe": str(self.recipe),
             "found": self.found,
             "decided": self.decided,
-            "data": self.settings,
+            "data": self.data.model_dump(exclude_unset=True),
         }
 
 
@@ -62,13 +56,13 @@ def start_recipe(
 ) -> Start:
     """Inspect the data and write a commented recipe that `factory run` accepts.
 
-    Where a file has rows that a run refuses (without a text or a label, also in dev or test), a
-    cleaned copy is written to RECIPE-SPLIT.jsonl; the file itself stays unchanged.
+    If a run would refuse rows of a file (no text or no label, or also in dev or test), a cleaned
+    copy is written to RECIPE-SPLIT.jsonl; the file itself stays unchanged.
 
     Args:
         recipe: the file to write; must not exist.
-        text: the text column or the two of a pair; empty: determined, as are `label` and `task`.
-        teacher: unset: a BERT of the hub, or the packaged model when `offline`.
+        text: the text column, or the two of a pair; empty: determined, as are `label` and `task`.
+        teacher: unset: a BERT of the hub, or the packaged model if `offline`.
 
     Raises:
         RecipeError: a column does not exist or cannot be determined.
@@ -77,7 +71,6 @@ def start_recipe(
     """
     if recipe.exists():
         raise FactoryError(f"{recipe}: exists already; give another path or remove it")
-    start = Start(recipe)
     sheets = {"train": read_sheet(train, [*text, *([label] if label is not None else [])])}
     roles = find_roles(sheets["train"], text, label, task)
     for name, path in (("dev", dev), ("test", test)):
@@ -87,61 +80,39 @@ def start_recipe(
     held = {s: clean(sheet, roles) for s, sheet in sheets.items() if s != "train"}
     elsewhere = {key for rows in held.values() for key in rows.texts}
     rows = {"train": clean(sheets["train"], roles, elsewhere), **held}
-    _describe(sheets, rows, roles, start)
+    found = _findings(sheets, rows)
     _require_enough(train, rows["train"], roles)
     model, reason = choose_teacher(teacher, offline)
-    start.decided += [*roles.reasons, f"teacher {model}: {reason}"]
-    choices = _choices(rows, roles, model, recipe.parent)
-    start.decided += choices.reasons
-    start.settings = _data_settings(sheets, rows, roles, choices, start)
-    write_template(
-        recipe,
-        train=start.settings["train"],
-        dev=start.settings.get("dev"),
-        test=start.settings.get("test"),
-        text_columns=roles.text,
-        label=roles.label,
-        task=roles.task,
-        teacher=model,
-        separator=roles.separator,
-        quoting=start.settings.get("quoting"),
-        allow_duplicates="allow_duplicates" in start.settings,
-        choices=choices,
-    )
-    return start
-
-
-def _choices(rows: dict[str, Rows], roles: Roles, teacher: str, base: Path) -> Choices:
-    texts = rows["train"].texts
-    lengths, counted = token_lengths(texts, teacher, base)
     dev_rows = len(rows["dev"].texts) if "dev" in rows else None
     classes = label_counts(rows["train"].labels)
-    packaged = teacher == OFFLINE_TEACHER
-    return choose(lengths, counted, len(texts), classes, dev_rows, roles.task, packaged)
+    choices = choose(rows["train"].texts, classes, dev_rows, roles.task, model, recipe.parent)
+    decided = [*roles.reasons, f"teacher {model}: {reason}", *choices.reasons]
+    data = _data_settings(sheets, rows, roles, choices, recipe, decided)
+    write_template(recipe, data, model, choices)
+    return Start(recipe, tuple(found), tuple(decided), data)
 
 
-def _describe(sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, start: Start) -> None:
+def _findings(sheets: Mapping[str, Sheet], rows: Mapping[str, Rows]) -> list[str]:
+    found: list[str] = []
     for split, sheet in sheets.items():
-        rows_found = f"{split} {sheet.name}: {count(len(sheet), 'row')}"
-        columns = ", ".join(sheet.columns)
-        start.found.append(f"{rows_found}, {sheet.file.format}, columns {columns}")
-        start.found += [*sheet.notes, *rows[split].notes]
+        rows_found = f"{split} {sheet.name}: {count(len(sheet.numbers), 'row')}"
+        found.append(f"{rows_found}, {sheet.file.format}, columns {', '.join(sheet.columns)}")
+        found += [*sheet.notes, *rows[split].notes]
     texts = rows["train"].texts
     repeats = len(texts) - len(set(texts))
     if repeats:
-        start.found.append(f"{count(repeats, 'row repeats', 'rows repeat')} an earlier text")
+        found.append(f"{count(repeats, 'row repeats', 'rows repeat')} an earlier text")
     classes = label_counts(rows["train"].labels).most_common()
-    shown = ", ".join(f"{name} {number:,}" for name, number in classes[:SHOWN_CLASSES])
     if classes:
+        shown = ", ".join(f"{name} {number:,}" for name, number in classes[:SHOWN_CLASSES])
         more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
-        start.found.append(f"{count(len(classes), 'label')}: {shown}{more}")
+        found.append(f"{count(len(classes), 'label')}: {shown}{more}")
         alone = [name for name, number in classes if number == 1]
         if alone:
-            start.found.append(f"labels with a single row, none in dev: {', '.join(alone[:8])}")
-    else:
-        numbers = sorted(x for x in rows["train"].labels if isinstance(x, float))
-        if numbers:
-            start.found.append(f"numbers from {numbers[0]:g} to {numbers[-1]:g}")
+            found.append(f"labels with a single row, none in dev: {', '.join(alone[:8])}")
+    elif numbers := [x for x in rows["train"].labels if isinstance(x, float)]:
+        found.append(f"numbers from {min(numbers):g} to {max(numbers):g}")
+    return found
 
 
 def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
@@ -152,7 +123,7 @@ def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
             f"{FEWEST_ROWS} are required, and a few hundred for a useful model: add rows"
         )
     classes = label_counts(rows.labels)
-    if roles.task != "regression" and len(classes) < 2:
+    if TASK_TRAITS[roles.task].has_labels and len(classes) < 2:
         problems.append(
             f"{train}: column {roles.label!r} holds {count(len(classes), 'class', 'classes')}; "
             "at least 2 are required: add rows of another class, or give another --label"
@@ -162,16 +133,21 @@ def _require_enough(train: Path, rows: Rows, roles: Roles) -> None:
 
 
 def _data_settings(
-    sheets: dict[str, Sheet], rows: dict[str, Rows], roles: Roles, choices: Choices, start: Start
-) -> dict[str, Any]:
-    """The table [data]: the files as they are where a run accepts them, else cleaned copies."""
+    sheets: Mapping[str, Sheet],
+    rows: Mapping[str, Rows],
+    roles: Roles,
+    choices: Choices,
+    recipe: Path,
+    decided: list[str],
+) -> DataSettings:
+    """The table [data]; names cleaned copies where a run refuses the files themselves."""
     settings: dict[str, Any] = {
         "text": roles.text[0] if len(roles.text) == 1 else list(roles.text),
         "label": roles.label,
         "task": roles.task,
         "max_length": choices.max_length,
     }
-    if roles.task == "multilabel":
+    if TASK_TRAITS[roles.task].has_label_sets:
         settings["label_separator"] = roles.separator
     if choices.dev_fraction is not None:
         settings["dev_fraction"] = choices.dev_fraction
@@ -179,37 +155,34 @@ def _data_settings(
         test = rows["test"]
         lines = [n for n, text in zip(test.numbers, test.texts, strict=True) if text in shared]
         where = places(sheets["test"].name, sheets["test"].file.unit, lines)
-        start.decided.append(f"{where}: also in dev; kept, with data.allow_duplicates = true")
+        decided.append(f"{where}: also in dev; kept, with data.allow_duplicates = true")
         settings["allow_duplicates"] = True
-    folder = start.recipe.parent
-    files = {
-        s: os.path.relpath(sheet.file.path.resolve(), folder.resolve())
-        for s, sheet in sheets.items()
-    }
-    found = sheets["train"].file.format
-    quoting = {}
-    if found.quoting not in (None, "none" if found.delimiter == "\t" else "standard"):
-        quoting = {"quoting": found.quoting}
+    folder = recipe.parent.resolve()
     if not any(split.notes for split in rows.values()):
+        files = {s: os.path.relpath(one.file.path.resolve(), folder) for s, one in sheets.items()}
+        found = sheets["train"].file.format
+        if found.quoting not in (None, "none" if found.delimiter == "\t" else "standard"):
+            files["quoting"] = found.quoting
+        data = DataSettings.model_validate(settings | files)
         try:
-            _load(settings | files | quoting, folder)
-            return settings | files | quoting
+            _load(data, folder)
+            return data
         except DataError:
-            pass  # what a copy does not mend is an error below
-    copies = {s: start.recipe.with_name(f"{start.recipe.stem}-{s}.jsonl") for s in files}
+            pass  # a problem that the copies do not solve is raised below
+    copies = {s: recipe.with_name(f"{recipe.stem}-{s}.jsonl") for s in sheets}
     for split, path in copies.items():
         write_rows(path, rows[split], roles)
         original = sheets[split].name
-        start.decided.append(f"{path}: cleaned copy of {original}, which stays unchanged")
+        decided.append(f"{path}: cleaned copy of {original}, which stays unchanged")
+    data = DataSettings.model_validate(settings | {s: path.name for s, path in copies.items()})
     try:
-        _load(settings | {split: path.name for split, path in copies.items()}, folder)
+        _load(data, folder)
     except DataError:
         for path in copies.values():
             path.unlink()
         raise
-    return settings | {split: path.name for split, path in copies.items()}
+    return data
 
 
-def _load(settings: dict[str, Any], folder: Path) -> None:
-    # local files need no cache
-    load_dataset(DataSettings(**settings), folder, Path(), lambda _: None)
+def _load(data: DataSettings, folder: Path) -> None:
+    load_dataset(data, folder, Path(), lambda _: None)  # local files need no cache

@@ -40,4 +40,4 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("baseline", 6, distill.inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage("baseline", 7, distill.inputs, _settings, _make, _wanted, on_every_rank=True)

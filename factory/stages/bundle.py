@@ -9,7 +9,6 @@ from factory.recipe.recipe import Recipe
 from factory.stages import quantize
 from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, model_stages, section
-from factory.store import Artifact
 
 
 def _inputs(recipe: Recipe) -> tuple[str, ...]:
@@ -37,23 +36,14 @@ def _make(output: Path, run: Run) -> Facts:
 
     return ship(
         output,
-        run.keys["bundle"].fingerprint,
+        run.keys["bundle"],
         run.recipe,
         run.dataset,
-        _by_role(run),
+        run.models,
+        run.artifacts,
         quantize.form_files(run),
         run.sources.predecessor,
     )
 
 
-def _by_role(run: Run) -> dict[str, Artifact]:
-    artifacts = {
-        "data": run.artifacts["data"],
-        **run.models,
-        "evaluation": run.artifacts["evaluate"],
-        "onnx": run.artifacts["export"],
-    }
-    return artifacts | ({"trimmed": run.shipped} if "trim" in run.artifacts else {})
-
-
-STAGE = Stage("bundle", 5, _inputs, _settings, _make)
+STAGE = Stage("bundle", 6, _inputs, _settings, _make)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from factory.data.load import check_batch
 from factory.recipe.recipe import Recipe
 from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage
@@ -31,7 +32,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.data.corpus.tokenize import make_corpus
+    from factory.data.corpus import make_corpus
 
     assert run.recipe.general is not None, "wanted"
     return make_corpus(output, run.recipe.general, run.sources.teacher, run.base_directory)
@@ -39,10 +40,10 @@ def _make(output: Path, run: Run) -> Facts:
 
 def _check(run: Run) -> None:
     """Refuse a corpus of less than one batch."""
-    from factory.data.corpus.tokenize import check_corpus
-
-    assert run.recipe.general is not None, "wanted"
-    check_corpus(run.artifacts["corpus"].facts["rows"], run.recipe.general)
+    general = run.recipe.general
+    assert general is not None, "wanted"
+    what = f"general distillation (rows of {general.max_length} tokens)"
+    check_batch(run.artifacts["corpus"].facts["rows"], general.batch_size, what)
 
 
 STAGE = Stage("corpus", 1, _inputs, _settings, _make, wanted, _check)

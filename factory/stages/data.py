@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factory.data.checks import check_batch
+from factory.data.load import check_batch, load_dataset
 from factory.evaluation.gate import check_labels
 from factory.recipe.recipe import Recipe
 from factory.stages.sources import Sources
@@ -27,7 +27,6 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 def _make(output: Path, run: Run) -> Facts:
     from factory.data.dataset import write_dataset
-    from factory.data.load import load_dataset
     from factory.runtime.environment import scratch_directory
     from factory.runtime.progress import say
 

@@ -52,4 +52,4 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("distill", 5, inputs, settings, _make, on_every_rank=True)
+STAGE = Stage("distill", 6, inputs, settings, _make, on_every_rank=True)

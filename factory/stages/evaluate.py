@@ -66,7 +66,7 @@ def _check(run: Run) -> None:
 
 
 def _tunes_thresholds(recipe: Recipe) -> bool:
-    return recipe.data.task == "multilabel" and recipe.evaluate.thresholds == "tuned"
+    return recipe.data.traits.has_label_sets and recipe.evaluate.thresholds == "tuned"
 
 
 STAGE = Stage("evaluate", 4, _inputs, _settings, _make, check=_check)

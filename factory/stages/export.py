@@ -18,7 +18,7 @@ def shipped_stages(recipe: Recipe) -> tuple[str, ...]:
 
 def _inputs(recipe: Recipe) -> tuple[str, ...]:
     # labels of multilabel models are compared under thresholds that the evaluation chose
-    thresholds = ("evaluate",) if recipe.data.task == "multilabel" else ()
+    thresholds = ("evaluate",) if recipe.data.traits.has_label_sets else ()
     return ("data", *shipped_stages(recipe), *thresholds)
 
 

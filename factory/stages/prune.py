@@ -41,4 +41,4 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("prune", 3, _inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage("prune", 4, _inputs, _settings, _make, _wanted, on_every_rank=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from factory.augment.sources import AugmentSources, find_augment_sources
-from factory.data.corpus.reading import corpus_identity
+from factory.augment.proposers import AugmentSources, find_augment_sources
+from factory.data.corpus import corpus_identity
 from factory.data.source import source_identity, unlabelled_identity
 from factory.errors import ProblemsError, RecipeError
 from factory.evaluation.predecessor import Predecessor, find_predecessor

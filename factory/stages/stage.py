@@ -67,7 +67,7 @@ class Run:
 
     def augmented(self) -> AugmentedRows | None:
         """The augmented rows, if the recipe asks for them."""
-        from factory.augment.run import read_augmented
+        from factory.augment.shards import read_augmented
         from factory.distill.transfer_set import AugmentedRows
 
         made = self.artifacts.get("augment")

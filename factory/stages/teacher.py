@@ -50,4 +50,4 @@ def _check(run: Run) -> None:
     check_teacher(facts, run.dataset, run.recipe.teacher.min_margin)
 
 
-STAGE = Stage("teacher", 4, _inputs, _settings, _make, check=_check, on_every_rank=True)
+STAGE = Stage("teacher", 5, _inputs, _settings, _make, check=_check, on_every_rank=True)

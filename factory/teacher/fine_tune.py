@@ -1,4 +1,4 @@
-"""Make the teacher of a recipe, fine-tuned or adopted, and check that it is better than chance."""
+"""Fine-tune or adopt the teacher of a recipe, and check that it is better than chance."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ def make_teacher(
         only_bert: see `load_pretrained`.
 
     Returns:
-        Facts: parameters, layers, and the evaluation on dev; empty on other ranks than 0, which
-        saves the teacher.
+        Facts: parameters, layers, and the evaluation on dev; empty on other ranks than 0.
 
     Raises:
         TeacherError: the model cannot be loaded or used, reads fewer tokens than `max_length`, or
@@ -78,15 +77,21 @@ def check_teacher(facts: Mapping[str, Any], dataset: Dataset, min_margin: float)
     """Raise if the teacher is not clearly better than chance on dev.
 
     Raises:
-        TeacherError: it gives every row of dev the same answer, or is not above chance by
-            `min_margin` (`factory.evaluation.chance`; regression: Spearman not above `min_margin`).
+        TeacherError: it predicts the same for every row of dev, or is not above chance by
+            `min_margin` (`factory.evaluation.chance`).
     """
     evaluation = Evaluation.from_facts(facts["dev"])
     problem = TASKS[dataset.task].chance_problem(evaluation, dataset, min_margin)
     if problem is not None:
+        advice = (
+            "Fine-tuning did not work: check teacher.learning_rate, teacher.epochs, and whether "
+            "the labels in train fit their texts"
+            if facts["fine_tuned_here"]
+            else "Was this model fine-tuned on these labels? If yes, its outputs may be in another "
+            "order: name them with teacher.labels. If not, set teacher.fine_tune = true"
+        )
         raise TeacherError(
-            f"the teacher {problem} (teacher.min_margin), so distillation would not work. "
-            + _advice(facts)
+            f"the teacher {problem} (teacher.min_margin), so distillation would not work. {advice}"
         )
 
 
@@ -114,19 +119,13 @@ def fine_tune(
         seed=settings.seed,
     )
     loss = HardLabelLoss(model.to(device), labelled, device, settings.class_weights == "balanced")
-    # other architectures may hold weights that their forward pass leaves out
-    loss.leaves_out_parameters = model.config.model_type != "bert"
     with embedding_subset(rows, model):
-        return train(phase, loss, rows, output / CHECKPOINT, device)
-
-
-def _advice(facts: Mapping[str, Any]) -> str:
-    if facts["fine_tuned_here"]:
-        return (
-            "Fine-tuning did not work: look at teacher.learning_rate and teacher.epochs, and at "
-            "whether the labels in train fit their texts"
+        return train(
+            phase,
+            loss,
+            rows,
+            output / CHECKPOINT,
+            device,
+            # other architectures may hold weights that their forward pass leaves out
+            find_unused_parameters=model.config.model_type != "bert",
         )
-    return (
-        "Was this model fine-tuned on these labels? If yes, its outputs may be in another order: "
-        "name them with teacher.labels. If not, set teacher.fine_tune = true"
-    )

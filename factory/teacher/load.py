@@ -18,12 +18,11 @@ def load_pretrained(
     """Load model and tokenizer with the outputs in the data's label order.
 
     Args:
-        only_bert: refuse other architectures; they can teach only a student that starts from a
-            checkpoint of its own.
+        only_bert: refuse other architectures, which need a student that starts from a checkpoint.
 
     Raises:
-        TeacherError: not found, no BERT where it must be one, no usable tokenizer, or labels that
-            do not match.
+        TeacherError: not found, another architecture, no usable tokenizer, or labels that do not
+            match.
     """
     import torch
     from safetensors import SafetensorError
@@ -38,10 +37,9 @@ def load_pretrained(
         raise TeacherError(_not_loadable(source, settings, error)) from error
     if only_bert and config.model_type != "bert":
         raise TeacherError(
-            f"teacher.model {settings.model} is a {config.model_type} model, and only a BERT "
-            "(model_type bert) lends the student layers and vocabulary to start with; set "
-            "student.start to a BERT checkpoint (hub id or folder), which then learns from this "
-            "teacher's logits"
+            f"teacher.model {settings.model} is a {config.model_type} model; a student can start "
+            "from the layers and vocabulary of a BERT (model_type bert) only; set student.start to "
+            "a BERT checkpoint (hub id or folder), which is then trained on this teacher's logits"
         )
     _check_tokenizer(tokenizer, settings)
     order = None if settings.fine_tune else match_labels(config, settings, dataset)
@@ -67,24 +65,26 @@ def load_pretrained(
         _reorder_outputs(model, order, settings)
     elif "classifier.bias" in new_weights(loading):
         _initialize_bias(getattr(model, "classifier", None), dataset)
-    _name_labels(model.config, dataset)
+    model.config.id2label = dict(enumerate(dataset.labels))
+    model.config.label2id = {label: number for number, label in enumerate(dataset.labels)}
+    model.config.problem_type = TASKS[dataset.task].problem_type
     return model, tokenizer
 
 
 def match_labels(config: Any, settings: TeacherSettings, dataset: Dataset) -> list[int]:
-    """For each label of the data, the teacher's output that means it.
+    """For each label of the data, the number of the teacher's output for it.
 
-    Names are compared exactly, then without regard to case. Generic names (LABEL_0) say nothing,
-    so they match only when `teacher.labels` names the outputs.
+    Names are compared exactly, then ignoring case. `teacher.labels` replaces the teacher's names,
+    for example generic ones (LABEL_0).
 
     Raises:
         TeacherError: a different number of outputs, or names that cannot be matched.
     """
-    if dataset.task == "regression":
+    if not TASKS[dataset.task].traits.has_labels:
         if config.num_labels != 1:
             raise TeacherError(
                 f"teacher.model {settings.model} has {config.num_labels} outputs; "
-                "regression needs exactly 1"
+                f"{dataset.task} needs exactly 1"
             )
         return [0]
     trained_for = getattr(config, "problem_type", None)
@@ -140,7 +140,7 @@ def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) ->
 
 
 def _initialize_bias(classifier: Any, dataset: Dataset) -> None:
-    """Set a new head's bias to what the task starts from, if the head is a linear layer."""
+    """Set a new head's bias to the task's initial bias, if the head is a linear layer."""
     import torch
 
     task = TASKS[dataset.task]
@@ -152,7 +152,7 @@ def _initialize_bias(classifier: Any, dataset: Dataset) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
-    """Refuse what rows padded on the right cannot be made with."""
+    """Refuse a tokenizer that cannot make batches padded on the right."""
     name = f"teacher.model {settings.model}"
     if not tokenizer.is_fast:
         raise TeacherError(f"{name} has no fast tokenizer (tokenizer.json)")
@@ -160,27 +160,20 @@ def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
         raise TeacherError(f"{name} has no padding token; choose a model that reads padded batches")
     if tokenizer.padding_side != "right":
         raise TeacherError(
-            f"{name} pads on the left, as models that answer at the last token do; choose one that "
-            "pads on the right"
+            f"{name} pads on the left; choose a model whose tokenizer pads on the right"
         )
 
 
-def _name_labels(config: Any, dataset: Dataset) -> None:
-    config.id2label = dict(enumerate(dataset.labels))
-    config.label2id = {label: number for number, label in enumerate(dataset.labels)}
-    config.problem_type = TASKS[dataset.task].problem_type
-
-
 def _not_loadable(source: ModelSource, settings: TeacherSettings, error: Exception) -> str:
-    taken_for = (
-        "No such folder is beside the recipe, so it was taken for a hub id, and the hub does not "
-        "have it or cannot be reached. "
+    hub = (
+        "There is no such folder beside the recipe, so this is a hub id; the hub does not have it "
+        "or cannot be reached. "
         if source.identity.startswith("hub:")
         else ""
     )
     return (
         f"teacher.model {settings.model} cannot be loaded from {source.location}: "
-        f"{first_line(error).removesuffix('.')}. {taken_for}"
+        f"{first_line(error).removesuffix('.')}. {hub}"
         "Give a hub id (needs the network once), a folder with config.json, weights and "
         "tokenizer.json, or package:NAME"
     )

@@ -50,9 +50,6 @@ class BatchLoss(nn.Module):
     A frozen model that the loss only reads must not be a submodule: it would be wrapped and saved.
     """
 
-    # DistributedDataParallel waits for a gradient of every parameter unless this is set.
-    leaves_out_parameters = False
-
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar terms by name; `total` is minimized, all are logged."""
         raise NotImplementedError
@@ -76,6 +73,8 @@ def train(
     checkpoint_file: Path,
     device: str,
     score: Callable[[], float] | None = None,
+    *,
+    find_unused_parameters: bool = False,
 ) -> list[LossPoint]:
     """Train a module in place, resuming from `checkpoint_file` if it exists.
 
@@ -86,6 +85,8 @@ def train(
     Args:
         score: called on rank 0 before the first step and after each epoch, with the module in eval
             mode; the weights with the highest score are kept.
+        find_unused_parameters: as in DistributedDataParallel; set it when the loss does not reach
+            every parameter.
 
     Raises:
         TrainingError: a loss is not finite, or memory runs out.
@@ -96,7 +97,7 @@ def train(
         cpu=device == "cpu",
         mixed_precision="bf16" if device.startswith("cuda") else "no",
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=model.leaves_out_parameters)
+            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)
         ],
     )
     steps, per_epoch = total_steps(phase, len(rows)), steps_per_epoch(phase, len(rows))

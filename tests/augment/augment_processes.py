@@ -1,4 +1,4 @@
-"""Augmentation of tiny rows in processes of their own, which may be killed in the middle."""
+"""Augmentation of tiny rows in processes that may be killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from helpers.tiny_models import tiny_split
 from tiny_masked import listed, proposers_with, settings_with, tiny_mlm
 
-from factory.augment import masked_lm, shards
+from factory.augment import shards
 from factory.augment.run import augment
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
@@ -23,13 +23,13 @@ PART_ROWS, SHARD_ROWS = 16, 100
 
 
 def rows() -> Split:
-    """Texts, some of them twice."""
+    """Texts, some of them repeated."""
     train = tiny_split("train", ROWS, seed=5)
     return Split("train", [*train.texts[:80], *train.texts[:20]], None, train.targets)
 
 
 def recipe(mode: str) -> AugmentSettings:
-    """Two sources, and everything that the merge does."""
+    """Two sources, duplicates and a limit per class."""
     return settings_with(mode=mode, sources=["mlm", "embeddings"], copies=4, max_rows_per_class=120)
 
 
@@ -39,15 +39,14 @@ def augment_rows(directory: Path, mode: str) -> dict[str, Any]:
     return augment(directory, rows(), recipe(mode), proposers)
 
 
-def work(directory: str, mode: str, batch_tokens: str, kill_at: str) -> None:
+def work(directory: str, kill_at: str) -> None:
     """Augment; SIGKILL in the middle of writing file number `kill_at`, counted from 1."""
     shards.PART_ROWS, shards.SHARD_ROWS = PART_ROWS, SHARD_ROWS
-    masked_lm.CPU_BATCH_TOKENS = int(batch_tokens)
     _kill_while_writing(int(kill_at))
     output = Path(directory)
     output.mkdir(exist_ok=True)
     with distributed.process_group("cpu"):
-        print(augment_rows(output, mode))  # noqa: T201
+        augment_rows(output, "corrected")
 
 
 def _kill_while_writing(kill_at: int) -> None:

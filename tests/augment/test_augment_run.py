@@ -1,4 +1,4 @@
-"""The stage: the same bytes whatever happens; nothing twice; caps; what is read back."""
+"""The stage: the same bytes after a kill, no duplicates, limits per class, and reading back."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tiny_masked import (
 
 from factory.augment import masked_lm, shards
 from factory.augment import run as run_module
-from factory.augment.examples import ExampleMaker, copies_for
 from factory.augment.masked_lm import MaskedLanguageModel
-from factory.augment.run import augment, read_augmented
+from factory.augment.run import ExampleMaker, augment, copies_for
+from factory.augment.shards import read_augmented
 from factory.data.dataset import Split
 from factory.errors import RecipeError
 from factory.recipe.augment import AugmentSettings
@@ -78,34 +78,41 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     return [row for file in files for row in pyarrow.parquet.ParquetFile(file).read().to_pylist()]
 
 
-def augmented_here(
-    directory: Path, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[str, dict[str, bytes]]:
-    """What one process that is not interrupted prints and writes."""
+@pytest.fixture
+def parts_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "PART_ROWS", augment_processes.PART_ROWS)
     monkeypatch.setattr(shards, "SHARD_ROWS", augment_processes.SHARD_ROWS)
-    directory.mkdir()
-    facts = augment_processes.augment_rows(directory, mode)
-    return f"{facts}\n", contents(directory)
 
 
-def test_killed_shared_or_in_other_batches_the_bytes_are_the_same(
-    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def augmented_here(directory: Path, mode: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Facts and files of one process."""
+    directory.mkdir(exist_ok=True)
+    return augment_processes.augment_rows(directory, mode), contents(directory)
+
+
+def test_a_killed_run_writes_the_same_bytes(
+    server: ForkingServer, tmp_path: Path, parts_of_processes: None
 ) -> None:
-    told, expected = augmented_here(tmp_path / "whole", "corrected", monkeypatch)
-    assert sorted(expected) == [*(f"augmented-0000{n}.parquet" for n in range(4)), "index.json"]
-    monkeypatch.setattr(masked_lm, "CPU_BATCH_TOKENS", 50)
-    assert augmented_here(tmp_path / "again", "corrected", monkeypatch) == (told, expected)
+    expected = augmented_here(tmp_path / "whole", "corrected")
+    files = sorted(expected[1])
+    assert files == [*(f"augmented-0000{n}.parquet" for n in range(4)), "index.json"]
     cut = tmp_path / "cut"
-    # of 7 parts: one process in its 3rd; two, each in its 2nd of the rest; one in its 2nd shard
-    for count, kill_at, finished in ((1, 3, 2), (2, 2, 4), (1, 5, augment_processes.PARTS)):
-        group = server.start(count, WORK, cut, "corrected", 4096, kill_at)
-        assert group.finish() == [-signal.SIGKILL] * count
+    # of 7 parts: two processes, each killed in its 2nd; one killed in its 2nd shard
+    for count, kill_at, finished in ((2, 2, 2), (1, 7, augment_processes.PARTS)):
+        assert server.start(count, WORK, cut, kill_at).finish() == [-signal.SIGKILL] * count
         assert len(list(cut.glob("parts/part-*"))) == finished
-        assert len(list(cut.glob("**/.*.tmp"))) >= count  # cut off in the middle of a file
+        assert len(list(cut.glob("**/.*.tmp"))) >= count  # killed in the middle of a file
         assert not (cut / "index.json").exists()
-    assert server.run(2, WORK, cut, "corrected", 4096, 0) == [told] * 2
-    assert contents(cut) == expected
+    assert augmented_here(cut, "corrected") == expected
+
+
+@pytest.mark.parametrize("mode", ["corrected", "paper"])
+def test_the_batch_size_does_not_change_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts_of_processes: None, mode: str
+) -> None:
+    expected = augmented_here(tmp_path / "large", mode)
+    monkeypatch.setattr(masked_lm, "CPU_BATCH_TOKENS", 50)
+    assert augmented_here(tmp_path / "small", mode) == expected
 
 
 def test_finished_parts_are_not_made_again(
@@ -128,60 +135,49 @@ def test_finished_parts_are_not_made_again(
     made.clear()
     run(tmp_path, train, recipe, tiny_mlm())
     assert made == [range(16, 24), range(24, 30)]
-    made.append(range(0))  # the next part would be too much
+    made.append(range(0))  # another part would raise
     run(tmp_path, train, recipe, tiny_mlm())
 
 
-@pytest.mark.parametrize("left", ["parts", "nothing"])
 def test_a_kill_between_the_index_and_the_removal_of_the_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_parts: None, left: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_parts: None
 ) -> None:
     train, recipe = tiny_split("train", 30, seed=5), settings_with(copies=2)
     with monkeypatch.context() as patch:
-        if left == "parts":
-            patch.setattr(run_module.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(run_module.shutil, "rmtree", lambda *_, **__: None)
         facts = run(tmp_path, train, recipe, tiny_mlm())
-    assert (tmp_path / "parts").exists() == (left == "parts")
+    assert (tmp_path / "parts").exists()
     before = contents(tmp_path)
     assert run(tmp_path, train, recipe, tiny_mlm()) == facts
     kept = {name: data for name, data in before.items() if not name.startswith("parts")}
     assert contents(tmp_path) == kept
 
 
-def test_two_processes_make_the_papers_examples_as_one_does(
-    server: ForkingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told, expected = augmented_here(tmp_path / "alone", "paper", monkeypatch)
-    shared = tmp_path / "shared"
-    assert server.run(2, WORK, shared, "paper", 64, 0) == [told, told]
-    assert contents(shared) == expected
-
-
-def test_of_one_row_no_example_is_made_twice() -> None:
+def test_examples_of_a_row_are_distinct() -> None:
     recipe = settings_with(copies=300, candidates=2)
     train = split_of("shop lamp", "shoe")
     mlm = fixed_mlm("late", "love")
     maker = ExampleMaker(train, recipe, proposers_with(mlm))
-    made = maker.make(range(2))
-    found = [(example.source_row, example.texts[0]) for example in made.examples]
+    examples, counts = maker.make(range(2))
+    found = [(example.source_row, example.texts[0]) for example in examples]
     assert len(found) == len(set(found)) == 8 + 2
-    assert made.counts["duplicate"] == made.counts["drawn"] - made.counts["unchanged"] - 10
+    assert counts["duplicate"] == counts["drawn"] - counts["unchanged"] - 10
 
 
 def plainly_distinct(train: Split, recipe: AugmentSettings, mlm: MaskedLanguageModel) -> list[Any]:
-    """What is left when every text is remembered."""
+    """Distinct examples, with a set of all texts."""
     maker = ExampleMaker(train, recipe, proposers_with(mlm))
     seen = {(text,) for text in train.texts}
     kept = []
     for row in range(len(train)):
-        for example in maker.make(range(row, row + 1)).examples:
+        for example in maker.make(range(row, row + 1))[0]:
             if example.texts not in seen:
                 seen.add(example.texts)
                 kept.append(example)
     return kept
 
 
-def test_no_example_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: None) -> None:
+def test_no_duplicates_of_examples_or_rows(tmp_path: Path, small_parts: None) -> None:
     train = split_of(*ALIKE[:50], *ALIKE[:3])
     recipe = settings_with(copies=6, candidates=8)
     mlm = fixed_mlm(*WORDS)
@@ -207,15 +203,15 @@ def test_no_example_twice_and_none_that_is_a_row(tmp_path: Path, small_parts: No
 
 
 @pytest.mark.parametrize("mode", ["corrected", "paper"])
-def test_positions_and_pairs_are_written_and_read(
+def test_changed_ranges_and_pairs_are_written_and_read(
     tmp_path: Path, small_parts: None, mode: str
 ) -> None:
-    train = tiny_regression(60).train
+    train = tiny_regression(50).train
     assert train.text_pairs is not None
     recipe = settings_with(mode=mode, copies=3, sides="any")
     facts = run(tmp_path, train, recipe, tiny_mlm())
     rows = rows_of(tmp_path)
-    assert facts["examples"] == len(rows) > 100
+    assert facts["examples"] == len(rows) > 80
     assert facts["shards"] == -(-len(rows) // 50)
     inputs, sources = read_augmented(tmp_path)
     assert inputs == [(row["text"], row["text_pair"]) for row in rows]
@@ -247,7 +243,7 @@ def test_single_texts_and_no_example_at_all(tmp_path: Path) -> None:
     assert (inputs, sources.shape, sources.dtype) == ([], (0,), np.int32)
 
 
-def capped(
+def limited(
     directory: Path, train: Split, most: int | None, seed: int = 42
 ) -> list[tuple[int, int]]:
     directory.mkdir()
@@ -255,47 +251,45 @@ def capped(
     return [(row["source_row"], row["copy"]) for row in rows_of(directory)]
 
 
-def test_a_class_keeps_so_many_examples(tmp_path: Path, small_parts: None) -> None:
+def test_the_limit_of_examples_per_class(tmp_path: Path, small_parts: None) -> None:
     train = tiny_split("train", 60, seed=5)
     targets = [0] * 40 + [1] * 17 + [2] * 3
     train = Split("train", train.texts, None, targets)
-    everything = capped(tmp_path / "all", train, None)
-    found = capped(tmp_path / "capped", train, 30)
+    everything = limited(tmp_path / "all", train, None)
+    found = limited(tmp_path / "limited", train, 30)
     counts = Counter(targets[row] for row, _ in found)
     whole = Counter(targets[row] for row, _ in everything)
     assert counts == {0: 30, 1: 30, 2: whole[2]}
     assert whole[2] <= 15
-    # in order, and drawn from everywhere, not from the beginning
+    # in order, and drawn from all rows
     assert found == [row for row in everything if row in set(found)]
     assert len({row for row, _ in found if targets[row] == 0}) > 15
-    index = json.loads((tmp_path / "capped" / "index.json").read_text())
+    index = json.loads((tmp_path / "limited" / "index.json").read_text())
     assert index["facts"]["dropped"]["cap"] == len(everything) - len(found)
     assert index["facts"]["examples"] == len(found) == sum(index["shards"])
 
 
-def test_what_is_dropped_as_a_duplicate_does_not_count_for_the_cap(
-    tmp_path: Path, small_parts: None
-) -> None:
+def test_duplicates_do_not_count_towards_the_limit(tmp_path: Path, small_parts: None) -> None:
     train = split_of(*ALIKE[:50])
     mlm = fixed_mlm(*WORDS)
     recipe = settings_with(copies=6, candidates=8)
     left = len(plainly_distinct(train, recipe, mlm))
-    capped_recipe = recipe.model_copy(update={"max_rows_per_class": left - 2})
-    facts = run(tmp_path, train, capped_recipe, mlm)
+    limited_recipe = recipe.model_copy(update={"max_rows_per_class": left - 2})
+    facts = run(tmp_path, train, limited_recipe, mlm)
     assert facts["dropped"]["duplicate"] > left
     assert facts["dropped"]["cap"] == 2
     assert facts["examples"] == left - 2
 
 
-def test_a_set_of_labels_is_a_class_of_its_own(tmp_path: Path, small_parts: None) -> None:
+def test_a_set_of_labels_counts_as_a_class(tmp_path: Path, small_parts: None) -> None:
     train = tiny_multilabel(80).train
-    found = capped(tmp_path / "capped", train, 7)
+    found = limited(tmp_path / "limited", train, 7)
     counts = Counter(train.targets[row] for row, _ in found)
     assert set(counts) == set(train.targets)
     assert set(counts.values()) == {7}
 
 
-def test_numbers_have_no_classes_to_cap(tmp_path: Path) -> None:
+def test_regression_has_no_limit_per_class_in_a_run(tmp_path: Path) -> None:
     train = tiny_regression(20).train
     with pytest.raises(RecipeError, match=r"augment\.max_rows_per_class.*\n.*regression"):
         run(tmp_path, train, settings_with(max_rows_per_class=5), tiny_mlm())
@@ -312,7 +306,7 @@ def test_copies_by_the_number_of_rows(rows: int, copies: int) -> None:
     assert copies_for(rows, AugmentSettings(copies=3)) == 3
 
 
-def test_what_one_copy_draws_does_not_depend_on_the_others(tmp_path: Path) -> None:
+def test_the_draws_of_a_copy_do_not_depend_on_other_copies() -> None:
     train = tiny_split("train", 20, seed=5)
     recipe = AugmentSettings(vectors="any", sources=["vectors"], replace_probability=0.5)
     vectors = listed(shop=["store", "mall"], lamp=["light", "bulb"], parcel=["box", "letter"])
@@ -324,6 +318,6 @@ def test_what_one_copy_draws_does_not_depend_on_the_others(tmp_path: Path) -> No
         )
         for copies in (2, 6)
     ]
-    few, many = (maker.make(range(20)).examples for maker in makers)
+    few, many = (maker.make(range(20))[0] for maker in makers)
     assert few == [example for example in many if example.copy < 2]
     assert 10 < len(few) < len(many)

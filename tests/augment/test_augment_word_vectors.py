@@ -1,4 +1,4 @@
-"""Files of word vectors in every format, told apart by what is in them, and files that are none."""
+"""Files of word vectors in every format, and files that are not word vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.augment.word_vectors import read_vectors, vector_neighbours
@@ -62,13 +62,10 @@ FORMATS = {
 }
 
 
-@pytest.mark.parametrize("name", ["vectors.txt", "vectors.gz"])
 @pytest.mark.parametrize("gzipped", [False, True])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_whatever_its_name(
-    tmp_path: Path, kind: str, gzipped: bool, name: str
-) -> None:
-    file = tmp_path / name
+def test_the_content_determines_the_format(tmp_path: Path, kind: str, gzipped: bool) -> None:
+    file = tmp_path / ("vectors.txt" if gzipped else "vectors.gz")
     file.write_bytes(gzip.compress(FORMATS[kind]) if gzipped else FORMATS[kind])
     words, vectors = read_vectors(file, None)
     assert words == list(VECTORS)
@@ -80,7 +77,9 @@ def test_every_format_whatever_its_name(
 def test_a_limit_counts_from_the_beginning(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "vectors"
     file.write_bytes(FORMATS[kind])
+    file.write_bytes(FORMATS[kind] + (b"" if "binary" in kind else b"short 1\n"))
     assert read_vectors(file, 2)[0] == ["the", "film"]
+    file.write_bytes(FORMATS[kind])
     assert len(read_vectors(file, 100)[0]) == 5
 
 
@@ -94,8 +93,8 @@ def test_neighbours_of_words_as_written_and_in_lower_case(tmp_path: Path) -> Non
     assert near.neighbours(["oslo", "paris"], 9) == [[], ["rome", "may", "May", "june"]]
 
 
-def test_tokens_that_are_no_words_are_left_out(tmp_path: Path) -> None:
-    """The tokens with blanks are some that GloVe 840B has."""
+def test_tokens_that_are_not_words_are_skipped(tmp_path: Path) -> None:
+    """GloVe 840B has the tokens with spaces."""
     file = tmp_path / "vectors"
     file.write_bytes(
         b"good 1 2\n. . . 3 4\nat name@domain.com 5 6\n, 7 8\n1990 9 1\n 2 3\nb\xe9b\xe9 4 5\n"
@@ -106,32 +105,29 @@ def test_tokens_that_are_no_words_are_left_out(tmp_path: Path) -> None:
     assert vectors.tolist() == [[1, 2], [8, 9], [1, 1]]
 
 
-def problem_of(tmp_path: Path, content: bytes, limit: int | None = None) -> str:
+def problem_of(tmp_path: Path, content: bytes) -> str:
     file = tmp_path / "vectors"
     file.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_vectors(file, limit)
+        read_vectors(file, None)
     assert len(caught.value.problems) == 1
-    told = caught.value.problems[0]
-    assert told.startswith(str(file))
-    return told.removeprefix(str(file))
+    problem = caught.value.problems[0]
+    assert problem.startswith(str(file))
+    return problem.removeprefix(str(file))
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (glove() + b"short 1 2\n", ", line 6: 2 numbers, expected 3"),
-        (word2vec_text() + b"short 1 2\n", ", line 7: 2 numbers, expected 3"),
         (glove() + b"long 0.1 0.2 0.3 0.4\n", ", line 6: 4 numbers, expected 3"),
         (b"first 1 2\n" + glove(), ", line 1: 2 numbers, expected 3"),
         (glove() + b"odd 1 x 2\n", ", line 6: '1 x 2' should be 3 numbers"),
-        (glove() + b"odd 1 2 3x\n", ", line 6: '1 2 3x' should be 3 numbers"),
         (glove() + b"\n" + glove(), ", line 6: 0 numbers, expected 3"),
         (glove() + b"odd 1 nan 2\n", ": the vector of 'odd' contains nan or inf"),
         (b"9 3\n" + glove(), ": the header announces 9 rows, but there are 5"),
         (b"", ": the file is empty"),
-        (b"\n \n", ": the file is empty"),
-        # a fixed time: the bytes name the case, and every test process must name it alike
+        # a fixed time, because the bytes are the name of the case
         (gzip.compress(b"", mtime=0), ": the file is empty"),
         (b"3 2\n", ": the header announces 3 rows, but there are 0"),
         (b"word\nanother\n", ", line 1: expected a word and numbers separated"),
@@ -143,30 +139,22 @@ def problem_of(tmp_path: Path, content: bytes, limit: int | None = None) -> str:
         (word2vec_binary()[:-30], ": gensim cannot read it as a word2vec file"),
         (b"5 30" + word2vec_binary()[3:], ": gensim cannot read it as a word2vec file"),
         (fasttext_binary()[:120], ": truncated, or quantized (.ftz)"),
-        (fasttext_binary()[:30], ": truncated, or quantized (.ftz)"),
         (fasttext_binary()[:-100], ": gensim cannot read it as a fastText file"),
         (gzip.compress(glove() * 500, mtime=0)[:-100], ": Compressed file ended"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_told_with_its_place(
-    tmp_path: Path, content: bytes, expected: str
-) -> None:
-    told = problem_of(tmp_path, content)
-    assert told.startswith(expected)
-    assert ";" in told  # and what to do
+def test_broken_files(tmp_path: Path, content: bytes, expected: str) -> None:
+    problem = problem_of(tmp_path, content)
+    assert problem.startswith(expected)
+    assert ";" in problem  # what to do
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.*No such file|No such file.*nowhere"):
         read_vectors(tmp_path / "nowhere", None)
 
 
-def test_a_row_after_the_limit_is_not_looked_at(tmp_path: Path) -> None:
-    file = tmp_path / "vectors"
-    file.write_bytes(glove() + b"short 1\n")
-    assert len(read_vectors(file, 5)[0]) == 5
-
-
+@settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(
         st.text(st.characters(categories=["L"]), min_size=1, max_size=8),
@@ -178,7 +166,7 @@ def test_a_row_after_the_limit_is_not_looked_at(tmp_path: Path) -> None:
     ),
     st.booleans(),
 )
-def test_any_words_and_numbers_survive(
+def test_any_words_and_numbers_are_read_exactly(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, list[float]], header: bool
 ) -> None:
     file = tmp_path_factory.mktemp("vectors") / "file"

@@ -1,4 +1,4 @@
-"""Words by offsets: any text can be split and put together again; what may be replaced."""
+"""Words of texts by character offsets, and which of them may be replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from helpers.tiny_models import tiny_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from factory.augment.rows import match_case, replace_words
+from factory.augment.contextual import match_case
+from factory.augment.rows import replace_words
 from factory.augment.words import SplitText, WordSplitter, is_word, visible_ends
 
 
@@ -36,41 +37,40 @@ def replaceable(text: str) -> list[str]:
     return [one.surface(place) for place, word in enumerate(one.words) if word.replaceable]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(text=st.text(), make=st.sampled_from([tiny_tokenizer, byte_level_tokenizer]))
 @example("e\u0301a [MASK] ##a [CLS]", tiny_tokenizer)
 @example("İstanbul ﬁ 你好\u200dक\u093f \ufffd\x00\u00ad", tiny_tokenizer)
 @example("한국어 \u1100\u1161 ≠ \u1fef", tiny_tokenizer)
-def test_any_text_is_its_words_and_what_stands_between(text: str, make: Callable[[], Any]) -> None:
+def test_any_text_can_be_rebuilt_from_its_words(text: str, make: Callable[[], Any]) -> None:
     (one,) = splitter(make).split([text])
-    reached = pieces = 0
+    reached = tokens = 0
     rebuilt = ""
     for place, word in enumerate(one.words):
         assert reached <= word.start <= word.end <= len(text)
-        assert word.first_token == pieces < word.end_token
+        assert word.first_token == tokens < word.end_token
         rebuilt += text[reached : word.start] + one.surface(place)
-        reached, pieces = word.end, word.end_token
+        reached, tokens = word.end, word.end_token
         if word.replaceable:
             assert is_word(one.surface(place))
     assert rebuilt + text[reached:] == text
-    assert pieces == len(one.input_ids)
+    assert tokens == len(one.input_ids)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=25)
 @given(text=st.text(), data=st.data())
-def test_what_is_not_replaced_keeps_its_characters(text: str, data: st.DataObject) -> None:
+def test_all_other_characters_are_preserved(text: str, data: st.DataObject) -> None:
     one = split(text)
     places = [place for place, word in enumerate(one.words) if word.replaceable]
     chosen = sorted(data.draw(st.sets(st.sampled_from(places)))) if places else []
     new, ranges = replace_words(one, [(place, f"new{place}") for place in chosen])
     assert [new[start:end] for start, end in ranges] == [f"new{place}" for place in chosen]
-    # put back from the end, so that earlier ranges stay true
     for (start, end), place in reversed(list(zip(ranges, chosen, strict=True))):
         new = new[:start] + one.surface(place) + new[end:]
     assert new == text
 
 
-def test_words_marks_and_scripts() -> None:
+def test_words_punctuation_and_scripts() -> None:
     assert words_of("Well,  a-b 你好 x") == ["Well", ",", "a", "-", "b", "你", "好", "x"]
     assert words_of("cafe\u0301 bar") == ["cafe\u0301", "bar"]
     assert words_of("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
@@ -88,40 +88,34 @@ def test_words_marks_and_scripts() -> None:
         ("the shop\u2019s owner", ["shop", "owner"]),
         ("don't DON\u2019T couldn't mustn 't", ["mustn"]),
         ("I'd they'll Ann'll let's", ["Ann", "let"]),
-        # the letters stand for themselves when no apostrophe is before them
         ("vitamin d t m", ["vitamin", "d", "t", "m"]),
         ("vitamin ' d", ["vitamin", "d"]),
         ("[MASK] [UNK] lamp", ["lamp"]),
         ("a\u00adb lamp_shop", ["lamp", "shop"]),
-        ("THÉ lamp", ["lamp"]),  # the vocabulary has it without the accent
+        ("THÉ lamp", ["lamp"]),
     ],
 )
-def test_only_words_of_content_are_replaceable(text: str, expected: list[str]) -> None:
+def test_only_content_words_are_replaceable(text: str, expected: list[str]) -> None:
     assert replaceable(text) == expected
 
 
-def test_whether_a_word_is_one_piece() -> None:
+def test_tokens_of_words() -> None:
     one = split("Shop lamps É 你 shops")
     assert [word.single for word in one.words] == [True, False, True, False, False]
     assert [word.normal for word in one.words] == ["shop", "lamps", "e", "你", "shops"]
     # lamp ##s, and one [UNK]
-    assert [(word.first_token, word.end_token) for word in one.words] == [
-        (0, 1),
-        (1, 3),
-        (3, 4),
-        (4, 5),
-        (5, 7),
-    ]
+    tokens = [(word.first_token, word.end_token) for word in one.words]
+    assert tokens == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 7)]
 
 
-def test_a_tokenizer_that_glues_blanks_to_words_is_not_asked() -> None:
+def test_a_byte_level_tokenizer_is_replaced() -> None:
     (one,) = splitter(byte_level_tokenizer).split(["Hello, world!"])
     assert [one.surface(place) for place in range(4)] == ["Hello", ",", "world", "!"]
     assert [word.replaceable for word in one.words] == [True, False, True, False]
     assert not any(word.single for word in one.words)
 
 
-def test_the_truncation_set_in_a_tokenizer_neither_counts_nor_changes() -> None:
+def test_the_truncation_of_a_tokenizer_is_ignored_and_kept() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer("shop " * 9, truncation=True, max_length=4)
     (one,) = WordSplitter(tokenizer).split(["shop " * 9])
@@ -129,7 +123,7 @@ def test_the_truncation_set_in_a_tokenizer_neither_counts_nor_changes() -> None:
     assert tokenizer.backend_tokenizer.truncation["max_length"] == 4
 
 
-def test_where_the_text_ends_for_the_student() -> None:
+def test_the_visible_part_of_a_text() -> None:
     tokenizer = tiny_tokenizer()
     assert visible_ends(tokenizer, [["shop lamp shoe", "shop", ""]], 4) == [[9, 4, 0]]
     # longest first: [CLS] shop lamp [SEP] shoe shoe [SEP]
@@ -153,5 +147,5 @@ def test_where_the_text_ends_for_the_student() -> None:
         ("Éte", "été", "Été"),
     ],
 )
-def test_a_new_word_takes_the_case_of_the_old_one(word: str, new: str, expected: str) -> None:
+def test_a_new_word_in_the_case_of_the_old_one(word: str, new: str, expected: str) -> None:
     assert match_case(word, new) == expected

@@ -1,4 +1,4 @@
-"""The loop that augmentation is measured against does the work it says it does."""
+"""The reference loop of the augmentation benchmark does the same work as the reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VECTORS = np.array([[1, 0], [0, 1], [0.1, 1], [1, 0.1]], dtype=np.float32)
 
 @pytest.fixture
 def reference() -> ModuleType:
-    """benchmarks/augmentation_reference.py, which is no package's module."""
+    """benchmarks/augmentation_reference.py, which is not in a package."""
     name = "augmentation_reference"
     specification = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert specification is not None
@@ -53,7 +53,7 @@ def test_one_pass_per_short_word_and_one_product_per_long_word(
     made = loop.variants("Thanks, the lamps broken 9", 8, 0.5)
     text = ["thanks", ",", "the", "lamp", "##s", "broken", "9"]
     expected = []
-    for place in (0, 5):  # not ",", "the", "9"; "lamps" is of two pieces
+    for place in (0, 5):  # not ",", "the", "9"; "lamps" has two tokens
         masked = [*text[:place], "[MASK]", *text[place + 1 :]]
         expected.append(["[CLS]", *masked, "[SEP]", *text, "[SEP]"])
     assert passes == expected

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from helpers.tiny_models import MAX_LENGTH, VOCABULARY, save_tiny, tiny_bert, tiny_tokenizer
 from transformers import BertForMaskedLM
 
+from factory.augment import keyed_rng
 from factory.augment.masked_lm import MaskedLanguageModel
 from factory.augment.proposers import Proposers
 from factory.augment.rows import SourceRows, split_rows
@@ -24,11 +26,11 @@ class ListedNeighbours:
     """Neighbours from a table; records the words looked up."""
 
     table: Mapping[str, list[str]]
-    asked: list[str]
+    looked_up: list[str]
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
         """Look the words up."""
-        self.asked.extend(words)
+        self.looked_up.extend(words)
         return [self.table.get(word, [])[:count] for word in words]
 
 
@@ -61,7 +63,7 @@ def fixed_mlm(*likely: str) -> MaskedLanguageModel:
 
 
 def settings_with(**changes: Any) -> AugmentSettings:
-    """The tables of a recipe with an mlm only, one copy per row unless told otherwise."""
+    """Settings with an mlm only and one copy per row."""
     return AugmentSettings(**{"mlm": "any", "sources": ["mlm"], "copies": 1, **changes})
 
 
@@ -84,6 +86,30 @@ def proposers_with(
 ) -> Proposers:
     """A model and lists beside the tiny tokenizer."""
     return Proposers(tiny_tokenizer(), max_length, mlm, neighbours)
+
+
+def ranked_words(mlm: MaskedLanguageModel, words: Sequence[str], place: int) -> list[str]:
+    """The vocabulary by probability at a masked word of a text, from one pass without a batch."""
+    masked = " ".join([*words[:place], "[MASK]", *words[place + 1 :]])
+    encoded = mlm.tokenizer(masked, return_tensors="pt")
+    at = encoded["input_ids"][0].tolist().index(mlm.tokenizer.mask_token_id)
+    logits = mlm.model(**encoded).logits[0, at].detach().numpy()
+    return [VOCABULARY[number] for number in np.argsort(-logits, kind="stable")]
+
+
+def plain_draw(settings: AugmentSettings, row: int, copy: int, place: int) -> float:
+    """The number p of algorithm 1 for one word of a single text."""
+    bits = keyed_rng.random_bits(settings.seed, keyed_rng.REPLACE, [row], copy, 0, place)
+    return float(keyed_rng.uniform(bits)[0])
+
+
+def plain_choice(
+    settings: AugmentSettings, row: int, copy: int, place: int, candidates: Sequence[str]
+) -> str:
+    """The candidate chosen for one word of a single text."""
+    bits = keyed_rng.random_bits(settings.seed, keyed_rng.CHOICE, [row], copy, 0, place)
+    keys = np.array([[keyed_rng.text_key(text) for text in candidates]], np.uint64)
+    return candidates[keyed_rng.choose(bits, keys)[0]]
 
 
 def headed_bert(seed: int = 1, **changes: Any) -> BertForMaskedLM:

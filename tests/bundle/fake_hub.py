@@ -1,4 +1,4 @@
-"""A fake Hub on this machine that speaks the protocol of the real client and keeps the uploads.
+"""A fake Hub on this machine with the protocol of the real client.
 
 Repositories, preupload, LFS batch, upload and verify, and one commit of everything, as
 https://huggingface.co/docs/hub/api and huggingface_hub's own source describe them.
@@ -35,7 +35,11 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The state, and what is to go wrong: a status by the end of a path."""
+    """The state of the hub.
+
+    Args:
+        failing: the status to answer with, by the end of a path.
+    """
 
     address: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -43,7 +47,7 @@ class Hub:
     failing: dict[str, int] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
-    intruder: bool = False  # commits after whoever looks at a repository
+    concurrent_commit: bool = False  # somebody else commits after a repository is read
 
 
 @contextmanager
@@ -117,7 +121,7 @@ def _route(hub: Hub, method: str, path: str, body: bytes) -> tuple[int, dict[str
     if method == "GET":
         siblings = [{"rfilename": file} for file in repository.files]
         sha = repository.commits[-1]
-        if hub.intruder:
+        if hub.concurrent_commit:
             repository.commits.append("f" * 40)
         return 200, {"id": name, "sha": sha, "private": repository.private, "siblings": siblings}
     if rest == "/preupload/main":

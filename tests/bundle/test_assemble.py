@@ -1,16 +1,17 @@
-"""Assembling a bundle: the files of the ecosystem's layout, and a manifest that is true of them."""
+"""Assembling a bundle: the layout, and a manifest that matches its files."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from helpers.minimal_recipe import recipe_tree
 from helpers.pipeline_run import Line, stage_directory
+from helpers.tiny_models import open_tiny
 
 from factory.bundle.assemble import (
     BundleParts,
@@ -21,10 +22,11 @@ from factory.bundle.assemble import (
     ship_only,
 )
 from factory.bundle.measurements import RunMeasurements
-from factory.data.dataset import Dataset, read_dataset
+from factory.data.dataset import read_dataset
 from factory.evaluation.gate import RuleResult
 from factory.evaluation.metrics import Score
 from factory.export.forms import FormName
+from factory.recipe.file import parse_recipe
 from serving.bundle import read_manifest, verify_files, write_manifest
 from serving.errors import BundleError
 
@@ -36,8 +38,7 @@ def model(line: Line) -> Path:
 
 
 @pytest.fixture
-def variants(line: Line) -> dict[FormName, Path]:
-    """Both ONNX files."""
+def forms(line: Line) -> dict[FormName, Path]:
     return {
         "fp32": stage_directory(line.store, "export") / "model.onnx",
         "int8-static": stage_directory(line.store, "quantize") / "int8-static.onnx",
@@ -45,29 +46,26 @@ def variants(line: Line) -> dict[FormName, Path]:
 
 
 @pytest.fixture
+def assembled(tmp_path: Path, model: Path, forms: dict[FormName, Path]) -> Path:
+    copy_files(tmp_path, model, forms)
+    return tmp_path
+
+
+@pytest.fixture
 def parts(line: Line) -> BundleParts:
-    """What the manifests have in common."""
-    return BundleParts(
-        name="tiny",
-        version="00ff",
-        dataset=read_dataset(stage_directory(line.store, "data")),
-        max_length=24,
-        opset=17,
-        recipe={"name": "tiny"},
-        lineage={"student": "ab"},
-        data_facts={"rows": {"dev": 90}},
-    )
+    dataset = read_dataset(stage_directory(line.store, "data"))
+    recipe = parse_recipe(recipe_tree({"data.max_length": 24}))
+    return BundleParts(recipe, "00ff", dataset, lineage={"distill": "ab"})
 
 
-def files_below(directory: Path) -> set[str]:
-    return {
-        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    }
+def content(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
-def test_layout(tmp_path: Path, model: Path, variants: dict[FormName, Path]) -> None:
-    copy_files(tmp_path, model, variants)
-    assert files_below(tmp_path) == {
+def test_layout(assembled: Path, model: Path, forms: dict[FormName, Path]) -> None:
+    before = content(assembled)
+    assert set(before) == {
         "config.json",
         "onnx/candidate_fp32.onnx",
         "onnx/candidate_int8-static.onnx",
@@ -76,8 +74,8 @@ def test_layout(tmp_path: Path, model: Path, variants: dict[FormName, Path]) -> 
         "tokenizer_config.json",
         "vocab.txt",
     }
-    for name, file in variants.items():
-        assert (tmp_path / candidate_file(name)).read_bytes() == file.read_bytes()
+    copy_files(assembled, model, forms)  # as a resumed run does
+    assert content(assembled) == before
 
 
 @pytest.mark.parametrize(
@@ -87,115 +85,69 @@ def test_layout(tmp_path: Path, model: Path, variants: dict[FormName, Path]) -> 
         ("fp32", {"model.onnx": "fp32"}),
     ],
 )
-def test_only_the_chosen_variant_and_fp32_ship(
-    tmp_path: Path,
-    model: Path,
-    variants: dict[FormName, Path],
+def test_only_fp32_and_the_chosen_form_are_shipped(
+    assembled: Path,
+    forms: dict[FormName, Path],
     chosen: FormName,
     shipped: dict[str, FormName],
 ) -> None:
-    copy_files(tmp_path, model, variants)
-    file = ship_only(tmp_path, chosen)
-    assert shipped[Path(file).name] == chosen
-    assert {path.name for path in (tmp_path / "onnx").iterdir()} == set(shipped)
-    for name, variant in shipped.items():
-        assert (tmp_path / "onnx" / name).read_bytes() == variants[variant].read_bytes()
+    assert shipped[Path(ship_only(assembled, chosen)).name] == chosen
+    assert content(assembled / "onnx") == {
+        name: forms[form].read_bytes() for name, form in shipped.items()
+    }
 
 
-def test_copying_twice_gives_the_same(
-    tmp_path: Path, model: Path, variants: dict[FormName, Path]
-) -> None:
-    copy_files(tmp_path, model, variants)
-    once = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
-    copy_files(tmp_path, model, variants)
-    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == once
-
-
-def test_the_published_tokenizer_pads_and_cuts_nothing(line: Line) -> None:
-    """A stored "pad to 128" would cost a runtime that honours it several times the work."""
+def test_shipped_tokenizer_has_no_padding_or_truncation(line: Line) -> None:
+    """A stored "pad to 128" would make other runtimes several times slower."""
     data = json.loads((line.bundle / "tokenizer.json").read_text(encoding="utf-8"))
-    assert data["padding"] is None
-    assert data["truncation"] is None
+    assert data["padding"] is data["truncation"] is None
 
 
-def test_manifest_lists_every_file_with_its_hash(
-    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
-) -> None:
-    copy_files(tmp_path, model, variants)
-    file = ship_only(tmp_path, "int8-static")
+def test_manifest_lists_every_file_with_its_hash(assembled: Path, parts: BundleParts) -> None:
+    file = ship_only(assembled, "int8-static")
     score, rule = Score(0.5, 0.4, 0.6), RuleResult("min_value", 0.5, 0.4, True, "min_value: enough")
     measured = RunMeasurements(
         scores={"a": {"dev": {"b": score}}}, verdicts={"int8-static": [rule]}
     )
-    (tmp_path / "README.md").write_text("card", encoding="utf-8")
-    listed = files_below(tmp_path)
-    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "artifact.json").write_text("{}", encoding="utf-8")
-    manifest = make_manifest(tmp_path, parts, "int8-static", file, measured)
-    assert set(manifest.files) == listed
-    for name, record in manifest.files.items():
-        content = (tmp_path / name).read_bytes()
-        assert (record.sha256, record.size_bytes) == (sha256(content).hexdigest(), len(content))
+    (assembled / "README.md").write_text("card", encoding="utf-8")
+    listed = content(assembled)
+    # the records themselves, and what a killed run left of them
+    for name in ("manifest.json", "artifact.json", ".manifest.json.partial", ".artifact.json.tmp"):
+        (assembled / name).write_text("{", encoding="utf-8")
+    manifest = make_manifest(assembled, parts, "int8-static", file, measured)
+    assert {name: (one.sha256, one.size_bytes) for name, one in manifest.files.items()} == {
+        name: (sha256(data).hexdigest(), len(data)) for name, data in listed.items()
+    }
     assert (manifest.name, manifest.version, manifest.task) == ("tiny", "00ff", "classification")
     assert manifest.labels == ["angry", "calm", "glad"]
     assert (manifest.text_pair, manifest.max_length) == (False, 24)
     assert manifest.gate == [asdict(rule)]
     assert manifest.scores == {"a": {"dev": {"b": asdict(score)}}}
+    assert manifest.data == {"rows": {"train": 210, "dev": 90, "test": 60}}
     assert manifest.versions["tinybert-factory"]
-    write_manifest(tmp_path, manifest)
-    assert read_manifest(tmp_path) == manifest
-    verify_files(tmp_path, manifest)
+    write_manifest(assembled, manifest)
+    assert read_manifest(assembled) == manifest
+    verify_files(assembled, manifest)
+    pairs = replace(parts.dataset.train, text_pairs=["x"] * len(parts.dataset.train))
+    paired = replace(parts, dataset=replace(parts.dataset, train=pairs))
+    assert make_manifest(assembled, paired, "fp32", file).text_pair
 
 
-@pytest.mark.parametrize("variant", ["fp32", "int8-static"])
-def test_a_variant_opened_is_that_file_through_the_servers_code(
-    tmp_path: Path,
-    model: Path,
-    variants: dict[FormName, Path],
-    parts: BundleParts,
-    variant: FormName,
+@pytest.mark.parametrize("form", ["fp32", "int8-static"])
+def test_a_candidate_is_opened_through_the_servers_code(
+    assembled: Path, model: Path, parts: BundleParts, form: FormName
 ) -> None:
-    from helpers.tiny_models import open_tiny
-
-    copy_files(tmp_path, model, variants)
-    predictor = open_candidate(tmp_path, parts, variant)
-    assert predictor.manifest.model.file == candidate_file(variant)
-    assert predictor.manifest.model.variant == variant
+    predictor = open_candidate(assembled, parts, form)
+    assert predictor.manifest.model.file == candidate_file(form)
+    assert predictor.manifest.model.variant == form
     assert predictor.manifest.model.neighbour_independent
     texts = parts.dataset.dev.texts
     difference = np.abs(predictor.logits(texts) - open_tiny(model).logits(texts)).max()
-    assert difference < (1e-4 if variant == "fp32" else 1.0)
-    assert (difference > 1e-3) == (variant == "int8-static")
+    assert difference < (1e-4 if form == "fp32" else 1.0)
+    assert (difference > 1e-3) == (form == "int8-static")
 
 
-def test_pairs_are_marked(
-    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
-) -> None:
-    from dataclasses import replace
-
-    train = replace(parts.dataset.train, text_pairs=["x"] * len(parts.dataset.train))
-    dataset: Dataset = replace(parts.dataset, train=train)
-    copy_files(tmp_path, model, variants)
-    file = candidate_file("fp32")
-    assert make_manifest(tmp_path, replace(parts, dataset=dataset), "fp32", file).text_pair
-
-
-def test_what_a_kill_left_of_a_manifest_is_no_part_of_the_bundle(
-    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
-) -> None:
-    copy_files(tmp_path, model, variants)
-    (tmp_path / ".manifest.json.partial").write_text("{", encoding="utf-8")
-    (tmp_path / ".artifact.json.tmp").write_text("{", encoding="utf-8")
-    predictor = open_candidate(tmp_path, parts, "int8-static")
-    assert not [name for name in predictor.manifest.files if name.startswith(".")]
-
-
-def test_wrong_labels_are_found_when_the_variant_is_opened(
-    tmp_path: Path, model: Path, variants: dict[FormName, Path], parts: BundleParts
-) -> None:
-    from dataclasses import replace
-
-    copy_files(tmp_path, model, variants)
-    dataset: Any = replace(parts.dataset, labels=("a", "b", "c", "d"))
+def test_a_candidate_with_wrong_labels_is_rejected(assembled: Path, parts: BundleParts) -> None:
+    dataset = replace(parts.dataset, labels=("a", "b", "c", "d"))
     with pytest.raises(BundleError):
-        open_candidate(tmp_path, replace(parts, dataset=dataset), "fp32")
+        open_candidate(assembled, replace(parts, dataset=dataset), "fp32")

@@ -1,4 +1,4 @@
-"""A Triton model repository: its configuration as Triton's own definition reads it, then run."""
+"""A Triton model repository: its configuration read by Triton's own definition, then run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers.pipeline_run import factory_here
 from test_package import quick_check  # noqa: F401
 from tokenizers import Tokenizer
 
-from factory.bundle.package import TritonMachine, repository_name, write_model_configuration
+from factory.bundle.package import TritonMachine, triton_name, write_model_configuration
 from factory.errors import PackageError, TextModelError
 from factory.export.parity import open_session
 from factory.export.text import write as text_input
@@ -49,7 +49,7 @@ def type_name(tensor: Any) -> str:
 
 
 def run(configuration: Any, directory: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """What Triton does with a request: check, batch axis first, reshape both ways."""
+    """Do with a request what Triton does: check it, reshape inputs, run, reshape outputs."""
     feed = {}
     for tensor in configuration.input:
         array = np.asarray(given.pop(tensor.name))
@@ -83,7 +83,7 @@ def run(configuration: Any, directory: Path, given: dict[str, Any]) -> dict[str,
 
 @pytest.mark.usefixtures("quick_check")
 @pytest.mark.parametrize("kind", ["pair", "multilabel", "regression"])
-def test_both_models_answer_as_the_bundle(
+def test_both_models_give_the_answers_of_the_bundle(
     edge: Callable[[str], Edge], tmp_path: Path, definition: Any, kind: str
 ) -> None:
     given, output = edge(kind), tmp_path / "models"
@@ -130,11 +130,11 @@ def test_both_models_answer_as_the_bundle(
         answer = run(tokens, output / name, {key: np.array(row) for key, row in rows.items()})
         np.testing.assert_allclose(answer["logits"][0], expected.logits, atol=1e-4)
         texts = [item] if isinstance(item, str) else item
-        asked = dict(zip(of_strings["inputs"], texts, strict=True))
+        request = dict(zip(of_strings["inputs"], texts, strict=True))
         answer = run(
             strings,
             output / f"{name}_text",
-            {key: np.array([[text]], dtype=object) for key, text in asked.items()},
+            {key: np.array([[text]], dtype=object) for key, text in request.items()},
         )
         np.testing.assert_allclose(answer["scores"][0], expected.scores, atol=1e-5)
         assert answer["token_count"].tolist() == [[expected.tokens]]
@@ -170,7 +170,7 @@ def test_batching_and_machines(
 
 
 @pytest.mark.usefixtures("quick_check")
-def test_answers_that_depend_on_the_batch_run_one_row_at_a_time(
+def test_a_batch_dependent_form_runs_one_row_at_a_time(
     edge: Callable[[str], Edge], tmp_path: Path, definition: Any
 ) -> None:
     bundle = Path(shutil.copytree(edge("regression").bundle, tmp_path / "bundle"))
@@ -182,7 +182,7 @@ def test_answers_that_depend_on_the_batch_run_one_row_at_a_time(
     assert (tokens.max_batch_size, tokens.HasField("dynamic_batching")) == (1, False)
 
 
-def test_a_tokenizer_without_text_form(
+def test_a_tokenizer_that_cannot_be_put_into_a_graph(
     edge: Callable[[str], Edge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -202,12 +202,12 @@ def test_a_tokenizer_without_text_form(
     ]
 
 
-def test_names_that_addresses_can_hold() -> None:
-    assert repository_name("reviews-tiny4.2") == "reviews-tiny4.2"
-    assert repository_name("a b/ü") == "a_b__"
+def test_names_are_valid_in_urls() -> None:
+    assert triton_name("reviews-tiny4.2") == "reviews-tiny4.2"
+    assert triton_name("a b/ü") == "a_b__"
 
 
-def test_a_graph_without_batch_axis(tmp_path: Path) -> None:
+def test_a_graph_without_batch_axis_is_rejected(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 

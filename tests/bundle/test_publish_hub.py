@@ -1,4 +1,4 @@
-"""Publishing with the real client to a fake Hub: everything arrives, or nothing."""
+"""Publishing with the real client to a fake Hub: everything is uploaded, or nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serving.bundle import describe_files, read_manifest, write_manifest
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that this process's client talks to, with a good token."""
+    """A hub that the client of this process uses, with a valid token."""
     with running_hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.address)
@@ -52,24 +52,22 @@ def add_card(folder: Path) -> None:
 
 
 def publish(bundle: Path, target: str = "me/tiny", *options: str) -> Result:
-    result = factory_here("publish", bundle, "--to", target, *options)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return factory_here("publish", bundle, "--to", target, *options)
 
 
 def content(bundle: Path) -> dict[str, bytes]:
-    """What must arrive."""
+    """The files to be published."""
     names = [*read_manifest(bundle).files, "manifest.json"]
     return {name: (bundle / name).read_bytes() for name in names}
 
 
-def refused(result: Result, *words: str) -> None:
+def check_refused(result: Result, *words: str) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     for word in words:
         assert word in result.stderr
 
 
-def test_every_file_arrives_in_one_commit(hub: Hub, bundle: Path) -> None:
+def test_every_file_is_uploaded_in_one_commit(hub: Hub, bundle: Path) -> None:
     result = publish(bundle, "me/tiny", "--private")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{hub.address}/me/tiny/commit/{1:040x}\n"
@@ -77,100 +75,81 @@ def test_every_file_arrives_in_one_commit(hub: Hub, bundle: Path) -> None:
     assert repository.private
     assert repository.files == {".gitattributes": b"", **content(bundle)}
     assert len(repository.commits) == 2
-    assert "POST /api/validate-yaml" in hub.requests  # the hub looked at the card's metadata
+    assert "POST /api/validate-yaml" in hub.requests  # the hub checked the card's metadata
     assert hub.tokens <= {f"Bearer {TOKEN}", ""}
 
 
-def test_a_repository_that_is_there_is_left_alone(hub: Hub, bundle: Path) -> None:
+def test_update_of_an_existing_repository(hub: Hub, bundle: Path, tmp_path: Path) -> None:
     assert publish(bundle).exit_code == 0
-    before = dict(hub.repositories["me/tiny"].files)
-    refused(publish(bundle), "me/tiny already exists", "--update")
-    assert hub.repositories["me/tiny"].files == before
-    assert len(hub.repositories["me/tiny"].commits) == 2
-
-
-def test_an_update_replaces_what_is_there(hub: Hub, bundle: Path, tmp_path: Path) -> None:
-    assert publish(bundle).exit_code == 0
-    hub.repositories["me/tiny"].files["onnx/old.onnx"] = b"old"
+    repository = hub.repositories["me/tiny"]
+    repository.files["onnx/old.onnx"] = b"old"
+    before = dict(repository.files)
+    check_refused(publish(bundle), "me/tiny already exists", "--update")
+    check_refused(publish(bundle, "me/tiny", "--update", "--private"), "is public")
+    assert repository.files == before
     other = tmp_path / "bundle-2"
     write_scored_bundle(other, max_length=12)
     add_card(other)
     result = publish(other, "me/tiny", "--update")
     assert result.stdout == f"{hub.address}/me/tiny/commit/{2:040x}\n"
-    assert hub.repositories["me/tiny"].files == {".gitattributes": b"", **content(other)}
-
-
-def test_an_update_keeps_private_what_must_be(hub: Hub, bundle: Path) -> None:
-    assert publish(bundle).exit_code == 0
-    refused(publish(bundle, "me/tiny", "--update", "--private"), "is public")
-    assert len(hub.repositories["me/tiny"].commits) == 2
+    assert repository.files == {".gitattributes": b"", **content(other)}
 
 
 @pytest.mark.parametrize(
     "broken", ["/validate-yaml", "/preupload/main", "/objects/batch", "/commit/main"]
 )
-def test_nothing_stays_when_the_upload_fails(hub: Hub, bundle: Path, broken: str) -> None:
+def test_a_failed_upload_deletes_the_new_repository(hub: Hub, bundle: Path, broken: str) -> None:
     hub.failing[broken] = 400
-    refused(publish(bundle), "me/tiny", "nothing was published")
+    check_refused(publish(bundle), "me/tiny", "nothing was published")
     assert hub.repositories == {}
     assert "DELETE /api/repos/delete" in hub.requests
 
 
-def test_a_failed_update_removes_nothing(hub: Hub, bundle: Path) -> None:
+def test_a_failed_update_changes_nothing(hub: Hub, bundle: Path) -> None:
     assert publish(bundle).exit_code == 0
     before = dict(hub.repositories["me/tiny"].files)
     hub.failing["/commit/main"] = 500
-    refused(publish(bundle, "me/tiny", "--update"), "500", "nothing was published")
+    check_refused(publish(bundle, "me/tiny", "--update"), "500", "nothing was published")
+    hub.failing.clear()
+    hub.concurrent_commit = True
+    result = publish(bundle, "me/tiny", "--update")
+    check_refused(result, "412", "was changed during the upload")
+    assert hub.repositories["me/tiny"].commits[-1] == "f" * 40
     assert hub.repositories["me/tiny"].files == before
     assert "DELETE /api/repos/delete" not in hub.requests
 
 
-def test_an_update_overwrites_no_change_it_has_not_seen(hub: Hub, bundle: Path) -> None:
-    assert publish(bundle).exit_code == 0
-    hub.intruder = True
-    refused(publish(bundle, "me/tiny", "--update"), "412", "was changed during the upload")
-    assert hub.repositories["me/tiny"].commits[-1] == "f" * 40
-
-
-def test_no_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    refused(publish(bundle), "no token", "HF_TOKEN", "hf auth login")
-    assert hub.requests == []
-
-
-def test_a_bad_token(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    check_refused(publish(bundle, "foreign/tiny"), "403", "no write access")
     monkeypatch.setenv("HF_TOKEN", "hf_bad")
     result = publish(bundle)
-    refused(result, "401", "the token is invalid")
+    check_refused(result, "401", "the token is invalid")
     assert "hf_bad" not in result.stderr
-
-
-def test_a_token_without_rights(hub: Hub, bundle: Path) -> None:
-    refused(publish(bundle, "foreign/tiny"), "403", "no write access")
     assert hub.repositories == {}
+    hub.requests.clear()
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    check_refused(publish(bundle), "no token", "HF_TOKEN", "hf auth login")
+    assert hub.requests == []
 
 
 def test_no_network(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
-    refused(publish(bundle), "http://127.0.0.1:9 cannot be reached", "nothing was published")
-
-
-def test_offline_mode(hub: Hub, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_refused(publish(bundle), "http://127.0.0.1:9 cannot be reached", "nothing was published")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     reset_sessions()
-    refused(publish(bundle), "HF_HUB_OFFLINE is set")
+    check_refused(publish(bundle), "HF_HUB_OFFLINE is set")
     assert hub.requests == []
 
 
-def test_a_broken_bundle_never_reaches_the_hub(hub: Hub, bundle: Path) -> None:
+def test_a_broken_bundle_is_not_uploaded(hub: Hub, bundle: Path) -> None:
     (bundle / "README.md").write_text("changed", encoding="utf-8")
-    refused(publish(bundle), "README.md")
+    check_refused(publish(bundle), "README.md")
     assert hub.requests == []
 
 
 def test_the_environment_names_the_hub(hub: Hub, bundle: Path) -> None:
-    """In a process of its own, as a user calls it: HF_ENDPOINT and HF_TOKEN."""
+    """HF_ENDPOINT and HF_TOKEN, in a process of its own."""
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub.address,

@@ -16,6 +16,7 @@ from helpers.tiny_models import open_tiny
 from onnx import numpy_helper
 
 from factory import pipeline
+from factory.bundle.measurements import weights_size
 from factory.bundle.select import choose_order
 from factory.cli.main import main
 from factory.data.dataset import Dataset, Split, read_dataset, write_dataset
@@ -43,13 +44,13 @@ def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(line: Line, tmp_path: Path) -> Path:
-    """Everything but the bundle."""
+    """A copy of the store without the bundle."""
     return line.copy_store(tmp_path, "bundle")
 
 
 @pytest.fixture
 def unquantized(line: Line, tmp_path: Path) -> Path:
-    """Everything but the int8 file and the bundle."""
+    """A copy of the store without the int8 file and the bundle."""
     return line.copy_store(tmp_path, "bundle", "quantize")
 
 
@@ -80,40 +81,31 @@ def run(line: Line, store: Path, changes: dict[str, Any] | None = None) -> Path:
     return pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
 
 
-def looks_published(store: Path) -> list[str]:
-    """Directories that hold a manifest, finished or not."""
+def with_manifest(store: Path) -> list[str]:
+    """Directories that have a manifest, finished or not."""
     return [path.parent.name for path in store.rglob(MANIFEST_NAME)]
 
 
-def test_predictions_of_the_bundle_are_the_students(line: Line) -> None:
+def test_scores_in_the_manifest_are_those_of_the_served_bundle(line: Line) -> None:
+    """Computed again from its predictions: tokenizer, truncation and order of labels included."""
     student = open_tiny(stage_directory(line.store, "distill") / "model")
-    dataset = read_dataset(stage_directory(line.store, "data"))
     predictor = Predictor.open(line.bundle)
     assert predictor.manifest.model.variant == "int8-static"
-    for split in dataset.splits()[1:]:
-        expected = student.logits(split.inputs()).argmax(axis=1)
-        found = predictor.logits(split.inputs()).argmax(axis=1)
-        assert (found == expected).mean() >= 0.95
-
-
-def test_the_manifests_scores_are_those_of_the_served_bundle(line: Line) -> None:
-    """Computed anew from the answers, so that tokenizer, truncation and label order are inside."""
-    dataset = read_dataset(stage_directory(line.store, "data"))
-    predictor = Predictor.open(line.bundle)
-    assert dataset.test is not None
-    for split in (dataset.dev, dataset.test):
-        answers = [np.argmax(answer.scores) for answer in predictor.predict(split.inputs())]
-        accuracy = float((np.array(answers) == np.array(split.targets)).mean())
+    for split in read_dataset(stage_directory(line.store, "data")).splits()[1:]:
+        answers = np.array([np.argmax(one.scores) for one in predictor.predict(split.inputs())])
+        assert (answers == student.logits(split.inputs()).argmax(axis=1)).mean() >= 0.95
+        accuracy = float((answers == np.array(split.targets)).mean())
         recorded = predictor.manifest.scores["int8-static"][split.name]["accuracy"]
         assert recorded["value"] == pytest.approx(accuracy)
         assert recorded["low"] <= accuracy <= recorded["high"]
 
 
-def test_the_manifest_is_complete_and_true(line: Line) -> None:
+def test_manifest_of_a_run(line: Line) -> None:
     manifest = read_manifest(line.bundle)
     verify_files(line.bundle, manifest)
     assert set(manifest.scores) == {"teacher", "student", "baseline", "fp32", "int8-static"}
-    assert set(manifest.lineage) >= {"data", "teacher", "student", "evaluation", "onnx"}
+    assert set(manifest.lineage) >= {"data", "teacher", "distill", "evaluate", "export"}
+    assert set(manifest.measurements["parameters"]) == set(manifest.scores)
     assert line.bundle.name.removeprefix("bundle-") == manifest.version[:12]
     assert manifest.data == {"rows": {"train": 210, "dev": 90, "test": 60}}
     sizes = manifest.measurements["size_bytes"]
@@ -128,8 +120,7 @@ def test_the_manifest_is_complete_and_true(line: Line) -> None:
     assert f"version: `{manifest.version}`" in card
 
 
-def test_optimum_opens_the_bundle(line: Line) -> None:
-    """The layout is the ecosystem's: no name of ours is needed to load it."""
+def test_optimum_and_transformers_open_the_bundle(line: Line) -> None:
     from optimum.onnxruntime import ORTModelForSequenceClassification
     from transformers import AutoTokenizer
 
@@ -143,19 +134,12 @@ def test_optimum_opens_the_bundle(line: Line) -> None:
     found = model(**batch).logits.numpy()
     np.testing.assert_allclose(found, student.logits(texts), atol=1e-4)
     assert model.config.id2label == {0: "angry", 1: "calm", 2: "glad"}
-
-
-def test_plain_transformers_reads_the_tokenizer_like_the_server(line: Line) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(line.bundle)
     texts = ["thanks!", "Broken, AWFUL é x9", " ".join(["parcel"] * 60)]
     served = Predictor.open(line.bundle).tokenize(texts)
     for text, item in zip(texts, served, strict=True):
         assert list(item.input_ids) == tokenizer(text, truncation=True)["input_ids"]
-    told = json.loads((line.bundle / "sentence_bert_config.json").read_text(encoding="utf-8"))
-    assert told == {"max_seq_length": tokenizer.model_max_length} == {"max_seq_length": 24}
-    assert len(tokenizer(texts[0])["input_ids"]) == 4  # nothing stored pads it
+    sentence = json.loads((line.bundle / "sentence_bert_config.json").read_text(encoding="utf-8"))
+    assert sentence == {"max_seq_length": tokenizer.model_max_length} == {"max_seq_length": 24}
 
 
 @pytest.mark.usefixtures("wrong_scales")
@@ -168,7 +152,7 @@ def test_a_broken_form_passes_gate_1_and_fails_gate_2(line: Line, unquantized: P
     )
     assert "int8-static  FAIL  max_quantization_drop" in result.stderr
     assert stage_directory(unquantized, "quantize").is_dir()  # the file itself loads and runs
-    assert looks_published(unquantized) == []
+    assert with_manifest(unquantized) == []
     assert not list(unquantized.glob("*.partial"))
 
 
@@ -192,8 +176,8 @@ def test_the_next_form_ships_when_the_first_fails(line: Line, unquantized: Path)
     )
 
 
-def test_a_form_that_is_too_large_is_passed_over(line: Line, store: Path) -> None:
-    """And the manifest says what was tried, and why the served form was chosen."""
+def test_a_form_that_is_too_large_is_skipped(line: Line, store: Path) -> None:
+    """The manifest has the results of both forms, and why the served form was chosen."""
     sizes = read_manifest(line.bundle).measurements["size_bytes"]
     changes = {
         "quantize.forms": ["fp32", "int8-static"],
@@ -214,7 +198,7 @@ def test_a_form_that_is_too_large_is_passed_over(line: Line, store: Path) -> Non
     assert measured["machine"]["cores"] == os.cpu_count()
 
 
-def test_order_target_and_split_are_the_recipes(line: Line, store: Path) -> None:
+def test_order_target_and_split_of_the_recipe(line: Line, store: Path) -> None:
     changes = {
         "quantize.forms": ["fp32", "int8-static"],
         "target.batch_size": 3,
@@ -232,13 +216,13 @@ def test_order_target_and_split_are_the_recipes(line: Line, store: Path) -> None
     assert rule["measured"] == manifest.scores["fp32"]["test"]["accuracy"]["value"]
 
 
-def test_rules_about_cost_fail_the_gate(line: Line, store: Path) -> None:
+def test_cost_rules_fail_the_gate(line: Line, store: Path) -> None:
     with pytest.raises(GateFailedError) as caught:
         run(line, store, {"gate.max_size_bytes": 1000, "gate.max_latency_ms": 1e-6})
     (rules,) = caught.value.verdicts.values()
     failed = {rule["rule"]: rule["limit"] for rule in rules if not rule["passed"]}
     assert failed == {"max_size_bytes": 1000, "max_latency_ms": 1e-6}
-    assert looks_published(store) == []
+    assert with_manifest(store) == []
 
 
 @pytest.mark.parametrize(
@@ -249,7 +233,7 @@ def test_rules_about_cost_fail_the_gate(line: Line, store: Path) -> None:
         ("auto", "cuda", ["fp32-fused", "fp16", "fp32"]),
     ],
 )
-def test_the_fastest_comes_first_and_the_exact_one_last(
+def test_auto_tries_the_fastest_form_first_and_fp32_last(
     forms: Any, hardware: Any, order: list[str]
 ) -> None:
     times = {"int8-static": 3.0, "int8-rows": 1.0, "int8-embeddings": 4.0}
@@ -258,10 +242,10 @@ def test_the_fastest_comes_first_and_the_exact_one_last(
     assert choose_order(QuantizeSettings(forms=forms), hardware, latencies) == order
 
 
-def test_a_cut_vocabulary_ships_with_its_tokenizer_and_the_same_answers(
+def test_a_trimmed_vocabulary_ships_with_its_tokenizer_and_the_same_scores(
     line: Line, tmp_path: Path
 ) -> None:
-    """Dev and test use the words of train, so every answer is as before."""
+    """Dev and test use the words of train, so nothing changes."""
     store = line.copy_store(tmp_path, "bundle", "quantize", "export")
     bundle = run(line, store, {"export.general_pieces": 0, "gate.max_unknown": 0.0})
     manifest, before = read_manifest(bundle), read_manifest(line.bundle)
@@ -273,42 +257,27 @@ def test_a_cut_vocabulary_ships_with_its_tokenizer_and_the_same_answers(
     for split in ("dev", "test"):
         assert facts[split]["changed_rows"] == facts[split]["unknown"] == 0.0
         assert manifest.scores["fp32"][split] == before.scores["fp32"][split]
-    assert manifest.lineage["trimmed"] != manifest.lineage["student"]
+    assert {"distill", "trim"} <= set(manifest.lineage)
 
 
-def test_pieces_nobody_needs_are_cut_and_what_they_read_is_counted(
-    line: Line, tmp_path: Path
-) -> None:
-    student = load_artifact(stage_directory(line.store, "distill"))
-    recipe = line_recipe({"export.general_pieces": 0})
+def test_unused_pieces_are_trimmed_and_changed_rows_are_counted(line: Line, tmp_path: Path) -> None:
+    """With and without unlabelled texts, which are read too."""
     train = Split("train", ["my lamp"], None, [0])
-    dataset = Dataset(
-        "classification",
-        ("a", "b"),
-        train,
-        Split("dev", ["my lamp", "my shop"], None, [0, 1]),
-        None,
-    )
-    trimmed: dict[str, dict[str, Any]] = {}
-    for folder in ("data", "unlabelled"):
+    dev = Split("dev", ["my lamp", "my shop"], None, [0, 1])
+    for folder in ("data", "unlabelled", "labelled", "all"):
         (tmp_path / folder).mkdir()
-    write_dataset(dataset, tmp_path / "data")
+    write_dataset(Dataset("classification", ("a", "b"), train, dev, None), tmp_path / "data")
     write_unlabelled(["the shop"], tmp_path / "unlabelled")
-    artifacts = {
-        "data": Artifact(tmp_path / "data", "", {}),
-        "teacher": student,
-        "distill": student,
-    }
-    more = artifacts | {"unlabelled": Artifact(tmp_path / "unlabelled", "", {})}
+    student = load_artifact(stage_directory(line.store, "distill"))
+    artifacts = {"data": Artifact(tmp_path / "data", "", {}), "distill": student}
     sources = Sources(None, None, None, None, None, None, None)
-    for folder, texts in (("alone", artifacts), ("more", more)):
-        (tmp_path / folder).mkdir()
-        run = Run(recipe, tmp_path, sources, "cpu", {}, texts)
-        trimmed[folder] = trim.STAGE.make(tmp_path / folder, run)
-    alone, both = trimmed["alone"], trimmed["more"]
-    assert alone["pieces"] < alone["pieces_before"]
-    assert alone["dev"]["changed_rows"] == 0.5  # "shop" is read letter by letter, or not at all
-    assert both["pieces"] > alone["pieces"]
+    run = Run(line_recipe({"export.general_pieces": 0}), tmp_path, sources, "cpu", {}, artifacts)
+    labelled = trim.STAGE.make(tmp_path / "labelled", run)
+    artifacts["unlabelled"] = Artifact(tmp_path / "unlabelled", "", {})
+    both = trim.STAGE.make(tmp_path / "all", run)
+    assert labelled["pieces"] < both["pieces"] < both["pieces_before"]
+    assert weights_size(tmp_path / "all")[1] < weights_size(student.directory)[1]
+    assert labelled["dev"]["changed_rows"] == 0.5  # "shop" lost its piece
     assert both["dev"]["changed_rows"] == 0.0
-    known = set((tmp_path / "more" / "model" / "vocab.txt").read_text().split())
+    known = set((tmp_path / "all" / "model" / "vocab.txt").read_text().split())
     assert {"my", "lamp", "the", "shop", "[CLS]", "[UNK]"} <= known

@@ -23,9 +23,9 @@ from helpers.tiny_models import (
 )
 from safetensors.torch import load_file
 
-from factory.data.corpus.shards import open_rows
-from factory.data.corpus.tokenize import make_corpus
+from factory.data.corpus import make_corpus
 from factory.data.dataset import Dataset
+from factory.data.shards import open_rows
 from factory.distill import baseline, tinybert
 from factory.distill.general import general_distill, load_base_teacher
 from factory.evaluation.evaluate import evaluate

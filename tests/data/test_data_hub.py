@@ -1,4 +1,4 @@
-"""A local folder in the hub's layout, read as a hub data set is."""
+"""A local folder in the hub's layout is read like a hub data set."""
 
 from __future__ import annotations
 
@@ -37,17 +37,14 @@ def test_csv_texts_stay_texts(load: Load) -> None:
     assert loaded.rows() == [("001", "1"), ("NA", "0")]
     assert loaded.rows("dev") == [("1e5", "1")]
     assert loaded.dataset.test is None
-    loaded.notice("'h' is a local folder")
+    loaded.notice("'h': reading the local folder, not the hub")
 
 
-def test_declared_class_names_are_used(load: Load) -> None:
-    loaded = load({**FILES, "h/README.md": CARD}, hub="./h")
+def test_declared_class_names_and_given_ones(load: Load) -> None:
+    files = {**FILES, "h/README.md": CARD}
+    loaded = load(files, hub="./h")
     assert loaded.dataset.labels == ("worse", "better")
     assert loaded.dataset.train.targets == [1, 0]
-
-
-def test_given_labels_rename_or_reorder_declared_ones(load: Load) -> None:
-    files = {**FILES, "h/README.md": CARD}
     reordered = load(files, hub="h", labels=["better", "worse"])
     assert [name for _, name in reordered.rows()] == ["better", "worse"]
     assert reordered.dataset.train.targets == [0, 1]
@@ -55,20 +52,6 @@ def test_given_labels_rename_or_reorder_declared_ones(load: Load) -> None:
     assert [name for _, name in renamed.rows()] == ["good", "bad"]
     renamed.notice("split train: data.labels renames the classes: 'worse' -> 'bad'")
     load(files, hub="h", labels=["a", "b", "c"]).problem("split train", "2 classes", "names 3")
-
-
-@pytest.mark.parametrize("declared", [True, False])
-def test_a_split_without_labels(load: Load, tmp_path: Path, declared: bool) -> None:
-    folder = tmp_path / "h"
-    folder.mkdir()
-    if declared:
-        (folder / "README.md").write_text(CARD)
-    for name, labels in {"train": [0, 1], "validation": [1, 0], "test": [-1, -1]}.items():
-        table = pa.table({"text": [f"{name} {i}" for i in range(2)], "label": labels})
-        pq.write_table(table, folder / f"{name}.parquet")
-    loaded = load({}, hub="h", test_split="test")
-    loaded.problem("h, split test, rows 1, 2: the split has no labels")
-    assert load({}, hub="h").dataset.train.targets == [0, 1]
 
 
 def test_wrong_split_and_column_names(load: Load) -> None:
@@ -92,16 +75,13 @@ def test_nulls_and_other_types_in_parquet(load: Load, tmp_path: Path) -> None:
 
 # the csv builder's file is closed only when its exception is collected
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_rows_with_surplus_fields_are_refused(load: Load) -> None:
+def test_rows_with_surplus_or_missing_fields(load: Load) -> None:
     files = {**FILES, "h/train.csv": "text,label\n001,1,x\nNA,0,x\n"}
     load(files, hub="h").problem("h: ", "Length of header or names does not match")
-
-
-def test_rows_with_missing_fields_are_not_filled(load: Load) -> None:
     files = {**FILES, "h/train.csv": "text,label\n001,1\nb,0\nc\n"}
     load(files, hub="h").problem("h, split train, row 3: 1 row with an empty label")
 
 
-def test_an_empty_folder_is_told(load: Load, tmp_path: Path) -> None:
+def test_an_empty_folder(load: Load, tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
     assert len(load({}, hub="h").problems) == 1

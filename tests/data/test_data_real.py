@@ -1,4 +1,4 @@
-"""The real data sets, where they are at hand."""
+"""Real data sets, if the environment names their folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from factory.data.dataset import read_dataset, write_dataset
 from factory.data.load import load_dataset
+from factory.data.unlabelled import load_unlabelled
 from factory.recipe.data import DataSettings
 
 REAL_DATA = os.environ.get("FACTORY_REAL_DATA")
@@ -64,6 +65,19 @@ def test_a_real_set(
     assert dataset.train.texts == column(base / files[0], "text")
     write_dataset(dataset, tmp_path / "stored")
     assert read_dataset(tmp_path / "stored") == dataset
+
+
+def test_real_unlabelled_rows(tmp_path: Path) -> None:
+    """Every split once more, as unlabelled text: only rows of test may be left."""
+    base = Path(REAL_DATA or "") / "sms-spam"
+    names = ["train.tsv", "dev.tsv", "test.tsv"]
+    data = DataSettings(train="train.tsv", dev="dev.tsv", unlabelled=names)
+    dataset, _ = load_dataset(data, base, tmp_path, lambda line: None)
+    rows, facts = load_unlabelled(data, base, tmp_path, dataset, lambda line: None)
+    sources: Any = facts["sources"]
+    assert [source["rows"] for source in sources] == [3590, 513, 1026]
+    assert [source["kept"] for source in sources] == [0, 0, len(rows)]
+    assert 900 < len(rows) <= 1026
 
 
 def column(path: Path, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What identifies a source, and how a missing one is told."""
+"""What identifies a source, and the messages for missing ones."""
 
 from __future__ import annotations
 
@@ -12,57 +12,43 @@ from typing import Any
 
 import pytest
 
-from factory.data.checks import check_batch
+from factory.data.load import check_batch
 from factory.data.source import source_identity
 from factory.errors import DataError
 from factory.recipe.data import DataSettings
 
 
-def test_files_are_identified_by_their_bytes(tmp_path: Path) -> None:
-    one, two = b"text,label\none,x\n", b"text\tlabel\ntwo\tx\n"
-    (tmp_path / "t.csv").write_bytes(one)
-    (tmp_path / "d.tsv.gz").write_bytes(two)
-    data = DataSettings(train="t.csv", dev="d.tsv.gz")
-    files: Any = source_identity(data, tmp_path)["files"]
-    assert files["train"]["sha256"] == hashlib.sha256(one).hexdigest()
-    assert files["dev"]["sha256"] == hashlib.sha256(two).hexdigest()
-    assert (files["train"]["format"]["delimiter"], files["dev"]["format"]["delimiter"]) == (
-        ",", "\t"
-    )  # fmt: skip
-
-
-def test_how_a_file_is_read_identifies_it_too(tmp_path: Path) -> None:
+def test_files_are_identified_by_their_bytes_and_format(tmp_path: Path) -> None:
     content = b'text\tlabel\n"a"\tx\n'
     (tmp_path / "t.csv").write_bytes(content)
     (tmp_path / "d.csv").write_bytes(gzip.compress(content))
     data = DataSettings(train="t.csv", dev="d.csv")
     plain: Any = source_identity(data, tmp_path)
     quoted: Any = source_identity(data.model_copy(update={"quoting": "standard"}), tmp_path)
-    assert plain["files"]["train"]["format"] == {
-        "kind": "delimited", "gzipped": False, "encoding": "utf-8", "delimiter": "\t",
-        "quoting": "none", "header": True,
+    assert plain["files"]["train"] == {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "format": {
+            "kind": "delimited", "gzipped": False, "encoding": "utf-8", "delimiter": "\t",
+            "quoting": "none", "header": True,
+        },
     }  # fmt: skip
     assert plain["files"]["dev"]["format"]["gzipped"]
     assert quoted["files"]["train"] != plain["files"]["train"]
 
 
-def test_a_hub_name_is_identified_by_name_config_and_revision(tmp_path: Path) -> None:
+def test_a_hub_name_is_identified_by_revision_and_a_folder_by_content(tmp_path: Path) -> None:
     data = DataSettings(hub="some/set", config="one", revision="abc")
     named = {"hub": "some/set", "config": "one", "revision": "abc"}
     assert source_identity(data, tmp_path) == named
-
-
-def test_a_local_folder_is_identified_by_its_files(tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
-    data = DataSettings(hub="h")
     identities = []
     for content in ("a", "b"):
         (tmp_path / "h" / "train.csv").write_text(content)
-        identities.append(source_identity(data, tmp_path)["sha256"])
+        identities.append(source_identity(DataSettings(hub="h"), tmp_path)["sha256"])
     assert identities[0] != identities[1]
 
 
-def test_missing_files_are_told_together_with_similar_names(tmp_path: Path) -> None:
+def test_missing_and_empty_files_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\n")
     (tmp_path / "folder.csv").mkdir()
     data = DataSettings(train="trian.csv", dev="no/dev.csv", test="folder.csv")
@@ -73,30 +59,22 @@ def test_missing_files_are_told_together_with_similar_names(tmp_path: Path) -> N
     assert "similar names: train.csv" in train
     assert f"the folder {tmp_path / 'no'} does not exist" in dev
     assert "folder.csv is a folder" in test
-
-
-def test_files_that_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "t.txt").touch()
     (tmp_path / "d.json.gz").write_bytes(gzip.compress(b" \n"))
     with pytest.raises(DataError) as caught:
         source_identity(DataSettings(train="t.txt", dev="d.json.gz"), tmp_path)
-    assert [problem[:18] for problem in caught.value.problems] == [
-        "t.txt: is empty; i", "d.json.gz: is empt"
-    ]  # fmt: skip
+    for problem, name in zip(caught.value.problems, ("t.txt", "d.json.gz"), strict=True):
+        assert problem.startswith(f"{name}: is empty")
 
 
-def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "sets").mkdir()
-    with pytest.raises(DataError, match=r"no such folder \./set in .*; similar names: sets"):
-        source_identity(DataSettings(hub="./set"), tmp_path)
-
-
-def test_a_folder_of_the_working_directory_does_not_shadow_the_hub(
+def test_a_path_without_a_folder_and_a_folder_that_shadows_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "elsewhere" / "imdb").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="would be read in place of the hub"):
+    (tmp_path / "sets" / "imdb").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no such folder \./set in .*; similar names: sets"):
+        source_identity(DataSettings(hub="./set"), tmp_path)
+    monkeypatch.chdir(tmp_path / "sets")
+    with pytest.raises(DataError, match="would be read instead of the hub"):
         source_identity(DataSettings(hub="imdb"), tmp_path)
 
 

@@ -44,34 +44,12 @@ def derived(
 def test_a_student_of_the_teachers_shape_computes_the_teachers_logits(
     teacher: TorchClassifier, dataset: Dataset
 ) -> None:
-    student, _ = derived(teacher, dataset, (1, 2, 3))
+    student, projections = derived(teacher, dataset, (1, 2, 3))
     texts = dataset.dev.inputs()
     expected = teacher.logits(texts)
     assert np.abs(expected).max() > 1  # a trained teacher, not a flat one
     np.testing.assert_allclose(tiny_classifier(student).logits(texts), expected, atol=1e-3)
-
-
-def test_projections_of_equal_width_change_nothing(
-    teacher: TorchClassifier, dataset: Dataset
-) -> None:
-    _, projections = derived(teacher, dataset, (1, 2, 3))
-    rows = encode_inputs(teacher.tokenizer, dataset.dev.inputs(), teacher.max_length)
-    batch = collate(rows, np.arange(len(rows)), "cpu")
-    with torch.no_grad():
-        states = teacher.model.bert(
-            batch.input_ids, batch.attention_mask, batch.token_type_ids, output_hidden_states=True
-        ).hidden_states
-    real = batch.attention_mask.bool()
-    for projection, state in zip(projections, states, strict=True):
-        error = (projection(state[real]) - state[real]).pow(2).mean().sqrt()
-        assert error < 0.02 * state[real].std()
-
-
-def test_attention_scores_of_equal_shape_are_the_teachers(
-    teacher: TorchClassifier, dataset: Dataset
-) -> None:
-    student, _ = derived(teacher, dataset, (1, 2, 3))
-    rows = encode_inputs(teacher.tokenizer, dataset.dev.inputs()[:8], teacher.max_length)
+    rows = encode_inputs(teacher.tokenizer, texts[:8], teacher.max_length)
     batch = collate(rows, np.array([3]), "cpu")
     with torch.no_grad():
         ours, theirs = (
@@ -79,14 +57,16 @@ def test_attention_scores_of_equal_shape_are_the_teachers(
         )
     for layer in (1, 2, 3):
         torch.testing.assert_close(ours.scores(layer), theirs.scores(layer), rtol=0, atol=2e-3)
+        state = theirs.hidden[layer]
+        error = (projections[layer](ours.hidden[layer]) - state).pow(2).mean().sqrt()
+        assert error < 0.02 * state.std()
 
 
 @pytest.mark.parametrize(
     ("layer_map", "shape"),
     [
         ((2, 3), {"hidden_size": 16, "intermediate_size": 32}),  # heads 4 wide, the teacher's 6
-        ((1, 2, 3), {"hidden_size": 20, "intermediate_size": 48}),
-        ((1, 2, 3), {"hidden_size": 24, "intermediate_size": 8}),
+        ((3,), {"hidden_size": 20, "intermediate_size": 8}),
         ((1, 1, 2, 3), {"hidden_size": 24, "intermediate_size": 48}),
     ],
 )
@@ -121,13 +101,6 @@ def test_a_student_narrower_than_one_teacher_head(
         assert all(torch.isfinite(value).all() for value in module.state_dict().values())
     logits = tiny_classifier(student).logits(dataset.dev.inputs())
     assert logits.std(axis=0).min() > 0
-
-
-def test_a_wide_enough_student_still_classifies(teacher: TorchClassifier, dataset: Dataset) -> None:
-    student, _ = derived(teacher, dataset, (1, 2, 3), hidden_size=20, intermediate_size=32)
-    texts = dataset.dev.inputs()
-    ours = tiny_classifier(student).logits(texts).argmax(axis=1)
-    assert (ours == teacher.logits(texts).argmax(axis=1)).mean() > 0.7
 
 
 def test_teacher_heads_that_do_nothing_are_no_obstacle(
@@ -192,34 +165,6 @@ def test_the_nearest_fit_is_least_squares_and_keeps_the_prior_where_nothing_vari
     np.testing.assert_allclose(pulled, prior, atol=1e-6)
 
 
-def test_the_strongest_coordinates_by_hand(
-    teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokens = torch.tensor(
-        [[0.0, 5.0, 1.0, 0.0], [0.0, 5.0, -1.0, 0.1], [0.0, 5.0, 3.0, -0.1]], dtype=torch.float64
-    )
-    # deviation plus absolute mean: 0; 0 + 5; 1.63 + 1; 0.08 + 0; the same at both places
-    monkeypatch.setattr(derive, "states_of", lambda *_: {"0": tokens, "1": tokens})
-    monkeypatch.setattr(teacher.model.config, "hidden_size", 4)
-    rows = EncodedRows([], [], 0)
-    assert derive._strongest_coordinates(teacher, (2,), 2, rows).tolist() == [1, 2]
-    assert derive._strongest_coordinates(teacher, (2,), 3, rows).tolist() == [1, 2, 3]
-
-
-def test_errors_below_are_made_up_for_above(teacher: TorchClassifier, dataset: Dataset) -> None:
-    """A student with one layer for three still fits its last states better than their mean."""
-    student, projections = derived(teacher, dataset, (3,), hidden_size=16, intermediate_size=32)
-    rows = encode_inputs(teacher.tokenizer, dataset.dev.inputs(), teacher.max_length)
-    last = teacher.model.bert.encoder.layer[2]
-    wanted = states_of(teacher.model.bert, {"s": (last, "output")}, rows, "cpu")["s"]
-    ours = states_of(student.bert, {"s": (student.bert.encoder.layer[0], "output")}, rows, "cpu")[
-        "s"
-    ]
-    with torch.no_grad():
-        error = (projections[1](ours.float()) - wanted).square().mean()
-    assert error < 0.5 * (wanted - wanted.mean(dim=0)).square().mean()
-
-
 def moment_of(width: int) -> torch.Tensor:
     """A second moment of uneven, correlated states with a 1 appended: (width + 1, width + 1)."""
     generator = torch.Generator().manual_seed(4)
@@ -248,7 +193,7 @@ def root_of(moment: torch.Tensor) -> np.ndarray:
     return np.linalg.cholesky(ridged).T
 
 
-@pytest.mark.parametrize("head_width", [1, 3, 6, 9])
+@pytest.mark.parametrize("head_width", [3, 9])
 @torch.no_grad()
 def test_scores_are_the_best_of_their_rank(head_width: int) -> None:
     """Eckart and Young: no product of this rank is nearer, measured on the calibration states."""
@@ -277,7 +222,7 @@ def test_scores_are_the_best_of_their_rank(head_width: int) -> None:
         assert least == pytest.approx(0, abs=1e-9 * singular[0]) if head_width >= 6 else least > 0
 
 
-@pytest.mark.parametrize("head_width", [1, 3, 6, 9])
+@pytest.mark.parametrize("head_width", [3, 9])
 @torch.no_grad()
 def test_values_are_the_best_of_their_rank(head_width: int) -> None:
     source = tiny_bert(seed=3).bert.encoder.layer[0].attention

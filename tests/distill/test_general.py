@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_runs import PowerCut, losses_of, same
 from transformers import AutoModel, AutoTokenizer, BertModel, ElectraConfig, ElectraModel
 
-from factory.data.corpus.shards import PackedRows, open_rows
-from factory.data.corpus.tokenize import make_corpus
+from factory.data.corpus import make_corpus
+from factory.data.shards import PackedRows, open_rows
 from factory.distill.general import general_distill, load_base_teacher
 from factory.distill.student import start_student
 from factory.errors import RecipeError, TeacherError
@@ -95,12 +96,21 @@ def same_files(a: Path, b: Path) -> bool:
     return all(same(ours[name], theirs[name]) for name in ours)
 
 
-# what it leaves
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, dict[str, Any]]:
+    """One whole run: its directory and its facts."""
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, run(directory, base)
 
 
-def test_the_result_is_a_plain_model_with_its_projections(tmp_path: Path, base: Path) -> None:
-    facts = run(tmp_path, base)
-    folder = tmp_path / "model"
+# results
+
+
+def test_the_result_is_a_plain_model_with_its_projections(
+    finished: tuple[Path, dict[str, Any]], base: Path
+) -> None:
+    directory, facts = finished
+    folder = directory / "model"
     model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert type(model) is BertModel
     assert not loading["missing_keys"]
@@ -121,7 +131,7 @@ def test_the_result_is_a_plain_model_with_its_projections(tmp_path: Path, base: 
     assert facts["steps"] == 4 * -(-len(rows) // 8)
     assert facts["layer_map"] == list(LAYER_MAP)
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "losses.csv"}
+    assert {path.name for path in directory.iterdir()} == {"model", "losses.csv"}
 
 
 def test_every_term_is_logged_and_falls(tmp_path: Path, base: Path) -> None:
@@ -134,12 +144,6 @@ def test_every_term_is_logged_and_falls(tmp_path: Path, base: Path) -> None:
         assert facts["losses"][f"general.{term}"]["last"] == pytest.approx(
             values[f"general.{term}"][-1], rel=1e-4
         )
-
-
-def test_the_derived_start_begins_nearer_to_the_teacher(tmp_path: Path, base: Path) -> None:
-    derived = run(tmp_path / "derived", base)["losses"]
-    random = run(tmp_path / "random", base, {"general.start": "random"})["losses"]
-    assert derived["general.total"]["first"] < 0.5 * random["general.total"]["first"]
 
 
 def test_the_losses_are_those_of_the_saved_models(tmp_path: Path, base: Path) -> None:
@@ -183,44 +187,31 @@ def test_the_teacher_is_the_base_model_as_it_is(base: Path) -> None:
 
 
 def test_interrupted_within_an_epoch_it_ends_with_the_same_bytes(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    finished: tuple[Path, dict[str, Any]],
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(tmp_path / "whole", base)
     steps_an_epoch = -(-len(rows_of(base)) // 8)
     assert steps_an_epoch > 4
+
+    def cut(*_: Any) -> None:
+        raise PowerCut
+
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
     for cut_after in (2, steps_an_epoch + 1):  # in the first epoch, then in a later one
         with monkeypatch.context() as patch:
-            patch.setattr(trainer, "collate", cutting(cut_after))
+            batches = itertools.chain(itertools.repeat(trainer.collate, cut_after), [cut])
+            patch.setattr(trainer, "collate", lambda *rest, b=batches: next(b)(*rest))
             with pytest.raises(PowerCut):
                 run(tmp_path / "cut", base)
         assert (tmp_path / "cut" / "general.checkpoint").is_file()
         torch.manual_seed(999)
     run(tmp_path / "cut", base)
-    assert same_files(tmp_path / "whole", tmp_path / "cut")
-    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "cut")
-
-
-def cutting(after: int) -> Callable[..., Any]:
-    """A collate that fails once it has made `after` batches."""
-    made = 0
-    original = trainer.collate
-
-    def collate(*arguments: Any) -> Any:
-        nonlocal made
-        if made == after:
-            raise PowerCut
-        made += 1
-        return original(*arguments)
-
-    return collate
-
-
-def test_the_seed_decides(tmp_path: Path, base: Path) -> None:
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run(tmp_path / name, base, {"general.seed": seed})
-    assert same_files(tmp_path / "a", tmp_path / "b")
-    assert not same_files(tmp_path / "a", tmp_path / "c")
+    assert same_files(finished[0], tmp_path / "cut")
+    assert losses_of(finished[0]) == losses_of(tmp_path / "cut")
+    run(tmp_path / "seed", base, {"general.seed": 2})
+    assert not same_files(finished[0], tmp_path / "seed")
 
 
 # as the start of a task student
@@ -232,47 +223,37 @@ def start(source: Path, teacher: TorchClassifier, changes: dict[str, Any] | None
     return start_student(settings, source_of(source), teacher, LAYER_MAP, rows, seed=1)
 
 
-def test_a_task_student_starts_from_its_weights_and_projections(tmp_path: Path, base: Path) -> None:
-    run(tmp_path, base)
-    begun = start(tmp_path / "model", tiny_classifier(tiny_bert(seed=5)))
-    encoder = BertModel.from_pretrained(tmp_path / "model").state_dict()
+def test_a_task_student_starts_from_its_weights_and_projections(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    folder = finished[0] / "model"
+    begun = start(folder, tiny_classifier(tiny_bert(seed=5)))
+    encoder = BertModel.from_pretrained(folder).state_dict()
     found = begun.model.bert.state_dict()
     assert found.keys() == encoder.keys()
     assert all(torch.equal(encoder[name], found[name]) for name in encoder)
-    projections = load_file(tmp_path / "model" / "projections.safetensors")
+    projections = load_file(folder / "projections.safetensors")
     state = {name: value.numpy() for name, value in begun.projections.state_dict().items()}
     assert same(projections, state)
 
 
-def test_projections_for_another_width_start_new_and_it_says_so(
-    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+def test_projections_that_cannot_be_used(
+    tmp_path: Path, finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tmp_path, base)
-    wide = tiny_classifier(tiny_bert(hidden_size=32))
-    begun = start(tmp_path / "model", wide)
+    folder = shutil.copytree(finished[0] / "model", tmp_path / "model")
+    begun = start(folder, tiny_classifier(tiny_bert(hidden_size=32)))
     assert [projection.weight.shape for projection in begun.projections] == [(32, 16)] * 3
     told = capsys.readouterr().err
-    assert "made for a teacher 24 wide, this one is 32; the width projections start new" in told
-    encoder = BertModel.from_pretrained(tmp_path / "model").state_dict()
+    assert "made for a teacher 24 wide, this one is 32; new width projections" in told
+    encoder = BertModel.from_pretrained(folder).state_dict()
     assert all(torch.equal(encoder[n], w) for n, w in begun.model.bert.state_dict().items())
-
-
-def test_a_checkpoint_without_projections_starts_them_new_and_says_so(
-    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(tmp_path, base)
-    (tmp_path / "model" / "projections.safetensors").unlink()
-    capsys.readouterr()
-    start(tmp_path / "model", tiny_classifier(tiny_bert()))
-    assert "width projections start new" in capsys.readouterr().err
-
-
-def test_damaged_projections_are_refused(tmp_path: Path, base: Path) -> None:
-    run(tmp_path, base)
-    file = tmp_path / "model" / "projections.safetensors"
+    file = folder / "projections.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(RecipeError, match=r"projections\.safetensors: damaged"):
-        start(tmp_path / "model", tiny_classifier(tiny_bert()))
+        start(folder, tiny_classifier(tiny_bert()))
+    file.unlink()
+    start(folder, tiny_classifier(tiny_bert()))
+    assert "new width projections" in capsys.readouterr().err
 
 
 # refused
@@ -319,10 +300,3 @@ def test_teachers_that_are_no_whole_bert(tmp_path: Path, base: Path) -> None:
         load_base_teacher(source_of(tmp_path / "part"), settings, "cpu")
     with pytest.raises(TeacherError, match="cannot be loaded"):
         load_base_teacher(source_of(tmp_path / "nowhere"), settings, "cpu")
-
-
-def test_shape_settings_alone_matter(tmp_path: Path, base: Path) -> None:
-    """The task's own start and labels play no part in a general student."""
-    run(tmp_path / "a", base)
-    run(tmp_path / "b", base, {"student.start": "random", "distill.seed": 9})
-    assert same_files(tmp_path / "a", tmp_path / "b")

@@ -52,7 +52,7 @@ def trained(dataset: Dataset, heads: int) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize(("teacher_heads", "student_heads"), [(2, 6), (3, 8), (1, 4)])
+@pytest.mark.parametrize(("teacher_heads", "student_heads"), [(2, 6)])
 def test_more_heads_of_a_student_as_wide_lose_nothing(
     dataset: Dataset, teacher_heads: int, student_heads: int
 ) -> None:
@@ -67,7 +67,7 @@ def test_more_heads_of_a_student_as_wide_lose_nothing(
 
 @pytest.mark.parametrize(
     ("teacher_heads", "student_heads", "layer_map", "width", "most"),
-    [(6, 4, (1, 2, 3), 24, 0.05), (12, 4, (1, 2, 3), 24, 0.1), (6, 2, (2, 3), 16, 0.5)],
+    [(6, 4, (1, 2, 3), 24, 0.05), (6, 2, (2, 3), 16, 0.5)],
 )
 def test_fewer_heads_start_near_the_teacher(
     dataset: Dataset,

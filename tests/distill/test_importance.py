@@ -61,7 +61,7 @@ def slopes(model: Any, column: torch.Tensor, rows: EncodedRows, wanted: np.ndarr
 def test_the_importance_of_a_neuron_is_the_mean_slope_of_the_rows(
     student: Any, rows: EncodedRows, teacher_logits: np.ndarray
 ) -> None:
-    loss = teacher_loss("single_label_classification", 1.0)
+    loss = teacher_loss(student, 1.0)
     found = neuron_importance(student, rows, teacher_logits, loss, "cpu")
     precise = tiny_bert(num_hidden_layers=2, intermediate_size=6).double()
     expected = np.zeros((2, 6))
@@ -78,7 +78,7 @@ def test_the_importance_of_a_neuron_is_the_mean_slope_of_the_rows(
 def test_the_importance_of_a_head(
     student: Any, rows: EncodedRows, teacher_logits: np.ndarray
 ) -> None:
-    loss = teacher_loss("single_label_classification", 1.0)
+    loss = teacher_loss(student, 1.0)
     modules = [layer.attention.self for layer in student.bert.encoder.layer]
     found = taylor_importance(student, modules, 4, rows, teacher_logits, loss, "cpu")
     precise = tiny_bert(num_hidden_layers=2, intermediate_size=6).double()
@@ -95,7 +95,7 @@ def test_it_is_the_same_in_batches_of_any_size_and_leaves_no_trace(
     teacher_logits: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loss = teacher_loss("single_label_classification", 2.0)
+    loss = teacher_loss(student, 2.0)
     whole = neuron_importance(student, rows, teacher_logits, loss, "cpu")
     monkeypatch.setattr("factory.distill.prune.CALIBRATION_BATCH_SIZE", 2)
     parts = neuron_importance(student, rows, teacher_logits, loss, "cpu")
@@ -107,8 +107,8 @@ def test_it_is_the_same_in_batches_of_any_size_and_leaves_no_trace(
 @pytest.mark.parametrize("kind", ["regression", "multi_label_classification"])
 def test_other_tasks(kind: str, rows: EncodedRows) -> None:
     labels = ("value",) if kind == "regression" else ("one", "two")
-    student = tiny_bert(labels, num_hidden_layers=1, intermediate_size=6)
+    student = tiny_bert(labels, num_hidden_layers=1, intermediate_size=6, problem_type=kind)
     wanted = np.random.default_rng(1).normal(size=(ROWS, len(labels))).astype(np.float32)
-    found = neuron_importance(student, rows, wanted, teacher_loss(kind, 1.0), "cpu")
+    found = neuron_importance(student, rows, wanted, teacher_loss(student, 1.0), "cpu")
     assert found.shape == (1, 6)
     assert (found > 0).all()

@@ -90,24 +90,6 @@ def test_every_term_against_each_text_alone(teacher: TorchClassifier) -> None:
         assert term.item() == pytest.approx(np.mean(squares[name]), rel=1e-3), name
 
 
-def test_the_maximum_length_does_not_change_the_terms(teacher: TorchClassifier) -> None:
-    student = tiny_bert(seed=5, num_hidden_layers=2, hidden_size=16, intermediate_size=32)
-    rows = encode_inputs(teacher.tokenizer, SMALL.train.texts[:6], MAX_LENGTH)
-    narrow = collate(rows, np.arange(6), "cpu")
-    extra = 30 - narrow.input_ids.shape[1]
-    wide = Batch(
-        *(
-            nn.functional.pad(values, (0, extra))
-            for values in (narrow.input_ids, narrow.token_type_ids, narrow.attention_mask)
-        ),
-        rows=narrow.rows,
-    )
-    first, _ = terms_of(teacher, student, narrow)
-    second, _ = terms_of(teacher, student, wide)
-    for name, term in first.items():
-        assert second[name].item() == pytest.approx(term.item(), rel=1e-4), name
-
-
 def test_the_weighted_sum_by_hand() -> None:
     terms = {
         "embedding": torch.tensor(1.0),

@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from factory.distill.losses import (
     attention_loss,
     attention_scores,
     hidden_loss,
-    prediction_loss,
-    regression_loss,
 )
 
 LENGTHS = (5, 2, 1)  # real tokens of the three rows of a batch
@@ -46,19 +41,6 @@ def test_hidden_loss_by_hand() -> None:
     assert hidden_loss(student, teacher, torch.tensor([[1, 1, 0]])).item() == 3.5
 
 
-def test_hidden_loss_is_the_mean_over_real_tokens() -> None:
-    student, teacher = drawn(3, 5, 4, seed=1), drawn(3, 5, 4, seed=2)
-    total, count = 0.0, 0
-    for row, length in enumerate(LENGTHS):
-        for token in range(length):
-            for place in range(4):
-                total += (student[row, token, place] - teacher[row, token, place]).item() ** 2
-                count += 1
-    assert count == 8 * 4
-    result = hidden_loss(student, teacher, mask_of(LENGTHS, 5))
-    assert result.item() == pytest.approx(total / count, rel=1e-5)
-
-
 def test_attention_scores_by_hand() -> None:
     # one row, two tokens, two heads of width 1 and then one head of width 2
     query = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
@@ -78,22 +60,6 @@ def test_attention_loss_by_hand() -> None:
     assert attention_loss(student, teacher, torch.tensor([[1, 1, 0]])).item() == 3.25
 
 
-def test_attention_loss_is_the_mean_over_heads_and_real_pairs() -> None:
-    student, teacher = drawn(3, 2, 5, 5, seed=3), drawn(3, 2, 5, 5, seed=4)
-    total, count = 0.0, 0
-    for row, length in enumerate(LENGTHS):
-        for head in range(2):
-            for query in range(length):
-                for key in range(length):
-                    difference = student[row, head, query, key] - teacher[row, head, query, key]
-                    total += difference.item() ** 2
-                    count += 1
-    assert count == 2 * (25 + 4 + 1)
-    result = attention_loss(student, teacher, mask_of(LENGTHS, 5))
-    assert result.item() == pytest.approx(total / count, rel=1e-5)
-
-
-@pytest.mark.parametrize("extra", [1, 3])
 @pytest.mark.parametrize(
     ("loss", "shape", "token_dimensions"),
     [(hidden_loss, (3, 5, 4), (1,)), (attention_loss, (3, 2, 5, 5), (2, 3))],
@@ -102,8 +68,8 @@ def test_more_padding_changes_nothing(
     loss: Callable[..., torch.Tensor],
     shape: tuple[int, ...],
     token_dimensions: tuple[int, ...],
-    extra: int,
 ) -> None:
+    extra = 3
     student, teacher = drawn(*shape, seed=5), drawn(*shape, seed=6)
     narrow = loss(student, teacher, mask_of(LENGTHS, 5))
     student, teacher = (
@@ -131,74 +97,3 @@ def test_padding_gets_no_gradient_and_real_tokens_do(
         real = (mask.unsqueeze(2) * mask.unsqueeze(1)).bool().unsqueeze(1).expand(shape)
     assert (gradient[real] != 0).all()
     assert (gradient[~real] == 0).all()
-
-
-def test_a_mask_of_whole_numbers_or_truth_values_is_the_same() -> None:
-    student, teacher = drawn(3, 5, 4, seed=1), drawn(3, 5, 4, seed=2)
-    mask = mask_of(LENGTHS, 5)
-    assert hidden_loss(student, teacher, mask) == hidden_loss(student, teacher, mask.bool())
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_prediction_loss_is_the_soft_cross_entropy_summed_over_classes(temperature: float) -> None:
-    student, teacher = drawn(4, 3, seed=9) * 3, drawn(4, 3, seed=10) * 3
-    total = 0.0
-    for student_row, teacher_row in zip(student.tolist(), teacher.tolist(), strict=True):
-        wanted = [math.exp(value / temperature) for value in teacher_row]
-        given = [math.exp(value / temperature) for value in student_row]
-        for place in range(3):
-            probability = wanted[place] / sum(wanted)
-            total -= probability * math.log(given[place] / sum(given))
-    expected = total / 4 * temperature**2
-    assert prediction_loss(student, teacher, temperature).item() == pytest.approx(
-        expected, rel=1e-5
-    )
-
-
-def test_prediction_loss_at_chance_is_the_logarithm_of_the_classes() -> None:
-    """A mean over classes would divide this by 119 and look like success."""
-    chance = prediction_loss(torch.zeros(2, 119), drawn(2, 119, seed=11), 1.0)
-    assert chance.item() == pytest.approx(math.log(119), rel=1e-5)
-
-
-def test_prediction_loss_is_least_where_student_and_teacher_agree() -> None:
-    teacher = drawn(8, 4, seed=12)
-    student = teacher.clone().requires_grad_()
-    loss = prediction_loss(student, teacher, 2.0)
-    loss.backward()
-    assert student.grad is not None
-    assert student.grad.abs().max().item() < 1e-6
-    entropy = -(torch.softmax(teacher / 2, -1) * torch.log_softmax(teacher / 2, -1)).sum(-1).mean()
-    assert loss.item() == pytest.approx(4 * entropy.item(), rel=1e-5)
-    # logits are only defined up to a constant
-    moved = prediction_loss(teacher + 7, teacher, 2.0)
-    assert moved.item() == pytest.approx(loss.item(), rel=1e-5)
-
-
-def test_the_square_keeps_the_gradient_when_the_temperature_is_high() -> None:
-    """Hot logits: the gradient tends to (student - teacher) / (rows * classes) (Hinton, 2015)."""
-    teacher = torch.tensor([[1.0, -1.0], [0.5, -0.5]])
-    student = torch.tensor([[0.0, 0.0], [2.0, -2.0]], requires_grad=True)
-    prediction_loss(student, teacher, 1000.0).backward()
-    expected = (student.detach() - teacher) / (2 * 2)
-    torch.testing.assert_close(student.grad, expected, rtol=1e-3, atol=1e-4)
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 10_000), st.integers(2, 9), st.floats(0.3, 10.0))
-def test_prediction_loss_against_numpy(seed: int, classes: int, temperature: float) -> None:
-    random = np.random.default_rng(seed)
-    student, teacher = random.normal(size=(2, 5, classes)) * 4
-
-    def log_softmax(values: np.ndarray) -> np.ndarray:
-        scaled = values / temperature
-        return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-
-    cross = -(np.exp(log_softmax(teacher)) * log_softmax(student)).sum(axis=1)
-    result = prediction_loss(torch.from_numpy(student), torch.from_numpy(teacher), temperature)
-    assert result.item() == pytest.approx(cross.mean() * temperature**2, rel=1e-9)
-
-
-def test_regression_loss_by_hand() -> None:
-    outputs, targets = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0], [0.0], [1.0]])
-    assert regression_loss(outputs, targets).item() == pytest.approx((0 + 4 + 9) / 3)

@@ -202,5 +202,5 @@ def test_layers_of_another_kind_are_not_compared_even_in_one_vocabulary(
     folder = save_tiny(tiny_bert(seed=5, **FIELDS), tmp_path / "checkpoint")
     model = tiny_distilbert(LABELS, len(tiny_tokenizer()))
     facts = run(tmp_path / "run", tiny_classifier(model), folder, small(dataset), QUICK)
-    assert facts["intermediate"].startswith("skipped: the teacher is a distilbert model")
+    assert facts["intermediate"].startswith("skipped: the layers of a distilbert teacher")
     assert open_tiny(tmp_path / "run" / "model").model.config.model_type == "bert"

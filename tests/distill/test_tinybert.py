@@ -14,16 +14,13 @@ from helpers.tiny_models import (
     accuracy,
     open_tiny,
     tiny_bert,
-    tiny_classifier,
     tiny_dataset,
 )
 from tiny_runs import (
     QUICK,
     SETTINGS,
-    SMALL,
     STUDENT,
     PowerCut,
-    hooks_of,
     losses_of,
     run,
     same,
@@ -33,9 +30,9 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from factory.data.dataset import Dataset
-from factory.distill import losses, tinybert
-from factory.distill.baseline import train_baseline
+from factory.distill import tinybert
 from factory.models.classifier import TorchClassifier
+from factory.models.encoding import Batch
 from factory.recipe.training import IntermediateSettings, PredictionSettings
 from factory.training import trainer
 
@@ -123,23 +120,6 @@ def test_the_student_is_a_plain_bert_folder(
         np.testing.assert_allclose(output.logits[0].numpy(), logits, atol=1e-5)
 
 
-def test_the_saved_student_is_the_one_in_memory(
-    tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[Any] = []
-    original = tinybert.save_student
-
-    def keep(directory: Path, student: Any, *rest: Any) -> None:
-        trained.append(student)
-        original(directory, student, *rest)
-
-    monkeypatch.setattr(tinybert, "save_student", keep)
-    run(tmp_path, teacher)
-    texts = SMALL.dev.inputs()
-    in_memory = tiny_classifier(trained[0]).logits(texts)
-    np.testing.assert_array_equal(open_tiny(tmp_path / "model").logits(texts), in_memory)
-
-
 def test_nothing_of_the_training_stays(finished: tuple[Path, dict[str, Any]]) -> None:
     names = sorted(path.name for path in finished[0].iterdir())
     assert names == ["losses.csv", "model", "teacher_logits.npy"]
@@ -179,30 +159,35 @@ def test_two_runs_give_the_same_weights(tmp_path: Path, trained_folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("loss", "calls"), [("hidden_loss", 8), ("prediction_loss", 0), ("prediction_loss", 3)]
+    ("loss", "steps"),
+    [
+        (tinybert.IntermediateLoss, 2),
+        (tinybert.PredictionLoss, 0),
+        (tinybert.PredictionLoss, 3),
+    ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
     tmp_path: Path,
     trained_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    loss: str,
-    calls: int,
+    loss: Any,
+    steps: int,
 ) -> None:
-    """Cut in the intermediate phase (three such losses a step), at and in the prediction phase."""
+    """Cut in the intermediate phase, and before and in the prediction phase."""
     run(tmp_path / "whole", open_tiny(trained_folder))
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
-    original = getattr(losses, loss)
-    left = [calls]
+    original = loss.forward
+    left = [steps]
 
-    def failing(*arguments: Any) -> Tensor:
+    def failing(self: Any, batch: Batch) -> dict[str, Tensor]:
         if not left[0]:
             raise PowerCut
         left[0] -= 1
-        result: Tensor = original(*arguments)
-        return result
+        terms: dict[str, Tensor] = original(self, batch)
+        return terms
 
     with monkeypatch.context() as patch:
-        patch.setattr(losses, loss, failing)
+        patch.setattr(loss, "forward", failing)
         with pytest.raises(PowerCut):
             run(tmp_path / "cut", open_tiny(trained_folder))
     assert list((tmp_path / "cut").glob("*.checkpoint"))
@@ -212,23 +197,3 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert losses_of(tmp_path / "cut") == losses_of(tmp_path / "whole")
     names = sorted(path.name for path in (tmp_path / "cut").iterdir())
     assert names == ["losses.csv", "model", "teacher_logits.npy"]
-
-
-def test_hooks_are_gone_after_a_failure(
-    tmp_path: Path, teacher: TorchClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*_arguments: Any) -> Tensor:
-        raise PowerCut
-
-    monkeypatch.setattr(losses, "hidden_loss", failing)
-    with pytest.raises(PowerCut):
-        run(tmp_path, teacher)
-    assert not hooks_of(teacher.model)
-
-
-def test_the_recipe_is_not_changed(tmp_path: Path, teacher: TorchClassifier) -> None:
-    settings, student = QUICK.model_dump(), STUDENT.model_dump()
-    run(tmp_path / "student", teacher)
-    run(tmp_path / "baseline", teacher, stage=train_baseline)
-    assert QUICK.model_dump() == settings
-    assert STUDENT.model_dump() == student

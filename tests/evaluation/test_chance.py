@@ -1,4 +1,4 @@
-"""Which models know more than one that answers without reading."""
+"""Which models are better than chance."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def dataset_of(targets: NDArray[Any], labels: tuple[str, ...] = SPAM) -> Dataset
     return Dataset(task, labels, split, split, None)  # type: ignore[arg-type]
 
 
-def answers(misses: int, false_alarms: int) -> NDArray[np.int64]:
-    """The spam data answered with so many spam rows missed and ham rows taken for spam."""
+def predictions(misses: int, false_alarms: int) -> NDArray[np.int64]:
+    """Predictions of the spam data with some spam rows missed and some false alarms."""
     predicted = TARGETS.copy()
     predicted[485 : 485 + misses] = 0
     predicted[:false_alarms] = 1
@@ -50,7 +50,7 @@ def chance_problem(evaluation: Evaluation, data: Dataset, min_margin: float) -> 
 
 
 def check(predicted: NDArray[np.int64], targets: NDArray[np.int64] = TARGETS) -> None:
-    """Put a teacher with these answers through the check at the recipe's default margin."""
+    """Check a teacher with these predictions at the recipe's default margin."""
     check_teacher(
         {"fine_tuned_here": True, "dev": scored(targets, predicted).to_facts()},
         dataset_of(targets),
@@ -62,43 +62,34 @@ def check(predicted: NDArray[np.int64], targets: NDArray[np.int64] = TARGETS) ->
     ("misses", "false_alarms"),
     [
         (0, 0),
-        (3, 2),  # a good one: accuracy 0.990
-        (8, 1),  # a careful one
+        (3, 2),  # accuracy 0.990
+        (8, 1),
         (1, 24),  # trained with class weights: accuracy 0.950, below the majority's 0.970
     ],
 )
 def test_a_good_spam_teacher_passes(misses: int, false_alarms: int) -> None:
-    check(answers(misses, false_alarms))
+    check(predictions(misses, false_alarms))
 
 
-@pytest.mark.parametrize("answer", [0, 1])
-def test_a_constant_teacher_fails(answer: int) -> None:
-    with pytest.raises(TeacherError, match=f"predicts '{SPAM[answer]}' for every row of dev"):
-        check(np.full(500, answer))
-
-
-@pytest.mark.parametrize(("misses", "false_alarms"), [(0, 0), (3, 2), (1, 24)])
-def test_a_teacher_with_permuted_labels_fails(misses: int, false_alarms: int) -> None:
-    with pytest.raises(TeacherError, match="is no better than chance on dev"):
-        check(1 - answers(misses, false_alarms))
-
-
-def test_a_teacher_that_shouts_fails() -> None:
-    """It finds 80 % of the spam by taking half of the ham for spam: 95 % false alarms."""
-    with pytest.raises(TeacherError, match=r"mean recall over 2 labels is 0\.651"):
-        check(answers(3, 242))
-
-
-def test_a_teacher_that_guesses_in_the_right_proportion_fails() -> None:
-    predicted = np.zeros(500, dtype=np.int64)
-    predicted[::33] = 1  # 16 answers, by position: one of the spam rows among them
-    with pytest.raises(TeacherError):
+@pytest.mark.parametrize(
+    ("predicted", "message"),
+    [
+        (np.full(500, 0), "predicts 'ham' for every row of dev"),
+        (np.full(500, 1), "predicts 'spam' for every row of dev"),
+        (1 - predictions(3, 2), "is no better than chance on dev"),
+        (1 - predictions(1, 24), "is no better than chance on dev"),
+        # 80 % of the spam found, with half of the ham as false alarms
+        (predictions(3, 242), r"mean recall over 2 labels is 0\.651"),
+    ],
+)
+def test_a_teacher_no_better_than_chance_fails(predicted: NDArray[np.int64], message: str) -> None:
+    with pytest.raises(TeacherError, match=message):
         check(predicted)
 
 
-def test_the_message_holds_the_numbers_and_the_advice() -> None:
+def test_the_message_has_the_numbers_and_advice() -> None:
     with pytest.raises(TeacherError) as caught:
-        check(answers(14, 20))
+        check(predictions(14, 20))
     message = str(caught.value)
     # recalls 465/485 and 1/15; accuracy 466/500, 0.038 below 485/500
     assert "its mean recall over 2 labels is 0.513, guessing gives 0.500" in message
@@ -107,48 +98,32 @@ def test_the_message_holds_the_numbers_and_the_advice() -> None:
     assert "teacher.learning_rate" in message
 
 
-def test_margins_worked_out_by_hand() -> None:
+def test_margins_by_hand() -> None:
     # recalls 0.9 and 0.6; accuracy 0.84, the frequent class has 0.8: gains 0.04 and 0.25
     assert margin_over_chance(np.array([[72, 8], [8, 12]])) == pytest.approx(0.25)
     # accuracy 0.75 below 0.8: recalls 0.75 and 0.75, gain 0.25 less 0.05
     assert margin_over_chance(np.array([[60, 20], [5, 15]])) == pytest.approx(0.20)
-    # a long tail: accuracy 80 % against 40 %, though most classes are never answered
+    # a long tail: accuracy 80 % against 40 %, though most classes are never predicted
     tail = np.diag([40, 40, *[0] * 20])
     tail[2:, 0] = 1
     assert margin_over_chance(tail) == pytest.approx(0.40)
-    # a class that does not occur takes no part
+    # a class that does not occur does not count
     assert margin_over_chance(np.array([[5, 5, 0], [5, 5, 0], [0, 0, 0]])) == pytest.approx(0.0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.data())
-def test_balanced_answers_that_ignore_the_text_gain_nothing(
+def test_predictions_that_ignore_the_text_gain_nothing(
     sizes: list[int], data: st.DataObject
 ) -> None:
-    """Each class answered in the same proportions, whatever they are."""
+    """Each class is predicted in the same proportions."""
     shares = data.draw(
         st.lists(st.integers(0, 9), min_size=len(sizes), max_size=len(sizes)).filter(any)
     )
     assert margin_over_chance(np.outer(sizes, shares)) <= 1e-12
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=60))
-def test_the_margin_by_sklearn(rows: list[tuple[int, int]]) -> None:
-    from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
-
-    targets, predicted = np.array(rows).T
-    occurring = np.unique(targets)
-    accuracy = accuracy_score(targets, predicted)
-    recall = recall_score(targets, predicted, labels=occurring, average="macro", zero_division=0)
-    majority = np.bincount(targets).max() / len(targets)
-    by_recall = recall - 1 / len(occurring) - max(0, majority - accuracy)
-    expected = max(accuracy - majority, by_recall)
-    found = margin_over_chance(confusion_matrix(targets, predicted, labels=range(4)))
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
-def test_what_beats_the_majority_by_the_margin_passes_on_balanced_classes() -> None:
+def test_the_margin_itself_passes_on_balanced_classes() -> None:
     targets = np.repeat([0, 1, 2, 3, 4], 20)
     labels = tuple("abcde")
 
@@ -162,7 +137,7 @@ def test_what_beats_the_majority_by_the_margin_passes_on_balanced_classes() -> N
     assert "the gain over chance is 0.040, required >= 0.05" in str(reason(24))
 
 
-def test_a_dev_set_of_one_label_cannot_judge() -> None:
+def test_a_dev_set_of_one_label() -> None:
     targets = np.zeros(8, dtype=np.int64)
     reason = chance_problem(scored(targets, targets), dataset_of(targets), 0.05)
     assert reason is not None
@@ -172,14 +147,14 @@ def test_a_dev_set_of_one_label_cannot_judge() -> None:
 # the student
 
 
-def test_a_student_that_learned_passes_and_others_stop_the_run() -> None:
+def test_a_student_of_classes() -> None:
     data = dataset_of(TARGETS)
-    check_student(scored(TARGETS, answers(10, 2)), data)
-    check_student(scored(TARGETS, answers(4, 24)), data)
+    check_student(scored(TARGETS, predictions(10, 2)), data)
+    check_student(scored(TARGETS, predictions(4, 24)), data)
     with pytest.raises(TrainingError, match=r"the student predicts 'ham' for every row of dev.*"):
         check_student(scored(TARGETS, np.zeros(500, dtype=np.int64)), data)
     with pytest.raises(TrainingError, match=r"required > 0\. Distillation did not work"):
-        check_student(scored(TARGETS, 1 - answers(3, 2)), data)
+        check_student(scored(TARGETS, 1 - predictions(3, 2)), data)
     even = np.array([0, 0, 1, 1])
     with pytest.raises(TrainingError, match=r"gain over chance is 0\.000, required > 0"):
         check_student(scored(even, np.array([0, 1, 0, 1])), dataset_of(even))
@@ -205,18 +180,18 @@ def test_a_student_of_label_sets() -> None:
     def sets(micro_f1: float) -> Evaluation:
         return Evaluation("dev", 4, {"micro_f1": Score(micro_f1, 0.0, 1.0)}, {}, [])
 
-    # always answering a: 3 of 4 answers right, 3 of 5 labels found, F1 = 2 * 3 / (4 + 5)
+    # always predicting a: 3 of 4 predictions right, 3 of 5 labels found, F1 = 2 * 3 / (4 + 5)
     check_student(sets(0.67), data)
     with pytest.raises(TrainingError, match=r"its micro F1 is 0\.667, .* gives 0\.667"):
         check_student(sets(2 * 3 / 9), data)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
-def test_no_other_constant_answer_is_better(rows: list[list[bool]]) -> None:
+def test_no_other_constant_set_is_better(rows: list[list[bool]]) -> None:
     targets = np.array(rows)
     values = []
-    for answer in itertools.product([False, True], repeat=4):
-        hits = int(targets[:, list(answer)].sum())
-        values.append(2 * hits / max(1, sum(answer) * len(targets) + int(targets.sum())))
+    for chosen in itertools.product([False, True], repeat=4):
+        hits = int(targets[:, list(chosen)].sum())
+        values.append(2 * hits / max(1, sum(chosen) * len(targets) + int(targets.sum())))
     assert best_constant_micro_f1(targets) == pytest.approx(max(values))

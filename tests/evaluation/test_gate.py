@@ -1,8 +1,7 @@
-"""The gate's rules at both sides of every limit, and what a verdict says."""
+"""The gate's rules on both sides of every limit, and their messages."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +99,7 @@ def test_a_rule_passes_at_its_limit_and_fails_beyond(
 
 
 @pytest.mark.parametrize(
-    ("rule", "limit", "measured", "floats_lie"),
+    ("rule", "limit", "measured", "plain_comparison_fails"),
     [
         ("max_drop", 0.1, {"value": 0.7, "teacher": 0.8}, 0.8 - 0.7 > 0.1),
         ("min_retention", 0.51, {"value": 0.2703, "teacher": 0.53}, 0.2703 / 0.53 < 0.51),
@@ -108,19 +107,15 @@ def test_a_rule_passes_at_its_limit_and_fails_beyond(
         ("max_quantization_drop", 0.01, {"value": 0.91, "student": 0.92}, 0.92 - 0.91 > 0.01),
     ],
 )
-def test_a_tie_passes_although_floats_round(
-    rule: str, limit: float, measured: dict[str, float], floats_lie: bool
+def test_a_tie_passes_in_floating_point(
+    rule: str, limit: float, measured: dict[str, float], plain_comparison_fails: bool
 ) -> None:
-    assert floats_lie, "an example in which the bare comparison fails"
+    assert plain_comparison_fails
     settings = GateSettings(**{rule: limit})  # type: ignore[arg-type]
     assert only(settings, replace(NOTHING, **measured), rule).passed
-
-
-def test_a_tie_is_no_wider_than_one_row_in_a_billion() -> None:
-    settings = GateSettings(min_value=0.9, max_drop=0.1)
-    below = replace(NOTHING, value=0.9 - 1e-9, teacher=1.0)
-    assert not only(settings, below, "min_value").passed
-    assert not only(settings, below, "max_drop").passed
+    assert not only(
+        settings, replace(NOTHING, **{**measured, "value": measured["value"] - 1e-9}), rule
+    ).passed
 
 
 @pytest.mark.parametrize(
@@ -129,14 +124,14 @@ def test_a_tie_is_no_wider_than_one_row_in_a_billion() -> None:
         (0.45, 0.5, 0.9),
         (0.6, 0.5, 1.2),
         (-0.25, 0.5, -0.5),
-        # a correlation of nothing or less: dividing by it would turn bad into good
+        # dividing by a correlation of at most 0 would turn bad into good
         (0.3, 0.0, 0.0),
         (0.0, 0.0, 0.0),
         (-0.4, -0.2, 0.0),
         (0.3, -0.2, 0.0),
     ],
 )
-def test_retention_of_a_teacher_that_knows_nothing_is_none(
+def test_retention_of_a_teacher_at_or_below_zero_is_zero(
     value: float, teacher: float, retention: float
 ) -> None:
     result = only(
@@ -146,29 +141,6 @@ def test_retention_of_a_teacher_that_knows_nothing_is_none(
     )
     assert result.measured == pytest.approx(retention)
     assert result.passed is (retention > 0)
-
-
-def test_better_than_the_teacher_passes_every_comparison() -> None:
-    better = replace(GOOD, value=0.95, teacher=0.9, student=0.94)
-    assert all(result.passed for result in check_rules(ALL_RULES, "accuracy", better))
-    assert only(ALL_RULES, better, "max_drop").measured == pytest.approx(-0.05)
-
-
-def test_every_rule_is_checked_when_all_is_measured() -> None:
-    results = check_rules(ALL_RULES, "accuracy", GOOD)
-    assert [result.rule for result in results] == [
-        "min_value",
-        "max_drop",
-        "min_retention",
-        "min_gain",
-        "min_class_recall",
-        "max_quantization_drop",
-        "min_agreement",
-        "max_unknown",
-        "max_size_bytes",
-        "max_latency_ms",
-    ]
-    assert all(result.passed for result in results)
 
 
 @pytest.mark.parametrize(
@@ -183,23 +155,18 @@ def test_every_rule_is_checked_when_all_is_measured() -> None:
         ("latency_ms", "max_latency_ms"),
     ],
 )
-def test_a_rule_about_something_not_measured_is_left_out(missing: str, rule: str) -> None:
+def test_a_rule_without_a_measurement_is_left_out(missing: str, rule: str) -> None:
     everything = {result.rule for result in check_rules(ALL_RULES, "accuracy", GOOD)}
     without = replace(GOOD, **{missing: None})  # type: ignore[arg-type]
     assert {r.rule for r in check_rules(ALL_RULES, "accuracy", without)} == everything - {rule}
 
 
-def test_a_rule_left_out_of_the_recipe_is_not_checked() -> None:
-    results = check_rules(GateSettings(min_value=0.5), "accuracy", GOOD)
-    assert [result.rule for result in results] == ["min_value", "max_quantization_drop"]
-
-
-def test_a_measurement_of_zero_is_a_measurement() -> None:
+def test_a_measurement_of_zero_counts() -> None:
     zeros = replace(GOOD, baseline=0.0, student=0.0, size_bytes=0, latency_ms=0.0)
     assert len(check_rules(ALL_RULES, "accuracy", zeros)) == 10
 
 
-def test_a_value_that_is_no_number_fails() -> None:
+def test_nan_fails() -> None:
     nothing = float("nan")
     others = [nothing] * 4
     measured = Measurements(*others, {"a": nothing}, nothing, nothing, 1, nothing)
@@ -209,7 +176,7 @@ def test_a_value_that_is_no_number_fails() -> None:
     }
 
 
-def test_verdict_lines_show_what_was_measured_against_what() -> None:
+def test_verdict_lines() -> None:
     settings = GateSettings(
         min_value=0.95,
         max_drop=0.1,
@@ -238,7 +205,7 @@ def test_verdict_lines_show_what_was_measured_against_what() -> None:
     ]
 
 
-def test_a_number_that_just_misses_its_limit_is_not_shown_as_the_limit() -> None:
+def test_a_number_that_just_misses_its_limit_gets_more_decimals() -> None:
     measured = Measurements(value=0.92996, teacher=1.0, agreement=0.9796)
     settings = GateSettings(min_retention=0.93, min_agreement=0.98)
     assert [result.text for result in check_rules(settings, "accuracy", measured)] == [
@@ -247,7 +214,7 @@ def test_a_number_that_just_misses_its_limit_is_not_shown_as_the_limit() -> None
     ]
 
 
-def test_require_stops_with_the_failed_rules_first() -> None:
+def test_require_raises_with_the_failed_rules_first() -> None:
     results = check_rules(ALL_RULES, "accuracy", replace(GOOD, latency_ms=9.0, value=0.79))
     with pytest.raises(GateFailedError) as caught:
         require("gate 1", results)
@@ -261,7 +228,7 @@ def test_require_stops_with_the_failed_rules_first() -> None:
     assert "min_value: accuracy 0.7900, required >= 0.8" in str(error)
 
 
-def test_one_failed_rule_is_enough() -> None:
+def test_any_failed_rule_fails_the_gate() -> None:
     results = check_rules(ALL_RULES, "accuracy", GOOD)
     require("gate 2", results)
     for position in range(len(results)):
@@ -269,17 +236,6 @@ def test_one_failed_rule_is_enough() -> None:
         failed[position] = replace(results[position], passed=False)
         with pytest.raises(GateFailedError):
             require("gate 2", failed)
-
-
-def test_facts_are_json() -> None:
-    (first, *_) = check_rules(ALL_RULES, "accuracy", GOOD)
-    assert json.loads(json.dumps(first.to_facts())) == {
-        "rule": "min_value",
-        "measured": 0.9,
-        "limit": 0.8,
-        "passed": True,
-        "text": "min_value: accuracy 0.9000, required >= 0.8",
-    }
 
 
 def evaluation(accuracy: float, recalls: dict[str, tuple[float, float]]) -> Evaluation:
@@ -319,19 +275,10 @@ def test_gate_1_measures_on_the_gates_split(split: str, expected: float) -> None
 SPAM = ("ham", "spam")
 
 
-@pytest.mark.parametrize(
-    ("settings", "labels"),
-    [
-        ({"metric": "f1"}, SPAM),
-        ({"metric": "f1", "positive_label": "ham"}, SPAM),
-        ({"positive_label": "spam"}, SPAM),
-        ({"metric": "macro_f1"}, ("a", "b", "c")),
-        ({"metric": "spearman"}, ("value",)),
-    ],
-)
-def test_gates_that_fit_the_labels(settings: dict[str, Any], labels: tuple[str, ...]) -> None:
-    chosen = GateSettings(**settings)
-    check_labels(chosen, chosen.metric or "accuracy", labels)
+def test_settings_that_fit_the_labels() -> None:
+    check_labels(GateSettings(metric="f1", positive_label="ham"), "f1", SPAM)
+    check_labels(GateSettings(metric="macro_f1"), "macro_f1", ("a", "b", "c"))
+    check_labels(GateSettings(metric="spearman"), "spearman", ("value",))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +297,7 @@ def test_gates_that_fit_the_labels(settings: dict[str, Any], labels: tuple[str, 
         ),
     ],
 )
-def test_gates_about_labels_that_are_not_there(
+def test_settings_that_do_not_fit_the_labels(
     settings: dict[str, Any], labels: tuple[str, ...], message: str
 ) -> None:
     chosen = GateSettings(**settings)

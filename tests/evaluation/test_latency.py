@@ -1,18 +1,17 @@
-"""Latency: what is timed, in which order, and the quantiles, on a clock of the test's own."""
+"""Latency: which calls are timed, in which order, and the quantiles, with a simulated clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from factory.evaluation import latency
-from factory.evaluation.latency import Latency, inputs_of_length, measure_latency
+from factory.evaluation.latency import inputs_of_length, measure_latency
 
 
 class Clock:
-    """Time that passes only when a runner says so."""
+    """Time that passes only while a runner runs."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -62,8 +61,6 @@ def test_at_most_forty_texts_spread_over_the_list(clock: Clock) -> None:
 
 
 def test_warm_up_comes_first_and_is_not_timed(clock: Clock) -> None:
-    """The first five calls are slow; they leave no trace in the numbers."""
-
     def cost(text: str) -> float:
         return 1.0 if len(clock.calls) <= 5 else 0.002
 
@@ -84,20 +81,14 @@ def test_runners_take_turns_on_the_same_text_in_changing_order(clock: Clock) -> 
     assert len({tuple(name for name, _ in turn) for turn in turns}) > 1
 
 
-def test_a_single_input_is_enough(clock: Clock) -> None:
-    found = measure_latency({"one": clock.runner("one", lambda text: 0.007)}, ["only"])
-    assert found["one"].calls == 3
-    assert found["one"].p50_ms == pytest.approx(7.0)
-
-
-def test_a_call_holds_as_many_texts_as_asked_for_around_the_end(clock: Clock) -> None:
+def test_batches_wrap_around_at_the_end(clock: Clock) -> None:
     runners = {"one": clock.runner("one", lambda text: 0.001)}
     found = measure_latency(runners, [str(number) for number in range(5)], batch_size=3)
     assert {call for _, call in clock.calls} == {"0 1 2", "1 2 3", "2 3 4", "3 4 0", "4 0 1"}
     assert found["one"].calls == 15
 
 
-def test_texts_are_read_on_through_their_neighbours_to_the_length_asked_for() -> None:
+def test_texts_continue_with_the_next_ones_to_the_requested_length() -> None:
     def lengths(inputs: object) -> list[int]:  # letters, and two special tokens
         return [len(text.replace(" ", "")) + 2 for text in inputs]  # type: ignore[attr-defined]
 
@@ -108,7 +99,7 @@ def test_texts_are_read_on_through_their_neighbours_to_the_length_asked_for() ->
     assert list(inputs_of_length(["abcdef"], 5, lengths)) == [""]
 
 
-def test_both_sides_of_a_pair_grow_alike() -> None:
+def test_both_texts_of_a_pair_get_the_same_number_of_words() -> None:
     def lengths(inputs: object) -> list[int]:
         return [len(f"{one} {two}".split()) + 3 for one, two in inputs]  # type: ignore[attr-defined]
 
@@ -117,9 +108,8 @@ def test_both_sides_of_a_pair_grow_alike() -> None:
     assert list(found) == [("a b", "c e"), ("d a", "e f")]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("fails", [False, True])
-def test_torch_is_on_so_many_threads_meanwhile(fails: bool, threads: int) -> None:
+@pytest.mark.parametrize(("fails", "threads"), [(False, 2), (True, 1)])
+def test_the_number_of_torch_threads(fails: bool, threads: int) -> None:
     import torch
 
     seen = []
@@ -137,12 +127,3 @@ def test_torch_is_on_so_many_threads_meanwhile(fails: bool, threads: int) -> Non
         measure_latency({"one": run}, ["x"], threads=threads)
     assert set(seen) == {threads}
     assert torch.get_num_threads() == before
-
-
-def test_facts_are_plain_numbers() -> None:
-    found = measure_latency({"one": lambda inputs: np.zeros(3)}, [("a", "b")])
-    assert isinstance(found["one"], Latency)
-    facts = found["one"].to_facts()
-    assert set(facts) == {"p50_ms", "p95_ms", "calls"}
-    assert {type(value) for value in facts.values()} <= {float, int}
-    assert 0 <= facts["p50_ms"] <= facts["p95_ms"]

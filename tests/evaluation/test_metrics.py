@@ -1,9 +1,8 @@
-"""Metrics against numbers worked out by hand, and their intervals."""
+"""Metrics and their intervals, by hand and compared with scikit-learn."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from functools import partial
 
 import numpy as np
@@ -28,7 +27,7 @@ score_label_sets = partial(score_predictions, "multilabel")
 
 
 def binary(hits: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and predictions with so many true positives, true negatives, false ones."""
+    """Targets and predictions from the numbers of TP, TN, FP and FN."""
     rows = [(1, 1), (0, 0), (0, 1), (1, 0)]
     pairs = [row for row, count in zip(rows, hits, strict=True) for _ in range(count)]
     targets, predicted = np.array(pairs).T
@@ -54,17 +53,17 @@ def test_a_perfect_score_on_few_rows_is_not_certain() -> None:
     assert accuracy.low == pytest.approx(4 / (4 + 1.959963984540054**2))  # n / (n + z^2)
 
 
-def test_macro_f1_weighs_every_class_alike() -> None:
+def test_macro_f1_weights_all_classes_equally() -> None:
     # 2 TP / (true + predicted): 6/9, 6/8 and 2/3
     macro_f1 = score_classes(TARGETS, PREDICTED)["macro_f1"].value
     assert macro_f1 == pytest.approx((6 / 9 + 6 / 8 + 2 / 3) / 3)
 
 
-def test_balanced_accuracy_weighs_every_class_alike() -> None:
+def test_balanced_accuracy_weights_all_classes_equally() -> None:
     # recalls 3/4, 3/4 and 1/2
     balanced = score_classes(TARGETS, PREDICTED)["balanced_accuracy"].value
     assert balanced == pytest.approx((3 / 4 + 3 / 4 + 1 / 2) / 3)
-    # the third class is answered and does not occur
+    # the third class is predicted and does not occur
     found = score_classes(np.array([0, 0, 1]), np.array([0, 2, 1]))["balanced_accuracy"].value
     assert found == pytest.approx((1 / 2 + 1) / 2)
 
@@ -85,16 +84,6 @@ def test_mcc_of_several_classes() -> None:
     assert mcc == pytest.approx(32 / math.sqrt(64 * 58))
 
 
-def test_mcc_of_two_classes() -> None:
-    # (TP TN - FP FN) / sqrt((TP+FP)(TP+FN)(TN+FP)(TN+FN)) with 6, 3, 1, 2
-    targets, predicted = binary((6, 3, 1, 2))
-    assert score_classes(targets, predicted)["mcc"].value == pytest.approx(
-        (6 * 3 - 1 * 2) / math.sqrt(7 * 8 * 4 * 5)
-    )
-    flipped = score_classes(targets, 1 - predicted)["mcc"].value
-    assert flipped == pytest.approx(-16 / math.sqrt(7 * 8 * 4 * 5))
-
-
 @pytest.mark.parametrize(
     ("targets", "predicted", "accuracy", "macro_f1", "mcc"),
     [
@@ -105,12 +94,10 @@ def test_mcc_of_two_classes() -> None:
         ([1], [1], 1.0, 1.0, 0.0),
     ],
 )
-def test_constant_answers_earn_no_correlation_and_no_warning(
+def test_constant_predictions_have_no_correlation_and_no_warning(
     targets: list[int], predicted: list[int], accuracy: float, macro_f1: float, mcc: float
 ) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        scores = score_classes(np.array(targets), np.array(predicted))
+    scores = score_classes(np.array(targets), np.array(predicted))
     assert scores["accuracy"].value == pytest.approx(accuracy)
     assert scores["macro_f1"].value == pytest.approx(macro_f1)
     assert scores["mcc"].value == mcc
@@ -119,7 +106,7 @@ def test_constant_answers_earn_no_correlation_and_no_warning(
 CLASSES = st.integers(0, 5)
 
 
-@settings(deadline=None, max_examples=40)  # the first example pays for the import of sklearn
+@settings(deadline=None, max_examples=25)  # the first example imports sklearn
 @given(st.lists(st.tuples(CLASSES, CLASSES), min_size=2, max_size=60))
 def test_class_metrics_agree_with_sklearn(rows: list[tuple[int, int]]) -> None:
     from sklearn.metrics import matthews_corrcoef, recall_score
@@ -159,15 +146,13 @@ def test_spearman_shares_the_ranks_of_ties() -> None:
     ("targets", "predicted"),
     [([1.0, 2.0, 3.0], [1.0, 1.0, 1.0]), ([2.0, 2.0], [1.0, 3.0]), ([1.0], [1.0])],
 )
-def test_constant_numbers_correlate_with_nothing(
-    targets: list[float], predicted: list[float]
-) -> None:
+def test_constant_numbers_have_no_correlation(targets: list[float], predicted: list[float]) -> None:
     scores = score_numbers(np.array(targets), np.array(predicted))
     assert scores["pearson"] == Score(0.0, 0.0, 0.0)
     assert scores["spearman"] == Score(0.0, 0.0, 0.0)
 
 
-def test_numbers_that_differ_by_rounding_alone_are_constant() -> None:
+def test_numbers_that_differ_by_rounding_are_constant() -> None:
     targets = np.array([1.0, 2.0, 3.0, 4.0])
     nearly = np.float32(2.1) + np.float32(2e-7) * np.arange(4, dtype=np.float32)
     assert len(set(nearly)) > 1
@@ -184,7 +169,7 @@ def correlated_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return targets, 0.6 * targets + 0.8 * random.normal(size=rows)
 
 
-def test_the_bootstrap_interval_is_the_one_theory_gives() -> None:
+def test_the_bootstrap_interval_is_near_the_theoretical_one() -> None:
     targets, predicted = correlated_rows(1000)
     pearson = score_numbers(targets, predicted)["pearson"]
     # Fisher: atanh(r) is normal with deviation 1 / sqrt(rows - 3)
@@ -194,32 +179,6 @@ def test_the_bootstrap_interval_is_the_one_theory_gives() -> None:
     # a 90 % interval would be 16 % narrower, a 99 % interval 31 % wider
     assert pearson.high - pearson.low == pytest.approx(high - low, rel=0.1)
     assert (pearson.low, pearson.high) == pytest.approx((low, high), abs=0.01)
-
-
-def test_the_bootstrap_gives_the_same_interval_every_time() -> None:
-    np.random.seed(1)
-    first = score_classes(TARGETS, PREDICTED)
-    np.random.seed(2)  # the global state must not matter
-    assert score_classes(TARGETS, PREDICTED) == first
-
-
-def test_intervals_contain_the_value_and_shrink_with_rows() -> None:
-    few = score_classes(TARGETS, PREDICTED)
-    many = score_classes(np.tile(TARGETS, 20), np.tile(PREDICTED, 20))
-    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "mcc"):
-        assert many[metric].value == pytest.approx(few[metric].value)
-        assert few[metric].low < few[metric].value < few[metric].high
-        assert many[metric].low < many[metric].value < many[metric].high
-        assert many[metric].high - many[metric].low < (few[metric].high - few[metric].low) / 2
-    for score in score_numbers(*correlated_rows(50)).values():
-        assert score.low < score.value < score.high
-
-
-def test_rows_are_resampled_as_pairs() -> None:
-    same = np.array([0, 1, 2, 0, 1, 2, 1, 0])
-    scores = score_classes(same, same)
-    assert scores["macro_f1"] == Score(1.0, 1.0, 1.0)
-    assert scores["mcc"].value == pytest.approx(1.0)
 
 
 def test_numbers_per_label() -> None:
@@ -257,7 +216,7 @@ def random_sets(rows: int, labels: int, seed: int) -> tuple[NDArray[np.bool_], N
 
 def test_label_sets_by_hand() -> None:
     scores = score_label_sets(SETS, PREDICTED_SETS)
-    # right 2 + 1 of (3 + 2) true and (2 + 2) answered
+    # right 2 + 1 of (3 + 2) true and (2 + 2) predicted
     assert scores["micro_f1"].value == pytest.approx(2 * 3 / (5 + 4))
     # first label 2 * 2 / (3 + 2), second 2 * 1 / (2 + 2); the third is on neither side
     assert scores["macro_f1"].value == pytest.approx((4 / 5 + 2 / 4) / 2)
@@ -266,7 +225,7 @@ def test_label_sets_by_hand() -> None:
     assert (scores["exact_match"].low, scores["exact_match"].high) == (interval.low, interval.high)
 
 
-@pytest.mark.parametrize(("rows", "labels"), [(40, 2), (60, 28), (30, 150)])
+@pytest.mark.parametrize(("rows", "labels"), [(40, 2), (30, 150)])
 def test_label_sets_against_scikit_learn(rows: int, labels: int) -> None:
     targets, predicted = random_sets(rows, labels, seed=rows)
     scores = score_label_sets(targets, predicted)
@@ -276,13 +235,13 @@ def test_label_sets_against_scikit_learn(rows: int, labels: int) -> None:
     assert scores["exact_match"].value == pytest.approx(accuracy_score(targets, predicted))
 
 
-def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
+def test_the_interval_equals_that_of_a_plain_bootstrap() -> None:
     """The same seed, one resample after the other, each scored by scikit-learn."""
     targets, predicted = random_sets(80, 5, seed=3)
-    scores = score_label_sets(targets, predicted, resamples=100)
+    scores = score_label_sets(targets, predicted, resamples=60)
     random = np.random.default_rng(0)
     micro, macro = [], []
-    for _ in range(100):
+    for _ in range(60):
         rows = random.integers(0, 80, 80)
         micro.append(f1_score(targets[rows], predicted[rows], average="micro"))
         macro.append(
@@ -294,15 +253,8 @@ def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
         assert low < scores[name].value < high
 
 
-def test_nothing_true_and_nothing_answered_is_no_success() -> None:
+def test_label_sets_without_any_label() -> None:
     nothing = np.zeros((3, 2), dtype=bool)
     scores = score_label_sets(nothing, nothing)
     assert scores["micro_f1"].value == scores["macro_f1"].value == 0.0
     assert scores["exact_match"].value == 1.0
-
-
-def test_label_sets_per_label() -> None:
-    numbers = per_label(SETS, PREDICTED_SETS, ("a", "b", "c"))
-    assert numbers["a"] == LabelScore(1.0, pytest.approx(2 / 3), pytest.approx(4 / 5), 3)
-    assert numbers["b"] == LabelScore(0.5, 0.5, 0.5, 2)
-    assert numbers["c"] == LabelScore(0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""The gate rule against a predecessor: what it costs to change, and that it can say no."""
+"""The gate rule against a predecessor: which stages it changes, and that it can fail."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def fingerprints(base: Path, changes: Mapping[str, Any]) -> dict[str, str]:
     return {stage: key.fingerprint for stage, key in keys.items()}
 
 
-def test_it_checks_again_and_never_trains_again(base: Path) -> None:
+def test_it_changes_the_bundle_stage_alone(base: Path) -> None:
     plain, first = fingerprints(base, {}), fingerprints(base, RULE)
     assert {stage for stage in plain if plain[stage] != first[stage]} == {"bundle"}
     other = fingerprints(base, {**RULE, "gate.not_worse_than_predecessor": 0.01})
@@ -82,7 +82,7 @@ def test_it_checks_again_and_never_trains_again(base: Path) -> None:
     assert fingerprints(base, RULE)["bundle"] != first["bundle"]
 
 
-def test_a_predecessor_that_is_not_there_or_does_something_else(base: Path) -> None:
+def test_a_predecessor_that_is_missing_or_of_another_task(base: Path) -> None:
     with pytest.raises(RecipeError, match=r"gate\.predecessor"):
         make_plan(line_recipe({**RULE, "gate.predecessor": "none"}), base)
     write_scored_bundle(base / "number", task="regression")
@@ -96,7 +96,7 @@ def test_the_predecessor_is_scored_on_the_gates_split(base: Path) -> None:
     predictor = Predictor.open(base / "old")
     right = [int(row.argmax()) for row in predictor.logits(texts)]
     dev = Split("dev", texts, None, [0] * 5)
-    # the new data has the labels in another order, and one that the predecessor does not know
+    # the new data has the labels in another order, and one that the predecessor lacks
     labels = ("positive", "new", "negative", "neutral")
     own = [labels.index(predictor.labels[number]) for number in right]
     test = Split("test", texts, None, own)
@@ -113,7 +113,7 @@ def test_the_predecessor_is_scored_on_the_gates_split(base: Path) -> None:
 def test_a_real_run_against_its_own_predecessor(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_timings: None
 ) -> None:
-    """Nothing but the bundle is made again; a form with spoilt answers is refused by the rule."""
+    """Only the bundle is made again; a form with wrong predictions fails the rule."""
     store = line.copy_store(tmp_path)
     before = published(store)
     changes = {
@@ -122,30 +122,30 @@ def test_a_real_run_against_its_own_predecessor(
         "gate.not_worse_than_predecessor": 0.05,
     }
     recipe = line_recipe(changes)
-    spoil = [12]
+    wrong_rows = [12]
 
-    def spoilt(*arguments: Any) -> MeasuredForms:
-        """The real measurements, with answers of some rows turned."""
+    def with_errors(*arguments: Any) -> MeasuredForms:
+        """The real measurements, with wrong predictions for some rows."""
         forms = measure_forms(*arguments)
         evaluations = {name: dict(splits) for name, splits in forms.evaluations.items()}
         found = evaluations["int8-static"]["dev"]
         predicted = found.predicted.copy()
-        predicted[: spoil[0]] = (predicted[: spoil[0]] + 1) % 3
+        predicted[: wrong_rows[0]] = (predicted[: wrong_rows[0]] + 1) % 3
         evaluations["int8-static"]["dev"] = replace(found, predicted=predicted)
         return replace(forms, evaluations=evaluations)
 
-    monkeypatch.setattr(select, "measure_forms", spoilt)
+    monkeypatch.setattr(select, "measure_forms", with_errors)
     with pytest.raises(GateFailedError, match="not_worse_than_predecessor") as failed:
         pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
     rules = failed.value.verdicts["gate 2 (int8-static)"]
     assert [rule["rule"] for rule in rules if not rule["passed"]] == ["not_worse_than_predecessor"]
     assert published(store) == before
-    spoil[0] = 0
+    wrong_rows[0] = 0
     bundle = pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
     assert set(published(store)) - set(before) == {bundle.name}
     manifest = read_manifest(bundle)
     assert manifest.gate[-1]["rule"] == "not_worse_than_predecessor"
     assert manifest.gate[-1]["measured"] == 1.0
-    told = manifest.measurements["predecessor"]
-    assert told["version"] == read_manifest(line.bundle).version
-    assert told["candidates"]["int8-static"]["difference"] == 0.0
+    facts = manifest.measurements["predecessor"]
+    assert facts["version"] == read_manifest(line.bundle).version
+    assert facts["candidates"]["int8-static"]["difference"] == 0.0

@@ -1,4 +1,4 @@
-"""Decision thresholds against cases worked out by hand and a search over every decision."""
+"""Decision thresholds by hand, and compared with a search over all decisions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -23,12 +23,12 @@ def tuned(probabilities: list[float], applies: list[int]) -> float:
     return tune_threshold(np.array(probabilities), np.array(applies, dtype=bool))
 
 
-def f1(applies: NDArray[np.bool_], answered: NDArray[np.bool_]) -> float:
+def f1(applies: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     """Harmonic mean of precision and recall, 0 without a hit."""
-    hits = int((applies & answered).sum())
+    hits = int((applies & predicted).sum())
     if hits == 0:
         return 0.0
-    precision, recall = hits / int(answered.sum()), hits / int(applies.sum())
+    precision, recall = hits / int(predicted.sum()), hits / int(applies.sum())
     return 2 * precision * recall / (precision + recall)
 
 
@@ -51,14 +51,14 @@ def logit(probabilities: NDArray[np.float64]) -> NDArray[np.float32]:
         ([0.4, 0.3, 0.2, 0.1], [1, 0, 0, 1], 0.35),
         # the same tie above 0.5: 0.5 itself keeps all four
         ([0.9, 0.8, 0.7, 0.6], [1, 0, 0, 1], 0.5),
-        # nobody has the label: nothing to learn from
+        # no row has the label
         ([0.9, 0.2], [0, 0], 0.5),
-        # everybody has it
+        # every row has it
         ([0.3, 0.2], [1, 1], 0.1),
-        # equal probabilities cannot be told apart, whatever their order
+        # equal probabilities stay together in any order
         ([0.3, 0.3, 0.1], [1, 0, 0], 0.2),
         ([0.3, 0.3, 0.1], [0, 1, 0], 0.2),
-        # no answer at all never has the best F1 of a label that occurs
+        # predicting no row is never best for a label that occurs
         ([0.9, 0.8], [0, 1], 0.5),
     ],
 )
@@ -66,7 +66,7 @@ def test_by_hand(probabilities: list[float], applies: list[int], expected: float
     assert tuned(probabilities, applies) == pytest.approx(expected, abs=1e-12)
 
 
-def test_two_gaps_equally_far_from_the_middle_take_the_higher() -> None:
+def test_of_two_gaps_equally_far_from_the_middle_the_higher_is_used() -> None:
     # 2 of 3 with the top alone (threshold 0.6), 4/6 with all four (threshold 0.4)
     probabilities = [0.7, 0.5, 0.5, 0.45, 0.35]
     applies = [1, 0, 0, 1, 0]
@@ -74,13 +74,14 @@ def test_two_gaps_equally_far_from_the_middle_take_the_higher() -> None:
     assert tuned(probabilities, applies) == pytest.approx(0.6)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans()), min_size=1, max_size=12
     )
 )
 def test_no_other_threshold_does_better(rows: list[tuple[float, bool]]) -> None:
-    """Every decision there is, tried out."""
+    """Compared with all possible decisions."""
     probabilities = np.array([probability for probability, _ in rows])
     applies = np.array([applies for _, applies in rows])
     found = tune_threshold(probabilities, applies)
@@ -95,6 +96,7 @@ def test_no_other_threshold_does_better(rows: list[tuple[float, bool]]) -> None:
         assert found == 0.5
 
 
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=8))
 def test_probabilities_next_to_each_other(rows: list[tuple[float, bool]]) -> None:
     """Neighbouring floats, zeros and ones: the decision is still the best one."""
@@ -122,11 +124,12 @@ def test_a_probability_on_the_threshold_applies() -> None:
     assert decide(logits, high).tolist() == [[False, False], [False, True]]
 
 
-def micro_f1(applies: NDArray[np.bool_], answered: NDArray[np.bool_]) -> float:
+def micro_f1(applies: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     """F1 over all cells of the table together."""
-    return f1(applies.ravel(), answered.ravel())
+    return f1(applies.ravel(), predicted.ravel())
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     rows=st.lists(
         st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=3, max_size=3),
@@ -135,7 +138,7 @@ def micro_f1(applies: NDArray[np.bool_], answered: NDArray[np.bool_]) -> float:
     )
 )
 def test_no_other_thresholds_have_a_better_micro_f1(rows: list[list[tuple[int, bool]]]) -> None:
-    """Every combination of decisions of three labels, tried out."""
+    """Compared with all combinations of decisions of three labels."""
     probabilities = np.array([[n / 10 for n, _ in row] for row in rows])
     applies = np.array([[applies for _, applies in row] for row in rows])
     found = tuned_thresholds(logit(probabilities), applies, "dev", "micro_f1")
@@ -146,8 +149,8 @@ def test_no_other_thresholds_have_a_better_micro_f1(rows: list[list[tuple[int, b
     assert found.source == "tuned on dev for micro F1"
 
 
-def test_a_label_the_model_knows_nothing_of_is_never_answered() -> None:
-    """Its own F1 is best when every row gets it; the F1 of all labels together is not."""
+def test_a_label_without_signal_is_never_predicted_for_micro_f1() -> None:
+    """Its own F1 is best if every row gets it, micro F1 is not."""
     probabilities = np.array([[0.9, 0.3], [0.8, 0.3], [0.2, 0.3], [0.1, 0.3]])
     applies = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], dtype=bool)
     together = tuned_thresholds(logit(probabilities), applies, "dev", "micro_f1")

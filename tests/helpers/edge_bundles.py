@@ -19,6 +19,8 @@ from factory.evaluation.thresholds import Thresholds
 from factory.export.forms import FormSource, write_forms
 from factory.export.onnx import export_onnx
 from factory.models.classifier import TorchClassifier
+from factory.recipe.file import parse_recipe
+from helpers.minimal_recipe import recipe_tree
 from helpers.pipeline_run import ROOT
 from helpers.tiny_models import (
     LABELS,
@@ -125,16 +127,16 @@ def write_edge_bundle(directory: Path, kind: str, exported: Path, student: Path)
 
 
 def edge_parts(kind: str) -> BundleParts:
-    """What the manifest of a bundle of this kind says."""
+    """Recipe, data and thresholds of a bundle of this kind."""
+    dataset = _dataset(kind)
+    recipe = recipe_tree(
+        {"name": f"edge-{kind}", "data.max_length": MAX_LENGTH, "data.task": dataset.task}
+    )
     return BundleParts(
-        name=f"edge-{kind}",
+        parse_recipe(recipe),
         version="0123456789ab",
-        dataset=_dataset(kind),
-        max_length=MAX_LENGTH,
-        opset=17,
-        recipe={},
+        dataset=dataset,
         lineage={},
-        data_facts={},
         thresholds=Thresholds((0.4, 0.5, 0.6), "set by hand") if kind == "multilabel" else None,
     )
 

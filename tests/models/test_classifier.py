@@ -45,11 +45,6 @@ def test_pairs() -> None:
     assert np.abs(logits[0] - logits[1]).max() > 1e-3
 
 
-def test_texts_are_cut_to_the_maximum() -> None:
-    logits = tiny_classifier(tiny_bert()).logits(["my " * 200, "my " * 300])
-    np.testing.assert_allclose(logits[0], logits[1], atol=1e-6)
-
-
 def test_dropout_is_off_even_after_training() -> None:
     model = tiny_bert(hidden_dropout_prob=0.5).train()
     classifier = tiny_classifier(model)

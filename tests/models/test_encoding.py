@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from helpers.tiny_models import VOCABULARY, tiny_tokenizer
 from hypothesis import given, settings
@@ -15,7 +14,6 @@ from factory.models.encoding import (
     collate,
     encode_inputs,
     epoch_order,
-    pad_rows,
     sorted_batches,
 )
 
@@ -69,14 +67,8 @@ def test_no_inputs_are_no_rows() -> None:
     assert len(encode_inputs(tiny_tokenizer(), [], 16)) == 0
 
 
-def test_rows_are_kept_unpadded_in_four_bytes_a_token() -> None:
-    rows = encode_inputs(tiny_tokenizer(), ["late"] * 100, 512)
-    size = sum(ids.nbytes for ids in (*rows.input_ids, *rows.token_type_ids))
-    assert size == 100 * 3 * 2 * 4
-
-
 def test_padding_reaches_the_longest_chosen_row() -> None:
-    padded = pad_rows(rows_of(2, 7, 3), np.array([2, 0]))
+    padded = rows_of(2, 7, 3).padded(np.array([2, 0]))
     assert padded.input_ids.tolist() == [[3, 3, 3], [1, 1, 99]]
     assert padded.token_type_ids.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert padded.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
@@ -103,17 +95,6 @@ def test_an_epoch_holds_every_row_once(
     assert sizes == ([rest] if rest else []) + [batch_size] * full
 
 
-@settings(max_examples=30)
-@given(LENGTHS, st.integers(1, 17), st.integers(0, 2**32), st.integers(0, 50))
-def test_the_order_is_a_function_of_seed_and_epoch(
-    lengths: list[int], batch_size: int, seed: int, epoch: int
-) -> None:
-    arguments = (np.array(lengths), batch_size, seed, epoch)
-    first = [batch.tolist() for batch in epoch_order(*arguments)]
-    np.random.default_rng().random(3)  # other randomness does not enter
-    assert [batch.tolist() for batch in epoch_order(*arguments)] == first
-
-
 def test_seeds_and_epochs_differ() -> None:
     lengths = np.random.default_rng(0).integers(3, 40, 200)
     orders = [
@@ -135,12 +116,6 @@ def test_grouping_by_length_saves_most_padding() -> None:
     assert plain > 1.5 * lengths.sum()
 
 
-def test_short_batches_do_not_all_come_first() -> None:
-    lengths = np.arange(3, 3 + 8 * POOL_BATCHES)
-    longest = [int(lengths[batch].max()) for batch in epoch_order(lengths, 8, 1, 0)]
-    assert longest != sorted(longest)
-
-
 @settings(max_examples=40)
 @given(LENGTHS, st.integers(1, 17))
 def test_inference_goes_from_short_to_long(lengths: list[int], batch_size: int) -> None:
@@ -155,14 +130,3 @@ def test_inference_goes_from_short_to_long(lengths: list[int], batch_size: int) 
 def test_no_row_is_no_batch() -> None:
     assert list(sorted_batches(np.array([], dtype=np.int64), 4)) == []
     assert epoch_order(np.array([], dtype=np.int64), 4, 1, 0) == []
-
-
-@pytest.mark.parametrize("max_length", [8, 24])
-def test_padding_does_not_change_what_a_row_says(max_length: int) -> None:
-    texts = ["late", "my shoe is late", "the lamp was great and i love it"]
-    rows = encode_inputs(tiny_tokenizer(), texts, max_length)
-    padded = pad_rows(rows, np.arange(3))
-    for line in range(3):
-        kept = padded.attention_mask[line].astype(bool)
-        assert padded.input_ids[line][kept].tolist() == rows.input_ids[line].tolist()
-        assert padded.token_type_ids[line][kept].tolist() == rows.token_type_ids[line].tolist()

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from factory.data.dataset import Split, Task
+from factory.data.dataset import Split
 from factory.evaluation.thresholds import fixed_thresholds
-from factory.models.tasks import TASKS, task_of, task_of_problem
+from factory.models.tasks import TASKS, task_of, task_of_model
+from serving.bundle import Task
 
 ROWS: dict[Task, list[Any]] = {
     "classification": [2, 0, 1],
@@ -30,7 +31,12 @@ def split_of(task: Task) -> Split:
 @pytest.mark.parametrize("task", get_args(Task))
 def test_a_split_and_a_config_name_their_task(task: Task) -> None:
     assert TASKS[task].name == task_of(split_of(task)).name == task
-    assert task_of_problem(TASKS[task].problem_type) is TASKS[task]
+    assert task_of_model(BertConfig(problem_type=TASKS[task].problem_type)) is TASKS[task]
+
+
+@pytest.mark.parametrize(("labels", "task"), [(1, "regression"), (2, "classification")])
+def test_a_config_without_a_problem_type(labels: int, task: Task) -> None:
+    assert task_of_model(BertConfig(num_labels=labels)) is TASKS[task]
 
 
 def test_targets() -> None:
@@ -95,6 +101,26 @@ def test_teacher_losses_by_hand(temperature: float) -> None:
     # the temperature does not enter: values are compared as they are
     found = TASKS["regression"].teacher_loss(STUDENT[:, :1], TEACHER[:, :1], temperature)
     assert found.tolist() == [2.25, 1.0]
+
+
+@pytest.mark.parametrize(("task", "parts"), [("classification", 3), ("multilabel", 4)])
+def test_the_square_keeps_the_gradient_when_the_temperature_is_high(task: Task, parts: int) -> None:
+    """It tends to (student - teacher) / parts, for classes of centred logits (Hinton, 2015)."""
+    student, teacher = (logits - logits.mean(dim=1, keepdim=True) for logits in (STUDENT, TEACHER))
+    moved = student.clone().requires_grad_()
+    TASKS[task].teacher_loss(moved, teacher, 1000.0).sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(moved.grad, (student - teacher) / parts, rtol=1e-2, atol=2e-3)
+
+
+def test_two_classes_are_one_label() -> None:
+    """A softmax over (0, x) is the sigmoid of x."""
+    student, teacher = (
+        torch.cat([torch.zeros(2, 1), logits[:, :1]], dim=1) for logits in (STUDENT, TEACHER)
+    )
+    torch.testing.assert_close(
+        TASKS["multilabel"].teacher_loss(STUDENT[:, :1], TEACHER[:, :1], 4.0),
+        TASKS["classification"].teacher_loss(student, teacher, 4.0),
+    )
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])

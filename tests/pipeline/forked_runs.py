@@ -95,16 +95,16 @@ def _serve() -> None:
     # everything the stages import, so that a fork starts with it
     import matplotlib.backends.backend_svg  # noqa: F401
 
-    import factory.data.corpus.shards
     import factory.data.load
+    import factory.data.shards
     import factory.teacher.fine_tune
     import factory.training.trainer
 
     # a checkpoint at every point of the loss log, so that kills find one in the middle of a phase
     factory.training.trainer.CHECKPOINT_SECONDS = 0.0
     # and small shards, so that a tiny corpus has several
-    factory.data.corpus.shards.SHARD_TOKENS = 1000
-    factory.data.corpus.shards.BATCH_PIECES = 16
+    factory.data.shards.SHARD_TOKENS = 1000
+    factory.data.shards.BATCH_PIECES = 16
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -15,7 +15,7 @@ from helpers.pipeline_run import run_here, stage_directory, write_files, write_r
 from helpers.tiny_models import save_tiny, tiny_bert, tiny_dataset, tiny_split
 from transformers import BertForMaskedLM
 
-from factory.augment.run import read_augmented
+from factory.augment.shards import read_augmented
 from factory.cli.main import main
 from factory.data.dataset import Dataset
 from factory.store import Store, load_artifact

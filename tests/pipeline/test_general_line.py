@@ -180,7 +180,11 @@ def contents(directory: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        (("general.batch_size=100000",), 1, ["fewer than general.batch_size", "more.jsonl has"]),
+        (
+            ("general.batch_size=100000",),
+            1,
+            ["not fill one batch", "too little data for general"],
+        ),
         (("general.text=body",), 1, ["more.jsonl, line 1: no key 'body'"]),
         (("general.corpus=none.txt",), 1, ["general.corpus: no such file none.txt"]),
         (("general.max_length=64",), 2, ["reads at most 32 tokens"]),

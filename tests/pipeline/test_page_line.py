@@ -44,17 +44,16 @@ def test_a_run_writes_its_page_beside_the_bundle_and_says_where(line: Line) -> N
 @pytest.mark.usefixtures("pages")
 def test_gate_1_leaves_a_page_that_says_why(line: Line, tmp_path: Path) -> None:
     store = line.copy_store(tmp_path, "bundle", "report")
-    text = refused(line, store, {"gate.min_retention": 1.0, "gate.min_value": 1.0})
+    text = refused(line, store, {"gate.min_gain": 1.0})
     assert "Failed: nothing was published" in text
     assert '<section id="calibration">' in text
     arguments = ["report", str(line.recipe), "--store", str(store)]
-    changes = ["--set", "gate.min_retention=1.0", "--set", "gate.min_value=1.0"]
     (page,) = store.glob("report-*/report.html")
     page.unlink()
-    result = CliRunner().invoke(main, [*arguments, *changes, "--no-texts"])
+    result = CliRunner().invoke(main, [*arguments, "--set", "gate.min_gain=1.0", "--no-texts"])
     assert result.stdout == f"{page}\n", result.stderr
     again = page.read_text(encoding="utf-8")
-    assert "Gate 1: the student in torch</strong>: min_value: accuracy 0." in again
+    assert "Gate 1: the student in torch</strong>: min_gain: accuracy gain over" in again
     assert "Texts are left out of this report." in again
 
 

@@ -67,8 +67,8 @@ def test_from_teacher_to_a_bundle_with_fewer_neurons(
 
     # the manifest tells of both students, and the gate looked at the pruned one
     manifest = read_manifest(bundle)
-    assert manifest.lineage["student"] == load_artifact(pruned).fingerprint
-    assert manifest.lineage["unpruned"] == load_artifact(distilled).fingerprint
+    assert manifest.lineage["prune"] == load_artifact(pruned).fingerprint
+    assert manifest.lineage["distill"] == load_artifact(distilled).fingerprint
     assert manifest.measurements["parameters"]["student"] == facts["parameters"]
     before = open_tiny(distilled / "model").logits(texts)
     for name, logits in (("student", torch_logits), ("unpruned", before)):

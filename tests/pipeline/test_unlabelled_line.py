@@ -56,7 +56,7 @@ def test_unlabelled_text_joins_the_transfer_set_and_spares_the_teacher(tmp_path:
         "empty", "repeated", "in_train", "in_dev"
     }  # fmt: skip
     lineage = read_manifest(bundle).lineage
-    distilled = load_artifact(store / f"distill-{lineage['student'][:12]}").facts
+    distilled = load_artifact(store / f"distill-{lineage['distill'][:12]}").facts
     assert (alone["rows"], distilled["rows"]) == (210, 260)
     assert distilled["steps"] == {"intermediate": 17, "prediction": 51}  # 260 rows by 16
     baseline = load_artifact(store / f"baseline-{lineage['baseline'][:12]}").facts

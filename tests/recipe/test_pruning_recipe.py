@@ -1,4 +1,4 @@
-"""The recipe's section [prune]: what it refuses, and which stages it adds and remakes."""
+"""The recipe's section [prune]: its errors, and the stages it adds and changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def changed(old: RunPlan, new: RunPlan) -> list[str]:
 
 
 @pytest.mark.parametrize("neurons", [32, 33, 1200])
-def test_more_neurons_than_there_are_name_the_students_own(neurons: int) -> None:
+def test_neurons_must_be_fewer_than_the_students(neurons: int) -> None:
     with pytest.raises(RecipeError) as caught:
         line_recipe({"prune.neurons": neurons})
     (problem,) = caught.value.problems
@@ -47,7 +47,7 @@ def test_more_neurons_than_there_are_name_the_students_own(neurons: int) -> None
         line_recipe({"student": {}, "prune.neurons": 1200})
 
 
-def test_a_student_with_problems_of_its_own_is_told_alone() -> None:
+def test_problems_of_the_student_are_reported_alone() -> None:
     with pytest.raises(RecipeError) as caught:
         line_recipe({"student.heads": 5, "prune.neurons": 1000})
     assert len(caught.value.problems) == 1
@@ -72,7 +72,7 @@ def test_other_mistakes(changes: dict[str, Any], problem: str) -> None:
     assert any(line.startswith(problem) for line in caught.value.problems)
 
 
-def test_the_stage_stands_between_the_student_and_all_that_follows(base: Path) -> None:
+def test_the_stage_is_between_the_student_and_the_following_stages(base: Path) -> None:
     plain, pruned = plan_of(base), plan_of(base, PRUNED)
     assert list(pruned.keys) == ["data", "teacher", "distill", "prune", *BEHIND]
     assert changed(plain, pruned) == ["prune", *BEHIND]
@@ -84,7 +84,7 @@ def test_the_stage_stands_between_the_student_and_all_that_follows(base: Path) -
     assert set(trimmed.keys["trim"].inputs) == {"data", "prune"}
 
 
-def test_what_remakes_it(base: Path) -> None:
+def test_which_settings_change_it(base: Path) -> None:
     before = plan_of(base, PRUNED)
     for changes in (
         {"prune.neurons": 9},
@@ -93,15 +93,12 @@ def test_what_remakes_it(base: Path) -> None:
         {"prune.calibration_rows": 9},
     ):
         assert changed(before, plan_of(base, {**PRUNED, **changes})) == ["prune", *BEHIND]
-    taught = {**PRUNED, "distill.prediction.temperature": 2.0}
-    assert changed(before, plan_of(base, taught)) == ["distill", "prune", *BEHIND]
+    warmer = {**PRUNED, "distill.prediction.temperature": 2.0}
+    assert changed(before, plan_of(base, warmer)) == ["distill", "prune", *BEHIND]
+    # the baseline is without a teacher and without pruning
+    baseline = {"distill.baseline": "random"}
+    pruned_too = plan_of(base, {**baseline, **PRUNED})
+    assert plan_of(base, baseline).keys["baseline"] == pruned_too.keys["baseline"]
     with_text = plan_of(base, {**PRUNED, "data.unlabelled": "more.txt"})
     assert "unlabelled" in with_text.keys["prune"].inputs
     assert changed(before, plan_of(base, {**PRUNED, "gate.min_value": 0.1})) == ["bundle"]
-
-
-def test_the_baseline_is_the_unpruned_students(base: Path) -> None:
-    """It is what the same steps without a teacher give; pruning does not train it again."""
-    baseline = {"distill.baseline": "random"}
-    plain, pruned = plan_of(base, baseline), plan_of(base, {**baseline, **PRUNED})
-    assert plain.keys["baseline"] == pruned.keys["baseline"]

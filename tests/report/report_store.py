@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from helpers.minimal_recipe import recipe_tree
+from helpers.scored_bundle import scored_manifest
 from helpers.tiny_models import tiny_tokenizer
 from msgspec import UNSET
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from factory.evaluation.gate import check_rules, measure_student
 from factory.evaluation.latency import Latency
 from factory.recipe.file import parse_recipe
 from factory.store import ArtifactKey, Store
-from serving.bundle import Manifest, ModelFile, write_manifest
+from serving.bundle import write_manifest
 
 LOSSES = "phase,step,term,value,of_start\n" + "".join(
     f"{phase},{step},{term},{2 - step / 10},{1 - step / 20}\n"
@@ -44,14 +44,13 @@ def write_store(
     logits: Mapping[str, NDArray[np.float32]],
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write every stage a page reads; the bundle's directory.
+    """Write every stage that the report reads; returns the bundle's directory.
 
     Args:
         logits: of teacher and student on dev.
         changes: dotted keys of the recipe.
     """
-    tree = recipe_tree({"data.task": dataset.task, **(changes or {})})
-    recipe = parse_recipe(tree)
+    recipe = parse_recipe(recipe_tree({"data.task": dataset.task, **(changes or {})}))
     store = Store(directory)
     keys: dict[str, ArtifactKey] = {}
 
@@ -72,11 +71,12 @@ def write_store(
         store.build(keys[stage], recipe.name, write)
 
     make("data", facts_of(dataset, {"train/dev": 0}, []), {})
-    model = {"model/model.safetensors": _weights()}
-    make("teacher", {"layers": 6, "parameters": 6}, model)
+    head = b"{}"
+    weights = {"model/model.safetensors": len(head).to_bytes(8, "little") + head}
+    make("teacher", {"layers": 6, "parameters": 6}, weights)
     student = {"layer_map": [3, 6], "rows": 4, "steps": {"prediction": 10}}
     tokenizer = tiny_tokenizer().backend_tokenizer.to_str().encode()
-    files = {**model, "losses.csv": LOSSES.encode(), "model/tokenizer.json": tokenizer}
+    files = {**weights, "losses.csv": LOSSES.encode(), "model/tokenizer.json": tokenizer}
     make("distill", student, files)
     scored = {
         name: evaluate_logits(outputs, dataset.dev, dataset.labels)
@@ -94,6 +94,7 @@ def write_store(
     latency = Latency(2.0, 3.0, 9)
     measured = RunMeasurements(
         size_bytes={"teacher": 9_000_000, "student": 3_000_000, "fp32": 3_000_000},
+        parameters={"teacher": 2_250_000, "student": 750_000, "fp32": 750_000},
         latency={"teacher": Latency(8.0, 12.0, 9), "student": latency, "fp32": latency},
         latency_conditions="batch 1, one thread",
         machine={"processor": "a processor", "cores": 2},
@@ -102,35 +103,16 @@ def write_store(
         choice="the first of fp32 (recipe order) to pass gate 2",
         scores={**scores, "fp32": scores["student"]},
     ).to_facts()
-    manifest = Manifest(
-        name=recipe.name,
-        version="0a1b",
-        task=dataset.task,
+    thresholds = [0.5] * len(dataset.labels) if dataset.task == "multilabel" else UNSET
+    manifest = scored_manifest(
+        dataset.task,
+        changes,
         labels=list(dataset.labels),
-        thresholds=[0.5] * len(dataset.labels) if dataset.task == "multilabel" else UNSET,
-        text_pair=False,
-        max_length=24,
-        model=ModelFile(
-            file="onnx/model.onnx",
-            variant="fp32",
-            inputs=["input_ids"],
-            output="logits",
-            opset=17,
-            neighbour_independent=True,
-        ),
-        files={},
+        thresholds=thresholds,
         scores=measured.pop("scores"),
         measurements=measured,
         gate=[rule.to_facts() for rule in rules],
-        recipe=recipe.model_dump(mode="json"),
-        versions={"python": "3"},
         data={"rows": {split.name: len(split) for split in dataset.splits()}},
     )
     write_manifest(bundle, manifest)
     return bundle
-
-
-def _weights() -> bytes:
-    """A safetensors file of six numbers."""
-    head = json.dumps({"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}).encode()
-    return len(head).to_bytes(8, "little") + head + bytes(24)

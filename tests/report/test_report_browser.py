@@ -1,4 +1,4 @@
-"""The page in headless Chromium: nothing said, nothing fetched, no overflow, contrast, speed."""
+"""The page in headless Chromium: console, requests, overflow, accessibility, speed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    """Eighty long labels, a word that never ends, and models that differ in every tenth row."""
+    """Eighty long labels, a very long word, and models that differ in every tenth row."""
     random = np.random.default_rng(3)
     labels = tuple(f"a_label_of_many_words_number_{number}" for number in range(79))
     labels = (*labels, "label" * 30)
@@ -49,7 +49,7 @@ def page(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_page_on_phone_and_desk_in_light_and_dark(page: Path) -> None:
+def test_the_page_on_mobile_and_desktop_in_light_and_dark(page: Path) -> None:
     assert page.stat().st_size < 2_000_000
     result = subprocess.run(
         ["node", str(FOLDER / "check.mjs"), str(page)],
@@ -68,7 +68,7 @@ def test_the_page_on_phone_and_desk_in_light_and_dark(page: Path) -> None:
         (1280, "dark"),
     ]
     for view in views:
-        assert view["said"] == []
+        assert view["messages"] == []
         assert view["outside"] == []
         assert view["overflow"] <= 0
         assert view["violations"] == []

@@ -40,7 +40,7 @@ def look(url: str, *text: str) -> list[dict[str, Any]]:
     views: list[dict[str, Any]] = json.loads(result.stdout)
     assert len(views) == 4
     for view in views:
-        assert view["said"] == []
+        assert view["messages"] == []
         assert view["outside"] == []
         assert view["overflow"] <= 0
         assert view["violations"] == []

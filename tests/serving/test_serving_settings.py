@@ -112,4 +112,7 @@ def test_bad_value_names_its_variable(variable: str, value: str) -> None:
 def test_description_lists_every_setting() -> None:
     lines = describe_settings().splitlines()
     assert len(lines) == len(msgspec.structs.fields(Settings))
-    assert lines[1] == "SERVING_PORT=8080  port to listen on; 0 lets the system choose"
+    assert lines[1:3] == [
+        "SERVING_PORT=8080  port to listen on; 0 lets the system choose",
+        "SERVING_WORKERS=1  processes that share the port",
+    ]

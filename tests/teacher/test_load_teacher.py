@@ -18,7 +18,6 @@ from helpers.tiny_models import (
     tiny_regression,
 )
 from helpers.tiny_teachers import SMALL, adopted, make, source_of, tuned
-from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 from factory.data.dataset import Dataset
@@ -64,16 +63,6 @@ def test_an_adopted_teacher_answers_in_the_datas_order(
     assert teacher.model.config.label2id == {name: number for number, name in enumerate(LABELS)}
     assert facts["fine_tuned_here"] is False
     check_teacher(facts, dataset, 0.05)
-
-
-def test_an_adopted_teacher_is_not_trained(
-    tmp_path: Path, trained_folder: Path, dataset: Dataset
-) -> None:
-    make(tmp_path / "made", trained_folder, adopted(), dataset)
-    before = load_file(trained_folder / "model.safetensors")
-    after = load_file(tmp_path / "made" / "model" / "model.safetensors")
-    assert before.keys() == after.keys()
-    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def matched(
@@ -122,14 +111,6 @@ def test_labels_that_do_not_match_are_refused(
     assert f"[{', '.join(labels)}]" in str(caught.value)
 
 
-def test_long_lists_of_labels_are_shortened() -> None:
-    names = tuple(f"LABEL_{number}" for number in range(9))
-    with pytest.raises(TeacherError) as caught:
-        matched(names, tuple("abcdefghi"))
-    assert "LABEL_5, ... 9 in all]" in str(caught.value)
-    assert "LABEL_6" not in str(caught.value)
-
-
 def test_generic_names_are_taken_when_the_recipe_says_what_they_mean() -> None:
     generic = ("LABEL_0", "LABEL_1", "LABEL_2")
     assert matched(generic, given=["calm", "glad", "angry"]) == [2, 0, 1]
@@ -169,9 +150,7 @@ def test_only_bert_can_lend_layers(tmp_path: Path) -> None:
     DistilBertConfig(vocab_size=108, dim=24, hidden_dim=48, n_layers=2, n_heads=4).save_pretrained(
         folder
     )
-    told = (
-        r"a/model is a distilbert model, and only a BERT .*set student\.start to a BERT checkpoint"
-    )
+    told = r"a/model is a distilbert model; .*set student\.start to a BERT checkpoint"
     with pytest.raises(TeacherError, match=told):
         load_pretrained(source_of(folder), tuned(), SMALL)
 

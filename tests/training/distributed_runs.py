@@ -64,7 +64,7 @@ def one_student(directory: str) -> None:
         distill(output, teacher, data.train, STUDENT, None, how)
 
 
-def killed_distillation(directory: str, teacher_folder: str, seed: str, kill_at: str) -> None:
+def killed_distillation(directory: str, teacher_folder: str, kill_at: str) -> None:
     """Dropout, a checkpoint after every step; SIGKILL at an optimizer step."""
     trainer.CHECKPOINT_SECONDS = -1.0
     original = torch.optim.AdamW.step
@@ -81,6 +81,6 @@ def killed_distillation(directory: str, teacher_folder: str, seed: str, kill_at:
     output = Path(directory)
     output.mkdir(exist_ok=True)
     train = split_of("train", 50, seed=11)
-    how = settings_of(1, 2, seed=int(seed))
+    how = settings_of(1, 2)
     distill(output, open_tiny(Path(teacher_folder)), train, STUDENT, None, how)
     print(json.dumps(steps))  # noqa: T201

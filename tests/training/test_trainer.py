@@ -114,6 +114,7 @@ def test_steps(epochs: float, rows: int, batch_size: int, expected: int) -> None
     assert total_steps(Phase("any", epochs, batch_size, 1e-3, 0.1, 0.0, 1), rows) == expected
 
 
+@settings(max_examples=50)
 @given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 20_000))
 def test_steps_given_as_epochs_come_back(rows: int, batch_size: int, steps: int) -> None:
     per_epoch = math.ceil(rows / batch_size)
@@ -128,13 +129,6 @@ def test_every_epoch_sees_every_row_once_in_a_new_order(tmp_path: Path) -> None:
     for batches in epochs:
         assert sorted(itertools.chain(*batches)) == list(range(ROWS))
     assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_part_of_an_epoch(tmp_path: Path) -> None:
-    phase = Phase("part", 1.5, 4, 1e-2, 0.1, 0.01, seed=5)
-    _, _, practice = run(tmp_path / "state", phase)
-    _, _, longer = run(tmp_path / "longer")
-    assert practice.batches == longer.batches[:9]
 
 
 def test_training_is_deterministic_and_the_seed_counts(tmp_path: Path) -> None:
@@ -156,6 +150,9 @@ def test_the_loss_falls_and_every_term_is_logged(tmp_path: Path) -> None:
     assert {point.term for point in points} == {"total", "first", "second"}
     assert {point.phase for point in points} == {"practice"}
     assert max(point.step for point in points) == total_steps(phase, ROWS) == 120
+    start = {p.term: p.value for p in points if p.step == 0}
+    for point in points:
+        assert point.of_start == pytest.approx(point.value / start[point.term])
 
 
 def test_a_point_is_the_mean_since_the_point_before(
@@ -174,7 +171,7 @@ def test_a_point_is_the_mean_since_the_point_before(
         assert means[step] == pytest.approx(expected, rel=1e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(cut_at=st.integers(0, STEPS - 1), log_points=st.sampled_from([1, 4, 7, 100]))
 def test_an_interrupted_run_ends_with_the_same_weights_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, cut_at: int, log_points: int
@@ -193,17 +190,6 @@ def test_an_interrupted_run_ends_with_the_same_weights_to_the_last_bit(
     log_every = max(1, STEPS // log_points)
     saved = cut_at // log_every * log_every
     assert resumed.batches == uncut.batches[saved:]
-
-
-def test_a_run_cut_twice_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _, _ = run(tmp_path / "whole")
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
-    for cut_at in (7, 4):
-        with pytest.raises(PowerCut):
-            run(tmp_path / "cut", cut_at=cut_at)
-    weights, _, resumed = run(tmp_path / "cut")
-    assert len(resumed.batches) == STEPS - 7 - 4
-    assert same(weights, whole)
 
 
 def test_a_half_written_checkpoint_is_never_in_place(
@@ -228,12 +214,6 @@ def test_a_half_written_checkpoint_is_never_in_place(
     assert same(weights, whole)
 
 
-def test_no_checkpoint_is_written_before_its_time(tmp_path: Path) -> None:
-    with pytest.raises(PowerCut):
-        run(tmp_path / "state", cut_at=17)
-    assert not (tmp_path / "state").exists()
-
-
 def test_a_finished_phase_is_not_trained_again(tmp_path: Path) -> None:
     weights, points, _ = run(tmp_path / "state")
     again, points_again, practice = run(tmp_path / "state", cut_at=0)
@@ -247,18 +227,6 @@ def test_no_epochs_change_nothing(tmp_path: Path) -> None:
     weights, points, _ = run(tmp_path / "state", phase, cut_at=0)
     assert same(weights, fresh_network().state_dict())
     assert points == []
-
-
-def test_fewer_rows_than_a_batch_are_trained_on(tmp_path: Path) -> None:
-    phase = Phase("small", 2.0, 32, 1e-2, 0.1, 0.01, seed=5)
-    weights, _, practice = run(tmp_path / "state", phase, rows=3)
-    assert [sorted(batch) for batch in practice.batches] == [[0, 1, 2]] * 2
-    assert not same(weights, fresh_network().state_dict())
-
-
-def test_the_module_trains_with_its_dropout_on(tmp_path: Path) -> None:
-    _, _, practice = run(tmp_path / "state")
-    assert set(practice.modes) == {True}
 
 
 def test_batches_are_padded_to_their_own_longest_row(tmp_path: Path) -> None:
@@ -275,8 +243,7 @@ def test_batches_are_padded_to_their_own_longest_row(tmp_path: Path) -> None:
     assert len(widths) > 1
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("where", ["total", "first"])
+@pytest.mark.parametrize(("bad", "where"), [(math.nan, "total"), (math.inf, "first")])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, bad: float, where: str) -> None:
     calls = []
 
@@ -427,12 +394,3 @@ def test_a_phase_that_only_harms_leaves_the_weights_it_was_given(tmp_path: Path)
     falling = iter((0.9, 0.5, 0.4, 0.3))
     weights, _, _ = run(tmp_path / "harm", score=lambda: next(falling))
     assert same(weights, fresh_network().state_dict())
-
-
-def test_every_value_stands_beside_its_start(tmp_path: Path) -> None:
-    _, points, _ = run(tmp_path / "state")
-    start = {p.term: p.value for p in points if p.step == 0}
-    assert set(start) == {"total", "first", "second"}
-    for point in points:
-        assert point.of_start == pytest.approx(point.value / start[point.term])
-    assert {p.of_start for p in points if p.step == 0} == {1.0}

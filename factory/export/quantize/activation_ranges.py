@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from factory.errors import ParityError
 from factory.export.parity import open_session
 from factory.export.quantize.form import find_products
-from factory.models.encoding import EncodedRows, pad_rows
+from factory.models.encoding import EncodedRows
 
 Floats = NDArray[np.float32]
 
@@ -83,7 +83,7 @@ def _activations(source: Path, rows: EncodedRows) -> Iterator[tuple[str, Floats]
     session = open_session(model.SerializeToString())
     inputs = [value.name for value in session.get_inputs()]
     for position in range(len(rows)):
-        batch = pad_rows(rows, np.array([position]))
+        batch = rows.padded(np.array([position]))
         found = session.run(names, {name: getattr(batch, name) for name in inputs})
         for name, values in zip(names, found, strict=True):
             yield name, values.reshape(-1, values.shape[-1])

@@ -12,7 +12,8 @@ from factory.errors import ParityError, first_line
 from factory.export.onnx import INPUT_NAMES
 from factory.export.text.characters import SURROGATES
 from factory.export.text.model import TextForm
-from serving.predictor import sigmoid, softmax
+from factory.models.tasks import TASKS
+from factory.recipe.task import TASK_TRAITS
 from serving.tokenization import TextTokenizer
 
 CONTEXT_POINTS = 128  # code points in one text, each within a word and alone
@@ -113,20 +114,17 @@ def largest_score_difference(
                 f"the network has {logits.shape[1]} outputs for {len(form.labels)} labels"
             )
         found = dict(zip(names, _run(session, names, feed_of(batch)), strict=True))
+        expected = TASKS[form.task].activation(logits)
         labels = np.array(form.labels, dtype=object)
         right: Any = True
         # within the tolerance of the best score or of a threshold, either label is right
-        if form.task == "classification":
-            expected = softmax(logits)
-            chosen = found["label"][:, None] == labels
-            right = (expected >= expected.max(axis=1, keepdims=True) - ATOL)[chosen]
-        elif form.task == "multilabel":
-            expected = sigmoid(logits)
+        if form.thresholds is not None:
             limits = np.array(form.thresholds)
             applies = found["label"] == np.where(expected >= limits, labels, "")
             right = applies | (np.abs(expected - limits) <= ATOL)
-        else:
-            expected = logits.astype(np.float64)
+        elif TASK_TRAITS[form.task].has_labels:
+            chosen = found["label"][:, None] == labels
+            right = (expected >= expected.max(axis=1, keepdims=True) - ATOL)[chosen]
         if not np.all(right):
             raise ParityError("the labels of the text model do not follow from its scores")
         difference = np.abs(found["scores"] - expected).max()

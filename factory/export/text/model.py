@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from factory.errors import TextModelError
 from factory.export.onnx import INPUT_NAMES, OUTPUT_NAME
@@ -21,6 +21,8 @@ from factory.export.text.nodes import (
     Nodes,
 )
 from factory.export.text.tokenizer import RowFormat, TextTables
+from factory.recipe.task import TASK_TRAITS
+from serving.bundle import Task
 
 PREFIX = "model/"
 OLDEST_OPSET = 14
@@ -39,7 +41,7 @@ class TextForm:
         thresholds: of a multilabel model, one per label.
     """
 
-    task: Literal["classification", "regression", "multilabel"]
+    task: Task
     labels: Sequence[str]
     text_pair: bool
     max_length: int
@@ -59,11 +61,11 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
     from onnx import compose, helper
 
     opset = _check_model(model)
-    thresholds = form.thresholds or ()
-    if len(thresholds) != (len(form.labels) if form.task == "multilabel" else 0):
+    wanted = len(form.labels) if TASK_TRAITS[form.task].has_label_sets else 0
+    if len(form.thresholds or ()) != wanted:
         raise TextModelError(
-            f"{form.task} with {len(form.labels)} labels and {len(thresholds)} "
-            "thresholds; only multilabel has thresholds, one per label"
+            f"{form.task} with {len(form.labels)} labels and {len(form.thresholds or ())} "
+            f"thresholds; {wanted} are required"
         )
     inner = compose.add_prefix(model, PREFIX).graph
     nodes, answers = Nodes("text/"), Nodes("answer/")
@@ -85,8 +87,8 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
         "labels": json.dumps(list(form.labels), ensure_ascii=False),
         "max_length": str(form.max_length),
     }
-    if thresholds:
-        described["thresholds"] = json.dumps(list(thresholds))
+    if form.thresholds:
+        described["thresholds"] = json.dumps(list(form.thresholds))
     kept = {entry.key: entry.value for entry in model.metadata_props}
     helper.set_model_props(result, kept | described)
     return result

@@ -184,7 +184,7 @@ def test_another_number_of_labels_is_rejected(tmp_path: Path) -> None:
     "form", [replace(MULTILABEL, thresholds=None), replace(SINGLE, thresholds=[0.5] * 3)]
 )
 def test_thresholds_belong_to_multilabel(tmp_path: Path, form: TextForm) -> None:
-    with pytest.raises(TextModelError, match="only multilabel has thresholds"):
+    with pytest.raises(TextModelError, match=r"thresholds; \d are required"):
         write(tmp_path, form)
 
 

@@ -1,8 +1,8 @@
 // node check.mjs PAGE.html|URL [TEXT]
-// Opens the page at the widths of a phone and a desk, light and dark, and prints as JSON what it said,
-// what it asked of others, how far it runs over, how long it took, and what axe finds.
-// With a text it types it into the first field, by the keyboard alone, and waits for an answer.
-// CHROMIUM names the browser's program, if it is not `chromium`.
+// Opens the page at the widths of a phone and a desktop, light and dark, and prints as JSON its console
+// messages, its requests to other origins, its horizontal overflow, its load time, and what axe finds.
+// With TEXT, it types it into the first field, with the keyboard alone, and waits for an answer.
+// CHROMIUM is the browser's executable, if it is not `chromium`.
 
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -38,20 +38,20 @@ async function main() {
   }
 }
 
-/** What a visitor meets, and then what axe says of the page with everything unfolded. */
+/** One view of the page; axe runs with every section unfolded. */
 async function look(browser, address, view, axe, text) {
   const context = await browser.newContext({
     viewport: { width: view.width, height: 900 },
     colorScheme: view.colorScheme,
-    bypassCSP: true, // for axe, which the page's own policy would keep out
+    bypassCSP: true, // for axe, which the page's own policy blocks
   });
   const page = await context.newPage();
-  const said = [];
+  const messages = [];
   const requests = [];
   page.on("console", (message) => {
-    if (["error", "warning"].includes(message.type())) said.push(message.text());
+    if (["error", "warning"].includes(message.type())) messages.push(message.text());
   });
-  page.on("pageerror", (error) => said.push(error.message));
+  page.on("pageerror", (error) => messages.push(error.message));
   page.on("request", (request) => requests.push(request.url()));
   await page.goto(address);
   const interactive = await page.evaluate(
@@ -69,10 +69,10 @@ async function look(browser, address, view, axe, text) {
   await context.close();
   const own = address.startsWith("http") ? new URL(address).origin : address;
   const outside = requests.filter((url) => !url.startsWith(own) && !url.startsWith("data:"));
-  return { ...view, said, outside, overflow, interactive, violations, answers };
+  return { ...view, messages, outside, overflow, interactive, violations, answers };
 }
 
-/** Types a text, asks with Ctrl and Enter, and reads the answer: one line per label. */
+/** Types a text, submits it with Ctrl and Enter, and reads the answer: one line per label. */
 async function ask(page, text) {
   await page.locator("textarea").first().focus();
   await page.keyboard.type(text);

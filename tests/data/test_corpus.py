@@ -1,22 +1,20 @@
-"""Raw text, JSONL, gz and hub layouts as pieces; what cannot be read, told with its place."""
+"""Raw text, JSON Lines, gzip and hub layouts as pieces; problems with their location."""
 
 from __future__ import annotations
 
 import gzip
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from factory.data.corpus import reading
-from factory.data.corpus.reading import Piece, corpus_identity, read_pieces
+from factory.data import corpus
+from factory.data.corpus import corpus_identity, read_pieces
 from factory.data.formats import DataFile
 from factory.data.reading import Row
+from factory.data.shards import Piece
 from factory.errors import DataError
 from factory.recipe.training import GeneralSettings
 
@@ -51,18 +49,13 @@ def whole(*texts: str) -> list[Piece]:
     return [Piece(text, starts=True) for text in texts]
 
 
-def test_every_line_is_a_document_and_blank_lines_are_none(read: Read) -> None:
-    assert read({"a.txt": "one\n\n two \r\n\t\nthree"}) == whole("one", " two ", "three")
-
-
-def test_documents_between_blank_lines_come_line_by_line(read: Read) -> None:
-    pieces = read({"a.txt": "\n\none\ntwo\n\n \nthree\n"}, documents="blank_lines")
-    assert pieces == [Piece("one", True), Piece("two", False), Piece("three", True)]
-
-
-def test_a_file_begins_a_document(read: Read) -> None:
-    pieces = read({"a.txt": "one", "b.txt": "two"}, documents="blank_lines")
-    assert pieces == whole("one", "two")
+def test_documents_are_lines_or_stand_between_blank_lines(read: Read) -> None:
+    lines = "\n\none\n two \r\n\n \t\nthree"
+    assert read({"a.txt": lines}) == whole("one", " two ", "three")
+    pieces = read({"a.txt": lines, "b.txt": "four"}, documents="blank_lines")
+    assert pieces == [
+        Piece("one", True), Piece(" two ", False), Piece("three", True), Piece("four", True)
+    ]  # fmt: skip
 
 
 def test_several_files_of_every_format_in_the_given_order(read: Read) -> None:
@@ -74,25 +67,12 @@ def test_several_files_of_every_format_in_the_given_order(read: Read) -> None:
     assert read(files, text="body") == whole("one", "two\nlines", "three", "")
 
 
-def test_a_byte_order_mark_is_no_text(read: Read) -> None:
-    assert read({"a.txt": "\ufeffone\n\ufefftwo\n"}) == whole("one", "\ufefftwo")
+def test_a_byte_order_mark_is_dropped_and_other_separators_are_kept(read: Read) -> None:
+    text = "\ufeffone\u2028two\x85three\x0cfour\n\ufefffive\n"
+    assert read({"a.txt": text}) == whole("one\u2028two\x85three\x0cfour", "\ufefffive")
 
 
-def test_line_separators_inside_a_line_are_ordinary_characters(read: Read) -> None:
-    assert read({"a.txt": "one\u2028two\x85three\x0cfour\n"}) == whole(
-        "one\u2028two\x85three\x0cfour"
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n")), max_size=8))
-def test_lines_come_back(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    file = tmp_path_factory.mktemp("lines") / "a.jsonl"
-    file.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
-    assert list(read_pieces(GeneralSettings(corpus=str(file)), file.parent)) == whole(*lines)
-
-
-def test_missing_and_unknown_files_are_told_together(tmp_path: Path) -> None:
+def test_missing_and_unknown_files_are_reported_together(tmp_path: Path) -> None:
     (tmp_path / "corpus.csv").touch()
     (tmp_path / "korpus.txt").touch()
     settings = GeneralSettings(corpus=["corpus.txt", "corpus.csv"])
@@ -104,16 +84,13 @@ def test_missing_and_unknown_files_are_told_together(tmp_path: Path) -> None:
     assert "corpus.csv has none of the endings .txt, .jsonl" in unknown
 
 
-def test_broken_encoding_is_told_with_its_line(read: Read) -> None:
+def test_broken_encoding_and_broken_gzip(read: Read, tmp_path: Path) -> None:
     for name in ("a.txt", "a.txt.gz"):
         line = problem(read, {name: b"fine\nalso \xc3\xa9\nbad \xe9 byte\n"})
         assert line.startswith(f"{name}, line 3: byte 0xe9 is not part of the file's encoding")
-
-
-def test_a_cut_or_damaged_gz_is_told(read: Read, tmp_path: Path) -> None:
     content = gzip.compress("\n".join(str(number) for number in range(9999)).encode())
     (tmp_path / "cut.txt.gz").write_bytes(content[:-9])
-    with pytest.raises(DataError, match=r"cut\.txt\.gz: cannot be unpacked"):
+    with pytest.raises(DataError, match=r"cut\.txt\.gz: cannot be decompressed"):
         list(read_pieces(GeneralSettings(corpus="cut.txt.gz"), tmp_path))
 
 
@@ -124,11 +101,11 @@ def test_a_cut_or_damaged_gz_is_told(read: Read, tmp_path: Path) -> None:
         ('{"text": 3}', "'text' holds 3, not text"),
         ('{"text": null}', "'text' holds None, not text"),
         ('{"text": "\\ud800"}', "invalid JSON"),
-        ('["a"]', "a list in place of a JSON object"),
+        ('["a"]', "a list instead of a JSON object"),
         ('{"text": "a"', "invalid JSON (Input data was truncated)"),
     ],
 )
-def test_a_line_without_text_is_told_with_its_place(read: Read, line: str, words: str) -> None:
+def test_a_line_without_text_has_its_number(read: Read, line: str, words: str) -> None:
     found = problem(read, {"a.jsonl": f'{{"text": "fine"}}\n{line}\n'})
     assert found.startswith("a.jsonl, line 2: ")
     assert words in found
@@ -146,15 +123,11 @@ def test_a_local_folder_in_the_hubs_layout_is_streamed(read: Read) -> None:
     assert read(files, hub="./h", text="body", split="validation") == whole("three")
 
 
-def test_a_hub_row_without_text_is_told_with_its_number(read: Read) -> None:
+def test_problems_of_a_hub_data_set(read: Read) -> None:
     files: dict[str, str | bytes] = {"h/train.jsonl": '{"text": "one"}\n{"text": null}\n'}
     assert problem(read, files, hub="h") == "h, split train, row 2: 'text' holds None, not text"
     found = problem(read, files, hub="h", text="body")
     assert found.startswith("h, split train, row 1: no key 'body'")
-
-
-def test_a_split_and_a_folder_that_are_not_there(read: Read) -> None:
-    files: dict[str, str | bytes] = {"h/train.jsonl": '{"text": "one"}\n'}
     assert "test" in problem(read, files, hub="h", split="test")
     assert "general.hub: no such folder ./nowhere" in problem(read, files, hub="./nowhere")
 
@@ -163,7 +136,7 @@ def test_a_split_and_a_folder_that_are_not_there(read: Read) -> None:
 
 
 def test_one_line_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader takes from an endless file only what its consumer asked for."""
+    """The reader reads no more of an endless file than its consumer needs."""
     taken = 0
 
     def endless(_file: DataFile) -> Iterator[Row]:
@@ -172,7 +145,7 @@ def test_one_line_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             yield Row(taken, {"text": f"line {taken}" if taken % 5 else ""})
 
     (tmp_path / "a.txt").touch()
-    monkeypatch.setattr(reading, "read_rows", endless)
+    monkeypatch.setattr(corpus, "read_rows", endless)
     for documents in ("lines", "blank_lines"):
         pieces = read_pieces(GeneralSettings(corpus="a.txt", documents=documents), tmp_path)
         assert taken == 0

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.corpus.reading import Piece
 from factory.models.encoding import EncodedRows, PaddedRows
 from factory.runtime.progress import bar
 from factory.store import read_json, write_json
@@ -30,6 +29,14 @@ BATCH_PIECES = 1024
 BATCH_CHARACTERS = 2**20
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A document, or one line of a longer one; `starts`: it begins a new document."""
+
+    text: str
+    starts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +54,6 @@ class RowLayout:
     pad_id: int
     dtype: str
 
-    @property
-    def content(self) -> int:
-        """Tokens of the corpus in a full row."""
-        return self.length - SPECIAL_TOKENS
-
 
 @dataclass(slots=True)
 class TokenStream:
@@ -60,7 +62,6 @@ class TokenStream:
     Args:
         separator_id: inserted between two documents, never before the first and never twice.
         limit: maximum number of tokens, separators included; None: no limit.
-        tokens: number of tokens so far.
         documents: number of documents with at least one token so far.
         between: whether the next token begins a document.
         buffer: tokens not yet cut into rows.
@@ -97,12 +98,13 @@ class TokenStream:
 
     def full_rows(self, layout: RowLayout) -> NDArray[np.unsignedinteger]:
         """Take all full rows out of the buffer: (rows, length)."""
-        count = len(self.buffer) // layout.content
-        taken = np.array(self.buffer[: count * layout.content], dtype=np.uint32)
-        del self.buffer[: count * layout.content]
+        content = layout.length - SPECIAL_TOKENS
+        count = len(self.buffer) // content
+        taken = np.array(self.buffer[: count * content], dtype=np.uint32)
+        del self.buffer[: count * content]
         rows = np.empty((count, layout.length), dtype=layout.dtype)
         rows[:, 0] = layout.start_id
-        rows[:, 1:-1] = taken.reshape(count, layout.content)
+        rows[:, 1:-1] = taken.reshape(count, content)
         rows[:, -1] = layout.separator_id
         return rows
 
@@ -135,7 +137,19 @@ def write_shards(
     Returns:
         The finished index.
     """
-    index = _read_index(directory, layout)
+    index: dict[str, Any] = {
+        "length": layout.length,
+        "pad_id": layout.pad_id,
+        "shards": [],
+        "last_row_tokens": layout.length,
+        "pieces": 0,
+        "tokens": 0,
+        "documents": 0,
+        "between": True,
+        "buffer": [],
+    }
+    if (directory / INDEX_NAME).is_file():
+        index = read_json(directory / INDEX_NAME)
     stream = TokenStream(
         layout.separator_id,
         max_tokens,
@@ -164,22 +178,6 @@ def write_shards(
     if len(rows):
         _publish(directory, index, stream, rows)
     return index
-
-
-def _read_index(directory: Path, layout: RowLayout) -> dict[str, Any]:
-    if (directory / INDEX_NAME).is_file():
-        return read_json(directory / INDEX_NAME)
-    return {
-        "length": layout.length,
-        "pad_id": layout.pad_id,
-        "shards": [],
-        "last_row_tokens": layout.length,
-        "pieces": 0,
-        "tokens": 0,
-        "documents": 0,
-        "between": True,
-        "buffer": [],
-    }
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:

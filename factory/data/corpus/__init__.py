@@ -1,1 +1,0 @@
-"""The raw corpus of general distillation: read, tokenized and packed into rows on disk."""

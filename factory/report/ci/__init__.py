@@ -1,1 +1,0 @@
-"""Reports of a run for continuous integration: JUnit XML and a Markdown summary."""
