@@ -57,4 +57,4 @@ def form_files(run: Run) -> dict[FormName, Path]:
     return files
 
 
-STAGE = Stage("quantize", 4, _inputs, _settings, _make, _wanted)
+STAGE = Stage("quantize", 5, _inputs, _settings, _make, _wanted)

@@ -1,4 +1,4 @@
-"""deploy/ and the compose example: valid by the official schemas, and true to the server's code."""
+"""deploy/ and the compose example: valid by the official schemas, consistent with the server."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def schemas() -> Any:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("file", OF_KUBERNETES, ids=lambda file: file.stem)
-def test_manifests_are_valid_and_the_schema_would_see_a_mistake(file: Path, version: str) -> None:
+def test_manifests_are_valid_and_an_error_is_not(file: Path, version: str) -> None:
     manifest, kubernetes_validate = load(file), schemas()
     kubernetes_validate.validate(manifest, version, strict=True)
     broken = copy.deepcopy(manifest)
@@ -97,9 +97,7 @@ def test_the_kserve_predictor_is_a_valid_pod() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [("", ""), ("cap_drop", "cap_dropped")])
-def test_the_compose_file_is_valid_and_the_schema_would_see_a_mistake(
-    old: str, new: str, tmp_path: Path
-) -> None:
+def test_the_compose_file_is_valid_and_an_error_is_not(old: str, new: str, tmp_path: Path) -> None:
     from check_jsonschema import main as check
 
     file = tmp_path / "compose.yml"

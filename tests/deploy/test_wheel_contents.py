@@ -1,4 +1,4 @@
-"""What a wheel of the project would hold: every file of both packages that is not code."""
+"""A wheel of the project contains every package and every data file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_package_is_found() -> None:
     assert folders <= set(distribution.packages)
 
 
-def test_onnxruntime_is_told_not_to_report() -> None:
+def test_onnxruntimes_telemetry_is_off() -> None:
     environment = {key: value for key, value in os.environ.items() if key != TELEMETRY}
     code = f"import factory, os; print(os.environ['{TELEMETRY}'])"
     command = [sys.executable, "-c", code]

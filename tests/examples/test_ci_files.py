@@ -54,7 +54,7 @@ def check_schema(file: Path, arguments: list[str]) -> int:
         (GITLAB, "needs: [plan]", "needs: 3"),
     ],
 )
-def test_the_files_are_valid_and_the_schemas_would_see_a_mistake(
+def test_the_files_are_valid_and_an_error_is_not(
     file: Path, old: str, new: str, tmp_path: Path
 ) -> None:
     assert check_schema(file, SCHEMAS[file]) == 0
@@ -93,9 +93,10 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_scripts_are_shell(script: str) -> None:
-    subprocess.run(["bash", "-n", "-c", script], check=True)
+def test_the_scripts_are_shell() -> None:
+    assert len(SCRIPTS) > 10
+    for script in SCRIPTS:
+        subprocess.run(["bash", "-n", "-c", script], check=True)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -106,16 +107,6 @@ def test_their_commands_exist_with_these_options(line: str) -> None:
     # click caches a command's help option: build it with the names that the group sets
     with click.Context(command, **main.context_settings) as context:
         command.make_parser(context).parse_args(arguments)
-
-
-def test_both_train_gate_and_attach() -> None:
-    for file in (GITHUB, GITLAB):
-        text = file.read_text(encoding="utf-8")
-        assert "factory plan" in text
-        assert "factory run" in text
-        assert "--junit" in text
-    assert load(GITHUB)["on"]["schedule"]
-    assert "schedule" in str(load(GITLAB)["workflow"]["rules"])
 
 
 def cache_tool(*arguments: object, plan: object) -> subprocess.CompletedProcess[str]:
@@ -135,7 +126,7 @@ def keys(*overrides: str) -> dict[str, str]:
     return dict(line.split("=") for line in result.stdout.splitlines())
 
 
-def test_cache_keys_say_how_much_of_a_store_can_be_used() -> None:
+def test_cache_keys_tell_which_part_of_a_store_is_reusable() -> None:
     old = keys()
     assert old["exact"].startswith(f"{old['student']}-")
     assert old["student"].startswith(f"{old['teacher']}-")

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: the server's answers, nothing from elsewhere, and no network."""
+"""The page in headless Chromium: the server's answers, no other machine, and no network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
     """What `python -m http.server` answers with, without its log."""
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def visit(port: int, profile: Path, inputs: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "file"), [("single", FP32), ("single", INT8), ("pair", FP32), ("multilabel", INT8)]
 )
-def test_the_page_answers_as_the_server_and_again_without_it(
+def test_the_page_gives_the_servers_answers_also_offline(
     edge: Callable[[str], Edge], kind: str, file: str, tmp_path: Path
 ) -> None:
     given = edge(kind)
@@ -99,7 +99,7 @@ def test_the_page_answers_as_the_server_and_again_without_it(
 def test_a_page_with_another_model_replaces_the_kept_one(
     edge: Callable[[str], Edge], tmp_path: Path
 ) -> None:
-    """Nobody keeps answering with the model of the first visit."""
+    """The model of the first visit is not kept."""
     inputs = tmp_path / "inputs.json"
     profile = tmp_path / "profile"
     site = tmp_path / "site"
@@ -116,7 +116,7 @@ def test_a_page_with_another_model_replaces_the_kept_one(
 
 
 @needs_browser
-def test_a_model_that_does_not_open_is_told_on_the_page(
+def test_the_page_shows_that_a_model_does_not_open(
     edge: Callable[[str], Edge], tmp_path: Path
 ) -> None:
     site = assemble(edge("single").bundle, tmp_path / "site", FP32)
@@ -128,7 +128,7 @@ def test_a_model_that_does_not_open_is_told_on_the_page(
     assert visited["status"].startswith("The model cannot be opened: ")
 
 
-def test_mistakes_of_assembling_are_told(edge: Callable[[str], Edge], tmp_path: Path) -> None:
+def test_errors_of_assemble(edge: Callable[[str], Edge], tmp_path: Path) -> None:
     program = FOLDER / "assemble.mjs"
     assert "usage: node assemble.mjs" in run_example("node", program, code=1)
     said = run_example("node", program, edge("single").bundle, tmp_path, code=1)

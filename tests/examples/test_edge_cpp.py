@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -13,23 +14,12 @@ import pytest
 from helpers.edge_bundles import EXAMPLES, Edge, check_answers, json_lines, run_example
 from onnx import TensorProto, helper, numpy_helper
 
-from factory.export.text.model import TextForm
-from factory.export.text.write import write_text_model
-from serving.bundle import read_manifest
+from factory.export.text import write
 
 FOLDER = EXAMPLES / "cpp"
-HEADERS = next(
-    (
-        place
-        for place in (
-            os.environ.get("ONNXRUNTIME_INCLUDE", ""),
-            "/usr/include/onnxruntime",
-            "/usr/local/include/onnxruntime",
-        )
-        if place and (Path(place) / "onnxruntime_cxx_api.h").is_file()
-    ),
-    None,
-)
+PLACES = [os.environ.get("ONNXRUNTIME_INCLUDE", "")]
+PLACES += ["/usr/include/onnxruntime", "/usr/local/include/onnxruntime"]
+HEADERS = next((p for p in PLACES if p and (Path(p) / "onnxruntime_cxx_api.h").is_file()), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed"),
@@ -94,14 +84,10 @@ def text_model(
 
     def make(kind: str) -> Path:
         file = tmp_path_factory.mktemp("text") / "model.onnx"
-        manifest = read_manifest(edge(kind).bundle)
-        thresholds = manifest.thresholds if isinstance(manifest.thresholds, list) else None
-        form = TextForm(
-            manifest.task, manifest.labels, manifest.text_pair, manifest.max_length, thresholds
-        )
-        source = edge(kind).bundle / manifest.model.file
-        points = range(1000)
-        write_text_model(source, edge(kind).bundle, file, form, strings=200, code_points=points)
+        few = functools.partial(write.write_text_model, strings=200, code_points=range(1000))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(write, "write_text_model", few)
+            write.write_bundle_text_model(edge(kind).bundle, file)
         return file
 
     return make
@@ -122,7 +108,7 @@ def test_the_answers_are_the_servers(
     check_answers(found, expected)
 
 
-def test_strings_go_in_and_come_out_unharmed(program: Path, tmp_path: Path) -> None:
+def test_strings_are_passed_unchanged(program: Path, tmp_path: Path) -> None:
     texts = ['say "hi" \\ once', "Café 漢字 😀", "", "line\nand\x01control", "x" * 5000]
     lines = json_lines(run_example(program, save_echo(tmp_path / "echo.onnx"), *texts))
     assert [line["label"] for line in lines] == texts
@@ -131,7 +117,7 @@ def test_strings_go_in_and_come_out_unharmed(program: Path, tmp_path: Path) -> N
         assert line["scores"] == pytest.approx([0.25, 1e-7], rel=1e-6)
 
 
-def test_a_pair_is_parted_at_the_tab(program: Path, tmp_path: Path) -> None:
+def test_a_pair_is_split_at_the_tab(program: Path, tmp_path: Path) -> None:
     file = save_echo(tmp_path / "pair.onnx", pair=True)
     (line,) = json_lines(run_example(program, file, "one\ttwo\tthree"))
     assert line["label"] == "one"
@@ -145,7 +131,7 @@ def test_a_model_without_labels_answers_scores(program: Path, tmp_path: Path) ->
     assert line["label"] is None
 
 
-def test_mistakes_are_told(program: Path, edge: Callable[[str], Edge], tmp_path: Path) -> None:
+def test_errors(program: Path, edge: Callable[[str], Edge], tmp_path: Path) -> None:
     assert "usage: classify MODEL TEXT ..." in run_example(program, code=2)
     said = run_example(program, tmp_path / "none.onnx", "a", code=1)
     assert said.endswith("none.onnx: no such file; give the ONNX file of a text model\n")
@@ -158,7 +144,7 @@ def test_mistakes_are_told(program: Path, edge: Callable[[str], Edge], tmp_path:
     assert "factory package BUNDLE --format text --output DIRECTORY" in said
 
 
-def test_cmake_says_what_is_missing(tmp_path: Path) -> None:
+def test_cmake_reports_what_is_missing(tmp_path: Path) -> None:
     options = ("-S", FOLDER, "-B", tmp_path)
     wrong = f"-DONNXRUNTIME_INCLUDE={tmp_path}"
     said = run_example("cmake", *options, wrong, code=1)

@@ -1,4 +1,4 @@
-"""Node answers as the server does: our example, and transformers.js on the untouched bundle."""
+"""Node gives the server's answers: our example, and transformers.js on the unchanged bundle."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_answers_are_the_servers(edge: Callable[[str], Edge], kind: str, fil
 def test_transformers_js_opens_the_bundle_unchanged(
     edge: Callable[[str], Edge], precision: str, file: str
 ) -> None:
-    """It cuts at the tokenizer's length, not the bundle's, and reads some characters otherwise."""
+    """It truncates at the tokenizer's length, and tokenizes some characters differently."""
     given = edge("single")
     tokens = Predictor.open(given.bundle).tokenize(TEXTS)
     fitting = [
@@ -66,15 +66,7 @@ def test_transformers_js_opens_the_bundle_unchanged(
 
 
 @needs_packages
-def test_the_defaults_of_transformers_js_find_the_files(edge: Callable[[str], Edge]) -> None:
-    """Its names for precisions, with the files that the layout has for them."""
-    found = sorted(path.name for path in (edge("single").bundle / "onnx").iterdir())
-    suffixes = {"fp32": "", "q8": "_quantized"}  # its defaults: q8 on WASM, fp32 elsewhere
-    assert found == sorted(f"model{suffix}.onnx" for suffix in suffixes.values())
-
-
-@needs_packages
-def test_mistakes_are_told(edge: Callable[[str], Edge], tmp_path: Path) -> None:
+def test_errors(edge: Callable[[str], Edge], tmp_path: Path) -> None:
     program = FOLDER / "classify.mjs"
     assert "usage: node classify.mjs" in run_example("node", program, code=1)
     said = run_example("node", program, tmp_path, "text", code=1)

@@ -1,4 +1,4 @@
-"""The example in Python answers as the server does, and is as short as the page about it says."""
+"""The Python example gives the server's answers, and is as short as docs/edge.md promises."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_the_answers_are_the_servers(
     check_answers(json_lines(capsys.readouterr().out), given.expected())
 
 
-def test_the_texts_tell_mistakes_apart(edge: Callable[[str], Edge]) -> None:
-    """Lost accents, cut texts and special tokens must show in the scores, or nothing is proved."""
+def test_the_texts_reveal_errors(edge: Callable[[str], Edge]) -> None:
+    """Lost accents, truncation and special tokens change the scores."""
     predictor = Predictor.open(edge("single").bundle)
     tokens = [predictor.tokenize([text])[0] for text in TEXTS]
     assert sum(item.truncated for item in tokens) == 1

@@ -1,4 +1,4 @@
-"""Integer files compute what a plain recomputation of their arithmetic says, and nothing else."""
+"""Integer files against a plain recomputation of their arithmetic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from factory.errors import ParityError
 from factory.export.quantize.activation_ranges import ActivationStatistics
 from factory.export.quantize.form import IntegerForm, find_products, find_tables
-from factory.export.quantize.write import check_integer, check_stored, write_integer
+from factory.export.quantize.write import check_stored, write_integer
 
 Floats = NDArray[np.float32]
 RANDOM = np.random.default_rng(7)
@@ -74,8 +74,7 @@ def test_static_products_are_those_of_the_rounded_numbers(tmp_path: Path) -> Non
     assert facts["size_bytes"] == (tmp_path / "q.onnx").stat().st_size < source.stat().st_size / 3
 
 
-@pytest.mark.parametrize("opset", [14, 17, 18, 20])
-@pytest.mark.parametrize("bias", [None, BIAS])
+@pytest.mark.parametrize(("opset", "bias"), [(14, None), (18, BIAS)])
 def test_rows_have_their_own_scale(tmp_path: Path, opset: int, bias: Floats | None) -> None:
     source = one_product(tmp_path / "fp32.onnx", WEIGHT, bias, opset)
     write_integer(source, tmp_path / "q.onnx", IntegerForm("rows"), seen(X))
@@ -109,14 +108,11 @@ def test_a_gemm_is_a_product_too(tmp_path: Path) -> None:
     assert find_products(onnx.load(source).graph)[0].bias == "b"
 
 
-def test_a_gemm_with_factors_of_its_own_is_refused(tmp_path: Path) -> None:
-    node = helper.make_node("Gemm", ["x", "w"], ["g"], name="/g", alpha=0.5)
-    dense = helper.make_node("MatMul", ["g", "w2"], ["out"], name="/d")
-    weights = {"w": WEIGHT, "w2": np.ascontiguousarray(WEIGHT.T)}
-    source = write_graph(tmp_path / "f.onnx", [node, dense], {"x": TensorProto.FLOAT}, weights)
-    statistics = seen(X) | seen(X @ WEIGHT, "g")
+def test_a_gemm_with_factors_of_its_own_is_rejected(tmp_path: Path) -> None:
+    node = helper.make_node("Gemm", ["x", "w"], ["out"], name="/g", alpha=0.5)
+    source = write_graph(tmp_path / "f.onnx", [node], {"x": TensorProto.FLOAT}, {"w": WEIGHT})
     with pytest.raises(ParityError, match=r"float weights left: w \[104, 120\]$"):
-        write_integer(source, tmp_path / "q.onnx", IntegerForm("rows"), statistics)
+        write_integer(source, tmp_path / "q.onnx", IntegerForm("rows"), {})
 
 
 def test_an_addition_that_is_no_bias_stays(tmp_path: Path) -> None:
@@ -187,24 +183,6 @@ def test_int4_tables_and_their_precise_rows(tmp_path: Path, width: int) -> None:
     assert sizes[0] < sizes[1] < sizes[2] < table.nbytes
 
 
-@pytest.mark.parametrize("activations", ["rows", "static"])
-def test_four_bit_weights(tmp_path: Path, activations: Any) -> None:
-    """The error is that of 16 levels; the file is half that of 8 bits."""
-    source = one_product(tmp_path / "fp32.onnx", WEIGHT, BIAS)
-    expected = run_graph(source, x=X)
-    sizes, errors = {}, {}
-    bits: Any
-    for bits in (8, 4):
-        form = IntegerForm(activations, bits=bits)
-        write_integer(source, tmp_path / "q.onnx", form, seen(X))
-        found = run_graph(tmp_path / "q.onnx", x=X)
-        errors[bits] = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-        sizes[bits] = sum(v.nbytes for v in values_of(tmp_path / "q.onnx").values())
-    assert errors[8] < 0.012
-    assert 0.04 < errors[4] < 0.13
-    assert sizes[4] < 0.75 * sizes[8]
-
-
 @pytest.mark.parametrize(("seven_bits", "largest", "error"), [(False, 127, 0.12), (True, 63, 0.13)])
 def test_stored_four_bit_weights_unpack_to_what_runs(
     tmp_path: Path, seven_bits: bool, largest: int, error: float
@@ -226,14 +204,6 @@ def test_stored_four_bit_weights_unpack_to_what_runs(
     assert np.linalg.norm(weight - WEIGHT) < error * np.linalg.norm(WEIGHT)
     row_scale = np.abs(X).max(axis=-1, keepdims=True) / 127
     close(run_graph(tmp_path / "q.onnx", x=X), np.rint(X / row_scale) @ weight * row_scale)
-
-
-def test_seven_bits_are_not_exceeded(tmp_path: Path) -> None:
-    source = one_product(tmp_path / "fp32.onnx", WEIGHT)
-    form = IntegerForm("rows", seven_bits=True)
-    for statistics in (seen(X), moving_together(X)):
-        write_integer(source, tmp_path / "q.onnx", form, statistics)
-        assert np.abs(values_of(tmp_path / "q.onnx")[f"{NAME}/weight"]).max() <= 63
 
 
 def test_smoothing_evens_out_the_channels(tmp_path: Path) -> None:
@@ -316,26 +286,16 @@ def damage(file: Path, name: str, index: tuple[int, ...], factor: float) -> None
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("factor", [-1.0, 2.0, 0.25, float("nan")])
 def test_one_broken_scale_is_found(tmp_path: Path, bits: Any, factor: float) -> None:
-    source = one_product(tmp_path / "fp32.onnx", WEIGHT)
-    form = IntegerForm("rows", bits=bits)
+    """An outlier in the channel, which makes 8-bit rounding coarser, hides no broken scale."""
+    weight = WEIGHT.copy()
+    if bits == 8:
+        weight[3, 17] = 40 * np.abs(weight[:, 17]).max()
+    source = one_product(tmp_path / "fp32.onnx", weight)
+    form = IntegerForm("rows", bits=bits, seven_bits=factor == 2)
     write_integer(source, tmp_path / "q.onnx", form, seen(X))
-    products = find_products(onnx.load(source).graph)
-    check_stored(tmp_path / "q.onnx", products, [], {}, form)
     damage(tmp_path / "q.onnx", f"{NAME}/scale", (17,), factor)
     with pytest.raises(ParityError, match=r"1 of 120 are far .* number 18 "):
-        check_stored(tmp_path / "q.onnx", products, [], {}, form)
-
-
-def test_one_large_weight_in_a_channel_is_no_broken_scale(tmp_path: Path) -> None:
-    weight = WEIGHT.copy()
-    weight[3, 17] = 40 * np.abs(weight[:, 17]).max()
-    source = one_product(tmp_path / "fp32.onnx", weight)
-    for seven_bits in (False, True):
-        form = IntegerForm("rows", seven_bits=seven_bits)
-        write_integer(source, tmp_path / "q.onnx", form, seen(X))
-        damage(tmp_path / "q.onnx", f"{NAME}/scale", (17,), 2)
-        with pytest.raises(ParityError, match=r"1 of 120 are far .* number 18 "):
-            check_stored(tmp_path / "q.onnx", find_products(onnx.load(source).graph), [], {}, form)
+        check_stored(tmp_path / "q.onnx", find_products(onnx.load(source).graph), [], {}, form)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -348,11 +308,3 @@ def test_one_broken_row_of_a_table_is_found(tmp_path: Path, bits: Any) -> None:
     tables = find_tables(onnx.load(source).graph)
     with pytest.raises(ParityError, match=r"row of /words/Gather: 1 of 150 .* number 6 "):
         check_stored(tmp_path / "q.onnx", [], tables, {}, form)
-
-
-def test_a_large_float_weight_is_refused_by_name(tmp_path: Path) -> None:
-    source = one_product(tmp_path / "fp32.onnx", WEIGHT)
-    with pytest.raises(ParityError, match=r"float weights left: weight \[104, 120\]$"):
-        check_integer(source, ())
-    with pytest.raises(ParityError, match="nothing is quantized"):
-        check_integer(source, ["weight"])

@@ -34,7 +34,7 @@ def longest(arrays: PieceArrays, codes: list[int]) -> tuple[int, int]:
         place = base + code
         if arrays.symbol[place] != code:
             break
-        assert place > slot, "a child stands behind its parent"
+        assert place > slot, "the slot of a child is behind its parent's"
         slot, base = place, int(arrays.base[place])
         assert position < arrays.longest
     return int(arrays.length[slot]), int(arrays.piece[slot])
@@ -48,7 +48,7 @@ def expected_longest(vocabulary: list[str], text: str, prefix: str) -> tuple[int
     return 0, 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(vocabulary=VOCABULARIES, texts=st.lists(WORDS, max_size=20))
 def test_the_longest_piece_is_found(vocabulary: list[str], texts: list[str]) -> None:
     symbols = find_symbols(vocabulary, "##", plain_characters(), ["[SEP]"])
@@ -60,17 +60,6 @@ def test_the_longest_piece_is_found(vocabulary: list[str], texts: list[str]) -> 
         assert longest(arrays, begins) == expected_longest(vocabulary, text, "")
         assert longest(arrays, codes) == expected_longest(vocabulary, text, "##")
     assert longest(arrays, [symbols.literals["[SEP]"] + symbols.count]) == (1, 7)
-
-
-def test_bases_are_no_two_nodes_own() -> None:
-    words = [f"{a}{b}{c}" for a in "abcd" for b in "abc" for c in "bcdé"]
-    symbols = find_symbols(words, "##", plain_characters(), [])
-    arrays = build_arrays({word: n for n, word in enumerate(words)}, "##", {}, symbols)
-    dead = arrays.base[0]
-    bases = arrays.base[(arrays.base != dead)]
-    assert len(set(bases.tolist())) == len(bases) == 4 + 4 * 3
-    assert not arrays.symbol[dead:].any()
-    assert len(arrays.symbol) >= dead + 2 * symbols.count  # no lookup leaves the arrays
 
 
 def test_only_what_text_can_become_is_a_symbol() -> None:

@@ -1,4 +1,4 @@
-"""Text read by a graph as the `tokenizers` library reads it."""
+"""Text tokenized by a graph as by the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from serving.tokenization import TextTokenizer
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"lowercase": True},
-    {"lowercase": False},
-    {"lowercase": True, "strip_accents": False},
+    {"lowercase": False, "strip_accents": False},
 )
 IN_WORDS = st.sampled_from([*"abAbeEéÉiİs1", "\u0301", "\u0307", "ΣΑΣ", "각", "ǰ", "\u302e"])
 BETWEEN = st.sampled_from(
@@ -55,29 +54,25 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return save_tokenizer(tmp_path_factory.mktemp("text") / "student", **request.param)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3))
 @example(texts=[""])
 @example(texts=["", "\0", "[SEP]", " ", "\u0301"])
 @example(texts=["b" * 100, "b" * 101, "a" + "b" * 100 + " ab"])
 @example(texts=["aba中ab!abb", "e\u0323\u0301 E\u0301 İ \u1100\u1161\u11a8 각\u302e"])
-def test_any_text_is_read_as_by_the_library(folder: Path, texts: list[str]) -> None:
+def test_any_text_is_tokenized_as_by_the_library(folder: Path, texts: list[str]) -> None:
     assert different_rows(*graph_of(folder, 1000, False), texts) == []
 
 
 @pytest.mark.parametrize("room", [1, 2, 5, 6])
-def test_every_pair_of_lengths_is_cut_as_by_the_library(folder: Path, room: int) -> None:
+def test_texts_and_pairs_are_cut_as_by_the_library(folder: Path, room: int) -> None:
     pairs = [("a! " * first, "b" * second) for first in range(6) for second in range(12)]
     assert different_rows(*graph_of(folder, room + 3, True), pairs) == []
-
-
-@pytest.mark.parametrize("max_length", [3, 4, 7])
-def test_single_texts_are_cut_as_by_the_library(folder: Path, max_length: int) -> None:
     texts = ["a " * count for count in range(9)] + ["[SEP][MASK]aba x"]
-    assert different_rows(*graph_of(folder, max_length, False), texts) == []
+    assert different_rows(*graph_of(folder, room + 2, False), texts) == []
 
 
-def test_characters_are_read_as_by_the_library(folder: Path) -> None:
+def test_characters_are_tokenized_as_by_the_library(folder: Path) -> None:
     """Everything up to the first CJK block in steps, and the edges of the ranges behind."""
     points = [*range(0x250), *range(0x250, 0x3400, 7), *range(0x3400, 0x11000, 97)]
     points += [0x4DBF, 0x4DC0, 0x4E00, 0x9FFF, 0xA000, 0xD7A3, 0xE000, 0xF8FF, 0xF900, 0x20000]
@@ -93,7 +88,7 @@ def test_a_difference_is_found(folder: Path, tmp_path: Path) -> None:
     assert different_rows(session, tokenizer, ["ab", "abab", "b"]) == [1]
 
 
-@pytest.mark.parametrize("opset", [14, 18, 21])
+@pytest.mark.parametrize("opset", [14, 21])
 def test_other_opsets_read_alike(folder: Path, opset: int) -> None:
     model = build_row_model(tables_of(folder), read_row_format(folder, 9, text_pair=True), opset)
     _, tokenizer = graph_of(folder, 9, True)
@@ -152,7 +147,7 @@ def test_further_added_tokens_are_found(tmp_path: Path) -> None:
         (AddedToken("abcdefghijklmnopqrst", normalized=False), "too long"),
     ],
 )
-def test_added_tokens_the_graph_cannot_find_are_refused(
+def test_added_tokens_the_graph_cannot_find_are_rejected(
     tmp_path: Path, added: AddedToken, message: str
 ) -> None:
     folder = save_tokenizer(tmp_path / "added", added=[added])
@@ -160,12 +155,12 @@ def test_added_tokens_the_graph_cannot_find_are_refused(
         read_tables(folder)
 
 
-def test_marks_that_change_places_are_refused(tmp_path: Path) -> None:
+def test_marks_that_change_places_are_rejected(tmp_path: Path) -> None:
     vocabulary = [*VOCABULARY, "##\U0001d165"]  # class 216; U+302E is of class 224
     with pytest.raises(TextModelError, match=r"U\+302E and U\+1D165"):
         read_tables(save_tokenizer(tmp_path / "two", vocabulary))
     # without stripping of accents nothing is sorted
-    unsorted = save_tokenizer(tmp_path / "kept", vocabulary, strip_accents=False)
+    unsorted = save_tokenizer(tmp_path / "kept", vocabulary, lowercase=False, strip_accents=False)
     texts = ["a\u302e\U0001d165", "a\U0001d165\u302e"]
     assert different_rows(*graph_of(unsorted, 1000, False), texts) == []
 
@@ -190,7 +185,7 @@ def change(folder: Path, **sections: Any) -> Path:
         ),
     ],
 )
-def test_other_tokenizers_are_refused(
+def test_other_tokenizers_are_rejected(
     tmp_path: Path, section: str, value: Any, message: str
 ) -> None:
     folder = change(save_tokenizer(tmp_path / "student"), **{section: value})
@@ -198,12 +193,9 @@ def test_other_tokenizers_are_refused(
         read_tables(folder)
 
 
-def test_other_rows_are_refused(tmp_path: Path) -> None:
+def test_other_rows_are_rejected(tmp_path: Path) -> None:
     folder = change(save_tokenizer(tmp_path / "student"), post_processor=None)
     with pytest.raises(TextModelError, match=r"\[CLS\] a \[SEP\]"):
         read_row_format(folder, 9, text_pair=False)
-
-
-def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(TextModelError, match="give the folder of a bundle"):
         read_tables(tmp_path)
