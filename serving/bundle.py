@@ -45,7 +45,7 @@ class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     file: Name
-    variant: Name
+    form: Name
     inputs: Annotated[list[Name], Meta(min_length=1)]
     output: Name
     opset: Annotated[int, Meta(ge=1)]

@@ -60,7 +60,7 @@ class Metrics:
         self._info = Gauge(
             "serving_model_info",
             "1 for the bundle that answers.",
-            ["name", "version", "variant", "sha256"],
+            ["name", "version", "form", "sha256"],
             registry=registry,
             multiprocess_mode="livemax",
         )
@@ -115,7 +115,7 @@ class Metrics:
         model = manifest.model
         record = manifest.files.get(model.file)
         digest = record.sha256 if record else ""
-        self._served = self._info.labels(manifest.name, manifest.version, model.variant, digest)
+        self._served = self._info.labels(manifest.name, manifest.version, model.form, digest)
         self._served.set(1)
 
     def text(self) -> bytes:

@@ -42,7 +42,7 @@ def test_a_plan_says_why(line: Line) -> None:
 def test_score_verify_and_predict(line: Line) -> None:
     bundle = factory.verify(line.bundle)
     evaluation = factory.score(bundle, line.recipe.parent / "dev.tsv")
-    shipped = bundle.manifest.scores[bundle.manifest.model.variant]["dev"]["accuracy"]["value"]
+    shipped = bundle.manifest.scores[bundle.manifest.model.form]["dev"]["accuracy"]["value"]
     assert evaluation.scores["accuracy"].value == shipped
     answers = bundle.predictor().predict(["thanks"])
     assert answers == Predictor.open(line.bundle).predict(["thanks"])

@@ -132,7 +132,7 @@ def make_manifest(
         max_length=recipe.data.max_length,
         model=ModelFile(
             file=file,
-            variant=form,
+            form=form,
             inputs=list(INPUT_NAMES),
             output=OUTPUT_NAME,
             opset=recipe.export.opset,

@@ -83,7 +83,7 @@ class Comparison:
     def to_facts(self) -> dict[str, Any]:
         """The comparison as JSON data."""
         bundles = {
-            name: {"name": one.name, "version": one.version, "served": one.model.variant}
+            name: {"name": one.name, "version": one.version, "served": one.model.form}
             for name, one in (("old", self.old), ("new", self.new))
         }
         costs = {
@@ -183,7 +183,7 @@ def _costs(old: Manifest, new: Manifest) -> tuple[dict[str, tuple[float, float]]
     was, now = read_measurements(old), read_measurements(new)
     sizes = [float(one.files[one.model.file].size_bytes) for one in (old, new)]
     costs = {"size_bytes": (sizes[0], sizes[1])}
-    before, after = was.latency.get(old.model.variant), now.latency.get(new.model.variant)
+    before, after = was.latency.get(old.model.form), now.latency.get(new.model.form)
     if before is not None and after is not None:
         costs["p50_ms"] = before.p50_ms, after.p50_ms
         costs["p95_ms"] = before.p95_ms, after.p95_ms
@@ -262,7 +262,7 @@ def _cost_section(comparison: Comparison) -> str:
         shown = (f"{value / scale:.2f} {unit}" for value in (old, new))
         rows.append((label, *shown, f"{new / old:.2f}"))
     table = _table(("", "old", "new", "new / old"), rows)
-    served = f"{comparison.old.model.variant} to {comparison.new.model.variant}"
+    served = f"{comparison.old.model.form} to {comparison.new.model.form}"
     note = "" if comparison.same_conditions else f" {OTHER_CONDITIONS}"
     return f"## Served form\n\n{table}\n\nServed: {served}.{note}"
 

@@ -79,7 +79,7 @@ def card_metadata(manifest: Manifest, sources: CardSources) -> str:
         license=card.get("license"),
         library_name="onnx",
         pipeline_tag="text-classification",
-        tags=_unique(TAGS, (manifest.task, manifest.model.variant), card.get("tags", [])),
+        tags=_unique(TAGS, (manifest.task, manifest.model.form), card.get("tags", [])),
         base_model=_unique(card.get("base_model", []), sources.base_models) or None,
         datasets=datasets or None,
         metrics=list(dict.fromkeys(one.metric_type for one in results)),
@@ -93,7 +93,7 @@ def _results(manifest: Manifest, datasets: list[str]) -> list[EvalResult]:
     """Every metric of the served form on every split."""
     from huggingface_hub import EvalResult
 
-    scores = read_measurements(manifest).scores[manifest.model.variant]
+    scores = read_measurements(manifest).scores[manifest.model.form]
     return [
         EvalResult(
             task_type="text-classification",
@@ -126,7 +126,7 @@ def card_text(manifest: Manifest) -> str:
 
 A {manifest.task} model for {kind}, distilled into a small BERT and exported to ONNX.
 
-- served file: `{manifest.model.file}` ({manifest.model.variant})
+- served file: `{manifest.model.file}` ({manifest.model.form})
 - labels: {label_list(manifest)}
 - maximum length: {manifest.max_length} tokens; longer inputs are truncated
 - version: `{manifest.version}`
@@ -142,7 +142,7 @@ as good in score, size and p50 and better in one of them.
 
 {rules}
 
-Served form: {manifest.model.variant}, {measured.choice}.
+Served form: {manifest.model.form}, {measured.choice}.
 
 ## Usage
 

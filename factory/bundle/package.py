@@ -74,7 +74,7 @@ def package_bundle(bundle: Path, output: Path, form: PackageFormat, machine: Tri
         usage: dict[str, Any] = {
             "name": manifest.name,
             "version": manifest.version,
-            "variant": manifest.model.variant,
+            "form": manifest.model.form,
             "task": manifest.task,
             "labels": manifest.labels,
             "text_pair": manifest.text_pair,

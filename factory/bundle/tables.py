@@ -40,7 +40,7 @@ def result_table(manifest: Manifest, split: str | None = None) -> str:
     teacher = scores["teacher"].value
     for model in (name for name in MODEL_LABELS if name in scores):
         score, latency = scores[model], measured.latency.get(model)
-        served = " (served)" if model == manifest.model.variant else ""
+        served = " (served)" if model == manifest.model.form else ""
         cells = [
             f"{MODEL_LABELS[model]}{served}",
             f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})",

@@ -140,7 +140,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo((bundle / MANIFEST_NAME).read_text(encoding="utf-8"), nl=False)
         return
     click.echo(f"{manifest.name}  version {manifest.version}  {manifest.task}")
-    click.echo(f"serves {manifest.model.file} ({manifest.model.variant})")
+    click.echo(f"serves {manifest.model.file} ({manifest.model.form})")
     click.echo(f"{len(manifest.labels)} labels: {label_list(manifest)}")
     click.echo(f"\n{result_table(manifest)}\n")
     for line in gate_lines(manifest):

@@ -94,7 +94,7 @@ class PredecessorScores:
         return {
             "name": self.manifest.name,
             "version": self.manifest.version,
-            "served": self.manifest.model.variant,
+            "served": self.manifest.model.form,
             "candidates": {str(name): one.to_facts() for name, one in differences.items()},
         }
 

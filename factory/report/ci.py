@@ -74,7 +74,7 @@ class Outcome:
             BundleError: its manifest cannot be read.
         """
         self.bundle, self.manifest = bundle, read_manifest(bundle)
-        self.verdicts = {f"gate 2 ({self.manifest.model.variant})": self.manifest.gate}
+        self.verdicts = {f"gate 2 ({self.manifest.model.form})": self.manifest.gate}
 
     def stop(self, error: Exception) -> None:
         """Record the error that ended the run; a failed gate includes its rules."""
@@ -230,7 +230,7 @@ def summary(outcome: Outcome) -> str:
     if outcome.manifest is not None:
         parts.append(f"### Results\n\n{result_table(outcome.manifest)}")
         choice = outcome.manifest.measurements.get("choice", "")
-        parts.append(f"Served form: {outcome.manifest.model.variant}, {choice}.")
+        parts.append(f"Served form: {outcome.manifest.model.form}, {choice}.")
         parts.append(f"Bundle: `{outcome.bundle}`")
     minutes, seconds = divmod(round(outcome.seconds), 60)
     parts.append(f"Took {minutes} min {seconds} s.")

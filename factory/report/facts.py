@@ -166,7 +166,7 @@ def bundle_facts(bundle: Path) -> RunFacts:
         (evaluations_from_facts(one.facts) for one in stages if one.role == "evaluate"), None
     )
     gate_2 = GateResult(
-        GATE_2.format(form=manifest.model.variant), msgspec.convert(manifest.gate, list[RuleResult])
+        GATE_2.format(form=manifest.model.form), msgspec.convert(manifest.gate, list[RuleResult])
     )
     return RunFacts(
         fingerprint=fingerprint,
@@ -175,7 +175,7 @@ def bundle_facts(bundle: Path) -> RunFacts:
         rows=manifest.data.get("rows", {}),
         measurements=read_measurements(manifest),
         gates=[*([] if evaluations is None else [_gate_1(recipe, evaluations)]), gate_2],
-        served=manifest.model.variant,
+        served=manifest.model.form,
         evaluations=evaluations,
         data=_data_facts(stages),
         stages=stages,

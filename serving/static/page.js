@@ -41,7 +41,7 @@ function showCard() {
   at("first-label").textContent = card.text_pair ? "First text" : "Text";
   at("facts").replaceChildren();
   const labels = card.labels.length > 12 ? `${card.labels.length} labels` : card.labels.join(", ");
-  const facts = { Task: card.task, Labels: labels, Variant: card.model.variant, "Longest input": `${card.max_length} tokens`, Version: card.version };
+  const facts = { Task: card.task, Labels: labels, Form: card.model.form, "Longest input": `${card.max_length} tokens`, Version: card.version };
   for (const [name, value] of Object.entries(facts)) {
     add(at("facts"), "dt", name);
     add(at("facts"), "dd", value);
@@ -58,7 +58,7 @@ function showCard() {
 
 function showScores() {
   at("scores").replaceChildren();
-  const served = card.scores[card.model.variant];
+  const served = card.scores[card.model.form];
   if (!served) return void add(at("scores"), "p", "This bundle has no scores.", "quiet");
   const box = add(at("scores"), "div", "", "scroll");
   box.tabIndex = 0;

@@ -139,7 +139,7 @@ def test_a_candidate_is_opened_through_the_servers_code(
 ) -> None:
     predictor = open_candidate(assembled, parts, form)
     assert predictor.manifest.model.file == candidate_file(form)
-    assert predictor.manifest.model.variant == form
+    assert predictor.manifest.model.form == form
     assert predictor.manifest.model.neighbour_independent
     texts = parts.dataset.dev.texts
     difference = np.abs(predictor.logits(texts) - open_tiny(model).logits(texts)).max()

@@ -94,7 +94,7 @@ def test_labels_json(edge: Callable[[str], Edge], tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "labels.json").read_text(encoding="utf-8")) == {
         "name": "edge-multilabel",
         "version": "0123456789ab",
-        "variant": "int8-static",
+        "form": "int8-static",
         "task": "multilabel",
         "labels": list(LABELS),
         "text_pair": False,

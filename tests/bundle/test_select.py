@@ -90,7 +90,7 @@ def test_scores_in_the_manifest_are_those_of_the_served_bundle(line: Line) -> No
     """Computed again from its predictions: tokenizer, truncation and order of labels included."""
     student = open_tiny(stage_directory(line.store, "distill") / "model")
     predictor = Predictor.open(line.bundle)
-    assert predictor.manifest.model.variant == "int8-static"
+    assert predictor.manifest.model.form == "int8-static"
     for split in read_dataset(stage_directory(line.store, "data")).splits()[1:]:
         answers = np.array([np.argmax(one.scores) for one in predictor.predict(split.inputs())])
         assert (answers == student.logits(split.inputs()).argmax(axis=1)).mean() >= 0.95
@@ -161,7 +161,7 @@ def test_the_next_form_ships_when_the_first_fails(line: Line, unquantized: Path)
     changes = {"quantize.forms": ["int8-static", "fp32"], "gate.min_agreement": 0.98}
     bundle = run(line, unquantized, changes)
     manifest = read_manifest(bundle)
-    assert (manifest.model.variant, manifest.model.file) == ("fp32", "onnx/model.onnx")
+    assert (manifest.model.form, manifest.model.file) == ("fp32", "onnx/model.onnx")
     assert manifest.model.neighbour_independent
     assert all(rule["passed"] for rule in manifest.gate)
     verdicts = manifest.measurements["verdicts"]
@@ -186,7 +186,7 @@ def test_a_form_that_is_too_large_is_skipped(line: Line, store: Path) -> None:
     }
     manifest = read_manifest(run(line, store, changes))
     measured = manifest.measurements
-    assert manifest.model.variant == "int8-static"
+    assert manifest.model.form == "int8-static"
     assert measured["choice"] == (
         "the first of fp32, int8-static (recipe order) to pass gate 2; failed: fp32"
     )
@@ -208,7 +208,7 @@ def test_order_target_and_split_of_the_recipe(line: Line, store: Path) -> None:
         "gate.min_value": 0.1,
     }
     manifest = read_manifest(run(line, store, changes))
-    assert manifest.model.variant == "fp32"
+    assert manifest.model.form == "fp32"
     assert manifest.measurements["latency_conditions"].startswith(
         "text to logits, batch 3, 2 threads, texts of 20 tokens"
     )

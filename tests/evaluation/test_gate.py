@@ -11,6 +11,7 @@ from helpers.minimal_recipe import recipe_tree
 from factory.errors import EXIT_GATE, GateFailedError, RecipeError
 from factory.evaluation.evaluate import Evaluation
 from factory.evaluation.gate import (
+    RULES,
     Measurements,
     RuleResult,
     check_labels,
@@ -56,40 +57,51 @@ def only(settings: GateSettings, measured: Measurements, rule: str) -> RuleResul
     return result
 
 
-@pytest.mark.parametrize(
-    ("rule", "limit", "at_limit", "beyond"),
-    [
-        ("min_value", 0.9, {"value": 0.9}, {"value": 0.8999}),
-        ("max_drop", 0.125, {"value": 0.75, "teacher": 0.875}, {"value": 0.7499, "teacher": 0.875}),
-        (
-            "min_retention",
-            0.75,
-            {"value": 0.375, "teacher": 0.5},
-            {"value": 0.3749, "teacher": 0.5},
-        ),
-        ("min_gain", 0.25, {"value": 0.75, "baseline": 0.5}, {"value": 0.7499, "baseline": 0.5}),
-        (
-            "min_class_recall",
-            0.5,
-            {"class_recalls": {"a": 0.9, "b": 0.5}},
-            {"class_recalls": {"a": 0.9, "b": 0.4999}},
-        ),
-        (
-            "max_quantization_drop",
-            0.125,
-            {"value": 0.75, "student": 0.875},
-            {"value": 0.7499, "student": 0.875},
-        ),
-        ("min_agreement", 0.98, {"agreement": 0.98}, {"agreement": 0.9799}),
-        ("max_unknown", 0.25, {"unknown": 0.25}, {"unknown": 0.2501}),
-        ("max_size_bytes", 1000, {"size_bytes": 1000}, {"size_bytes": 1001}),
-        ("max_latency_ms", 10.0, {"latency_ms": 10.0}, {"latency_ms": 10.001}),
-    ],
-)
+AT_LIMIT: list[tuple[str, float, dict[str, Any], dict[str, Any]]] = [
+    ("min_value", 0.9, {"value": 0.9}, {"value": 0.8999}),
+    ("max_drop", 0.125, {"value": 0.75, "teacher": 0.875}, {"value": 0.7499, "teacher": 0.875}),
+    (
+        "min_retention",
+        0.75,
+        {"value": 0.375, "teacher": 0.5},
+        {"value": 0.3749, "teacher": 0.5},
+    ),
+    ("min_gain", 0.25, {"value": 0.75, "baseline": 0.5}, {"value": 0.7499, "baseline": 0.5}),
+    (
+        "min_class_recall",
+        0.5,
+        {"class_recalls": {"a": 0.9, "b": 0.5}},
+        {"class_recalls": {"a": 0.9, "b": 0.4999}},
+    ),
+    (
+        "max_quantization_drop",
+        0.125,
+        {"value": 0.75, "student": 0.875},
+        {"value": 0.7499, "student": 0.875},
+    ),
+    ("min_agreement", 0.98, {"agreement": 0.98}, {"agreement": 0.9799}),
+    ("max_unknown", 0.25, {"unknown": 0.25}, {"unknown": 0.2501}),
+    ("max_size_bytes", 1000, {"size_bytes": 1000}, {"size_bytes": 1001}),
+    ("max_latency_ms", 10.0, {"latency_ms": 10.0}, {"latency_ms": 10.001}),
+    (
+        "not_worse_than_predecessor",
+        0.25,
+        {"p_not_worse": 0.25, "predecessor": 0.5},
+        {"p_not_worse": 0.2499, "predecessor": 0.5},
+    ),
+]
+
+
+def test_every_rule_has_a_case_that_fails() -> None:
+    assert {rule for rule, *_ in AT_LIMIT} == {rule.key for rule in RULES}
+
+
+@pytest.mark.parametrize(("rule", "limit", "at_limit", "beyond"), AT_LIMIT)
 def test_a_rule_passes_at_its_limit_and_fails_beyond(
     rule: str, limit: float, at_limit: dict[str, Any], beyond: dict[str, Any]
 ) -> None:
-    settings = GateSettings(**{rule: limit})  # type: ignore[arg-type]
+    old = {"predecessor": "old"} if rule == "not_worse_than_predecessor" else {}
+    settings = GateSettings(**{rule: limit, **old})  # type: ignore[arg-type]
     passing = only(settings, replace(NOTHING, **at_limit), rule)
     failing = only(settings, replace(NOTHING, **beyond), rule)
     assert passing.passed is True

@@ -236,7 +236,7 @@ def test_the_manifest(ran: Ran) -> None:
     assert (manifest["text_pair"], manifest["max_length"]) == (False, MAX_LENGTH)
     assert manifest["model"] == {
         "file": "onnx/model_quantized.onnx",
-        "variant": "int8-static",
+        "form": "int8-static",
         "inputs": ["input_ids", "attention_mask", "token_type_ids"],
         "output": "logits",
         "opset": 17,

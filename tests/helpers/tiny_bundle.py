@@ -160,7 +160,7 @@ def write_tiny_bundle(
         max_length=max_length,
         model=ModelFile(
             file="model.onnx",
-            variant="fp32",
+            form="fp32",
             inputs=["input_ids", "attention_mask", "token_type_ids"],
             output="logits",
             opset=17,

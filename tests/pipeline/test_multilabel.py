@@ -82,7 +82,7 @@ def test_the_shipped_scores_are_those_of_what_is_served(base: Path) -> None:
         np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-12)
         decided = np.array([answer.applies for answer in answers])
         assert (decided == (probabilities >= np.array(manifest.thresholds))).all()
-        shipped = manifest.scores[manifest.model.variant][split.name]
+        shipped = manifest.scores[manifest.model.form][split.name]
         targets = applies(split)
         assert shipped["micro_f1"]["value"] == pytest.approx(
             f1_score(targets, decided, average="micro")
@@ -146,7 +146,7 @@ def test_scoring_a_file(base: Path) -> None:
     bundle = stage_directory(base / "runs", "bundle")
     manifest = read_manifest(bundle)
     evaluation = score_file(bundle, base / "test.tsv", ["text"], "label", None)
-    shipped = manifest.scores[manifest.model.variant]["test"]
+    shipped = manifest.scores[manifest.model.form]["test"]
     assert evaluation.scores["micro_f1"].value == shipped["micro_f1"]["value"]
     assert "thresholds: the bundle's own" in evaluation_lines(evaluation)
     semicolons = base / "semicolons.tsv"

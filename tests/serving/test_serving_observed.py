@@ -221,9 +221,9 @@ def test_what_is_counted(predictor: Predictor) -> None:
         assert 0 < found[f"serving_{name}_seconds_sum", ()] < 10
     digest = predictor.manifest.files["model.onnx"].sha256
     labels = (
+        ("form", "fp32"),
         ("name", "tiny"),
         ("sha256", digest),
-        ("variant", "fp32"),
         ("version", "0123456789ab"),
     )
     assert found["serving_model_info", labels] == 1
