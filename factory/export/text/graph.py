@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from factory.export.text.nodes import BOOL, INT32, INT64, MICROSOFT, Nodes
@@ -12,30 +11,21 @@ from factory.export.text.tokenizer import EMPTY, ROW, UNKNOWN, CharacterClasses,
 CHARACTERS: dict[str, Any] = {"mark": 0, "mincharnum": 1, "pad_value": ""}  # of Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """Names of the pieces of all texts.
-
-    Shapes:
-        ids: (pieces,) int32, text after text
-        offsets: (texts + 1,) int32, where each text's pieces begin
-    """
-
-    ids: str
-    offsets: str
-
-
-def add_pieces(nodes: Nodes, texts: list[str], tables: TextTables) -> Pieces:
+def add_pieces(nodes: Nodes, texts: list[str], tables: TextTables) -> tuple[str, str]:
     """Nodes that split texts into pieces as BERT's tokenizer does.
 
     Args:
         texts: names of string inputs, (batch,) each; their rows are taken one after the other.
+
+    Returns:
+        Names of the ids of all pieces, text after text, (pieces,) int32, and of the offsets where
+        each text's pieces begin, (texts + 1,) int32.
     """
     # one more text keeps every tensor from being empty and marks where the last text ends
     rows = nodes.add("Concat", *texts, nodes.strings(["."]), axis=0)
     characters = nodes.add("Tokenizer", rows, domain=MICROSOFT, separators=[""], **CHARACTERS)
     symbols = _symbols(nodes, _classes(nodes, characters, tables.classes), tables)
-    return _take(nodes, _words(nodes, symbols, tables), tables)
+    return _pieces(nodes, symbols, tables)
 
 
 def _classes(nodes: Nodes, characters: str, classes: CharacterClasses) -> str:
@@ -144,45 +134,44 @@ def _symbols(nodes: Nodes, classes: str, tables: TextTables) -> str:
     return nodes.add("Compress", symbols, nodes.cast(symbols, BOOL))
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Names of the facts about each symbol: (symbols,) or (symbols + 1,).
+def _pieces(nodes: Nodes, symbols: str, tables: TextTables) -> tuple[str, str]:
+    """The pieces of readable words, one unknown piece for every other word, and the offsets.
 
-    Args:
-        symbols: int32.
-        positions: 0, 1, 2, ...
-        begins: whether it begins a word, which also blanks and starts of texts do.
-        length, piece: of the longest piece that begins here, 0 where none does.
-        start: position where its word begins.
-        reached: whether a piece of the word begins here.
+    All values are per symbol, (symbols,).
     """
-
-    symbols: str
-    positions: str
-    begins: str
-    length: str
-    piece: str
-    start: str
-    reached: str
-
-
-def _words(nodes: Nodes, symbols: str, tables: TextTables) -> Words:
     letter = nodes.add("Greater", symbols, nodes.int32(tables.symbols.unknown_letter - 1))
     before = nodes.add("Concat", nodes.bool([False]), nodes.slice(letter, 0, -1), axis=0)
     goes_on = nodes.add("And", letter, before)
-    begins = nodes.add("Not", goes_on)
+    begins = nodes.add("Not", goes_on)  # a word; blanks and starts of texts begin one too
     beginning = nodes.add("Add", symbols, nodes.int32(tables.symbols.count))
     marked = nodes.add("Where", goes_on, symbols, beginning)
     count = nodes.cast(nodes.add("Size", symbols), INT32)
     positions = nodes.add("Range", nodes.int32(0), count, nodes.int32(1))
+    # length and id of the longest piece that begins here, 0 if none does
     slot = _longest_match(nodes, marked, tables.pieces)
     length = nodes.add("Gather", nodes.table("length", tables.pieces.length), slot)
     piece = nodes.add("Gather", nodes.table("piece", tables.pieces.piece), slot)
+    # the position where the word begins
     starts = nodes.add("Compress", positions, begins)
     number = nodes.add("CumSum", nodes.cast(begins, INT32), nodes.int32(0))
     start = nodes.add("Gather", starts, nodes.add("Sub", number, nodes.int32(1)))
     reached = _reached(nodes, begins, positions, length, count, tables.longest_word)
-    return Words(symbols, positions, begins, length, piece, start, reached)
+    # words that are unknown: too long, or a piece ends where no other begins
+    stuck = nodes.add("And", reached, nodes.add("Equal", length, nodes.int32(0)))
+    inside = nodes.add("Sub", positions, start)
+    too_long = nodes.add("Greater", inside, nodes.int32(tables.longest_word - 1))
+    failed = nodes.add("Or", stuck, too_long)
+    nothing = nodes.add("And", failed, nodes.add("Not", failed))
+    failing = nodes.add("Compress", start, failed)
+    yes = nodes.add("Compress", failed, failed)
+    unknown = nodes.add("Gather", nodes.add("ScatterElements", nothing, failing, yes), start)
+    wanted = nodes.add("Or", begins, nodes.add("Not", unknown))
+    text = nodes.add("Greater", symbols, nodes.int32(BLANK))
+    taken = nodes.add("And", nodes.add("And", reached, wanted), text)
+    every_id = nodes.add("Where", unknown, nodes.int32(tables.unknown_id), piece)
+    numbers = nodes.add("CumSum", nodes.cast(taken, INT32), nodes.int32(0), exclusive=1)
+    row_starts = nodes.add("Equal", symbols, nodes.int32(ROW_START))
+    return nodes.add("Compress", every_id, taken), nodes.add("Compress", numbers, row_starts)
 
 
 def _longest_match(nodes: Nodes, marked: str, pieces: PieceArrays) -> str:
@@ -217,28 +206,3 @@ def _reached(
         to = nodes.add("Where", reached, jump, count)
         reached = nodes.add("ScatterElements", reached, to, reached)
     return nodes.slice(reached, 0, -1)
-
-
-def _take(nodes: Nodes, words: Words, tables: TextTables) -> Pieces:
-    """The pieces of readable words, and one unknown piece for every other word."""
-    stuck = nodes.add("And", words.reached, nodes.add("Equal", words.length, nodes.int32(0)))
-    inside = nodes.add("Sub", words.positions, words.start)
-    too_long = nodes.add("Greater", inside, nodes.int32(tables.longest_word - 1))
-    failed = nodes.add("Or", stuck, too_long)
-    failing = nodes.add("Compress", words.start, failed)
-    unreadable = nodes.add(
-        "ScatterElements",
-        nodes.add("And", failed, nodes.add("Not", failed)),
-        failing,
-        nodes.add("Compress", failed, failed),
-    )
-    unreadable = nodes.add("Gather", unreadable, words.start)
-    wanted = nodes.add("Or", words.begins, nodes.add("Not", unreadable))
-    text = nodes.add("Greater", words.symbols, nodes.int32(BLANK))
-    taken = nodes.add("And", nodes.add("And", words.reached, wanted), text)
-    every_id = nodes.add("Where", unreadable, nodes.int32(tables.unknown_id), words.piece)
-    numbers = nodes.add("CumSum", nodes.cast(taken, INT32), nodes.int32(0), exclusive=1)
-    row_starts = nodes.add("Equal", words.symbols, nodes.int32(ROW_START))
-    return Pieces(
-        nodes.add("Compress", every_id, taken), nodes.add("Compress", numbers, row_starts)
-    )

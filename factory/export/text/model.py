@@ -114,9 +114,9 @@ def _add_tokenizer(nodes: Nodes, tables: TextTables, form: RowFormat, prefix: st
     if form.text_pair:
         # fails where the two inputs have different numbers of texts
         texts.append(nodes.add("Reshape", "text_pair", nodes.add("Shape", "text")))
-    pieces = add_pieces(nodes, texts, tables)
-    begins = nodes.slice(pieces.offsets, 0, -1)
-    counts = nodes.add("Sub", nodes.slice(pieces.offsets, 1, None), begins)
+    piece_ids, offsets = add_pieces(nodes, texts, tables)
+    begins = nodes.slice(offsets, 0, -1)
+    counts = nodes.add("Sub", nodes.slice(offsets, 1, None), begins)
     room = form.max_length - form.specials
     if form.text_pair:  # pieces are of all first and then all second texts
         begin_of, (first, second) = _sides(nodes, begins), _sides(nodes, counts)
@@ -131,7 +131,7 @@ def _add_tokenizer(nodes: Nodes, tables: TextTables, form: RowFormat, prefix: st
     columns = nodes.add("Range", nodes.int32(0), widest, nodes.int32(1))
     index, types = _place(nodes, columns, begin_of, kept)
     special = nodes.int32([form.cls_id, form.sep_id, form.pad_id])
-    ids = nodes.add("Gather", nodes.add("Concat", special, pieces.ids, axis=0), index)
+    ids = nodes.add("Gather", nodes.add("Concat", special, piece_ids, axis=0), index)
     mask = nodes.add("Less", columns, _column(nodes, length))
     nodes.cast(ids, INT64, name=f"{prefix}input_ids")
     nodes.cast(mask, INT64, name=f"{prefix}attention_mask")
