@@ -41,7 +41,7 @@ from distillation_sides import (
     make_sides,
     unsorted_order,
 )
-from factory.versions import library_versions
+from factory.runtime.environment import library_versions
 from numpy.typing import NDArray
 from real_data import real_data_folder
 
