@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Bundle:
-    """A finished bundle: its directory and what its manifest says.
+    """A finished bundle: its directory and its manifest.
 
-    A path to every function that takes one; a notebook shows its table of scores.
+    Every function that takes a path accepts it; a notebook shows its table of scores.
     """
 
     directory: Path
@@ -34,20 +34,20 @@ class Bundle:
 
     @classmethod
     def open(cls, directory: Path | str) -> Bundle:
-        """Read the manifest of a bundle; its files are not touched.
+        """Read the manifest of a bundle, without verifying its files.
 
         Raises:
-            BundleError: no manifest, or a wrong one.
+            BundleError: the manifest is missing or invalid.
         """
         return cls(Path(directory), read_manifest(Path(directory)))
 
     @property
     def gate(self) -> list[str]:
-        """One line per gate rule, as it was decided."""
+        """The result of every gate rule, one line each."""
         return gate_lines(self.manifest)
 
     def predictor(self, threads: int = 1) -> Predictor:
-        """The bundle opened to answer texts; its files are verified.
+        """Verify the files and load the model.
 
         Raises:
             BundleError: a file is missing or changed.
@@ -72,7 +72,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
-    """What `run` would do with each stage of a recipe, and why."""
+    """The stages of a recipe: which of them `run` would run, and why."""
 
     stages: tuple[StageStatus, ...]
 
@@ -95,16 +95,17 @@ def run(
     store: Path | str = "runs",
     device: str = "auto",
 ) -> Bundle:
-    """Make the bundle of a recipe, reusing every stage that is already there.
+    """Make the bundle of a recipe; stages that are in the store are reused.
 
     Args:
-        recipe: a file, or a recipe already loaded.
+        recipe: a file, or a loaded recipe.
         overrides: `KEY.PATH=VALUE`, for a file.
-        base: where the recipe's relative paths start; unset: its folder, or the current one.
+        base: start of the recipe's relative paths; default: the recipe's folder, or the current
+            one.
         device: auto, cpu or cuda.
 
     Raises:
-        FactoryError: a stage failed; GateFailedError when a gate said no.
+        FactoryError: a stage failed; GateFailedError if a gate failed.
     """
     from factory.runtime.environment import prepare_libraries
 
@@ -120,10 +121,10 @@ def plan(
     base: Path | str | None = None,
     store: Path | str = "runs",
 ) -> Plan:
-    """What `run` would do; arguments as there, and nothing is run.
+    """Plan `run` with the same arguments, without running anything.
 
     Raises:
-        FactoryError: the recipe is wrong, or a file or model is not there.
+        FactoryError: the recipe is invalid, or a file or model is missing.
     """
     parsed, start = _loaded(recipe, overrides, base)
     return Plan(tuple(stage_statuses(make_plan(parsed, start), Store(Path(store)))))
@@ -141,11 +142,11 @@ def score(
     """Score a bundle, or a folder in Hugging Face format, on a labelled file.
 
     Args:
-        text: the text column, or the two of pairs.
-        max_length: tokens; a bundle knows its own.
+        text: the text column, or both of pairs.
+        max_length: tokens; default: the bundle's, or 128.
 
     Raises:
-        FactoryError: no model, or data it cannot be scored on.
+        FactoryError: the model or the data is missing, or they do not match.
     """
     from factory.evaluation.evaluate import score_file
     from factory.runtime.environment import prepare_libraries
@@ -156,10 +157,10 @@ def score(
 
 
 def verify(bundle: Path | str | Bundle) -> Bundle:
-    """Check every file of a bundle against its manifest, and that the model answers.
+    """Check the files of a bundle against its manifest, and that the model runs.
 
     Raises:
-        BundleError: a file is missing or changed, or the model cannot be run.
+        BundleError: a file is missing or changed, or the model does not run.
     """
     opened = Bundle.open(Path(bundle))
     opened.predictor()
@@ -175,7 +176,7 @@ def compare(
         split: dev or test; None: the split of the new bundle's gate.
 
     Raises:
-        ComparisonError: different tasks, or no rows for both.
+        ComparisonError: the tasks differ, or no rows are common to both.
     """
     from factory.bundle.compare import compare as compare_bundles
     from factory.runtime.environment import prepare_libraries
@@ -189,7 +190,7 @@ def _loaded(
 ) -> tuple[Recipe, Path]:
     if isinstance(recipe, Recipe):
         if overrides:
-            raise ValueError("overrides belong to a recipe file; give its path")
+            raise ValueError("overrides need a recipe file; give its path")
         return recipe, Path(base or ".")
     path = Path(recipe)
     return load_recipe(path, overrides), path.parent if base is None else Path(base)

@@ -17,7 +17,6 @@ def _inputs(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
-    # a predecessor counts by its content, wherever it is
     old = sources.predecessor
     return {
         "name": recipe.name,
@@ -40,13 +39,13 @@ def _make(output: Path, run: Run) -> Facts:
         run.keys["bundle"].fingerprint,
         run.recipe,
         run.dataset,
-        _by_role(run),
+        _artifacts_by_role(run),
         quantize.form_files(run),
         run.sources.predecessor,
     )
 
 
-def _by_role(run: Run) -> dict[str, Artifact]:
+def _artifacts_by_role(run: Run) -> dict[str, Artifact]:
     artifacts = {
         "data": run.artifacts["data"],
         **run.models,
@@ -56,4 +55,4 @@ def _by_role(run: Run) -> dict[str, Artifact]:
     return artifacts | ({"trimmed": run.shipped} if "trim" in run.artifacts else {})
 
 
-STAGE = Stage("bundle", 5, _inputs, _settings, _make)
+STAGE = Stage("bundle", 5, inputs=_inputs, settings=_settings, make=_make)

@@ -17,7 +17,7 @@ def shipped_stages(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _inputs(recipe: Recipe) -> tuple[str, ...]:
-    # labels of multilabel models are compared under thresholds that the evaluation chose
+    # parity of multilabel models compares labels under the thresholds of the evaluation
     thresholds = ("evaluate",) if recipe.data.task == "multilabel" else ()
     return ("data", *shipped_stages(recipe), *thresholds)
 
@@ -47,4 +47,4 @@ def _make(output: Path, run: Run) -> Facts:
     }
 
 
-STAGE = Stage("export", 3, _inputs, _settings, _make)
+STAGE = Stage("export", 3, inputs=_inputs, settings=_settings, make=_make)
