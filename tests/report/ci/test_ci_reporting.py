@@ -16,12 +16,6 @@ from factory.errors import GateFailedError, TrainingError
 BAD = rule("min_value", 0.25, 0.5, passed=False)
 
 
-@pytest.fixture(autouse=True)
-def same_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`run` changes the process's allocator for good, and this process is everybody's."""
-    monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
-
-
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     return write_recipe(tmp_path / "recipe.toml")
