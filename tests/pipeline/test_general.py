@@ -195,4 +195,4 @@ def test_two_ranks_train_nearly_the_student_of_one(
     )
     assert found.keys() == expected.keys()
     for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-2, err_msg=name)
