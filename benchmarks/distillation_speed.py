@@ -41,7 +41,6 @@ from distillation_sides import (
     make_sides,
     unsorted_order,
 )
-from factory.versions import library_versions
 from numpy.typing import NDArray
 from real_data import real_data_folder
 
@@ -50,6 +49,7 @@ from factory.models.classifier import TorchClassifier
 from factory.models.encoding import encode_inputs, epoch_order, select_rows
 from factory.models.source import find_model
 from factory.recipe.training import DistillSettings, StudentSettings
+from factory.runtime.environment import library_versions
 from factory.runtime.progress import say
 
 SETS = {"sst2": "train.tsv.gz", "sst2-sentences": "train.tsv"}

@@ -13,22 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from factory.environment import keep_freed_memory
-from factory.graph import make_graph
+import numpy as np
 from real_data import real_data_folder
-from two_phases import train_both
 
+from factory import pipeline
 from factory.data.dataset import Dataset, read_dataset
 from factory.distill.matching import map_layers
 from factory.distill.student import start_student
-from factory.distill.transfer_set import transfer_set
+from factory.distill.tinybert import IntermediateLoss, train_on_logits
+from factory.distill.transfer_set import (
+    DistillationData,
+    intermediate_phase,
+    prediction_phase,
+    transfer_set,
+)
 from factory.evaluation.evaluate import evaluate
 from factory.models.classifier import TorchClassifier, load_torch_classifier
+from factory.planning import make_plan
 from factory.recipe.file import load_recipe
 from factory.recipe.training import (
     DistillSettings,
@@ -36,7 +41,10 @@ from factory.recipe.training import (
     PredictionSettings,
     StudentSettings,
 )
+from factory.runtime.environment import keep_freed_memory
 from factory.store import Store
+from factory.training.embedding_subset import embedding_subset
+from factory.training.trainer import total_steps, train
 
 ROOT = Path(__file__).resolve().parent.parent
 SETS = ("sst2-sentences", "banking77")
@@ -73,15 +81,11 @@ def teacher_of(name: str, data: Path, store: Path) -> tuple[TorchClassifier, Dat
     settings = [f"data.{split}={file}" for split, file in files.items() if file.is_file()]
     settings += [f"data.unlabelled={files['dev']}"] if name == "sst2-sentences" else []
     recipe = load_recipe(recipe_file, settings)
-    graph, place = make_graph(recipe, recipe_file.parent), Store(store)
-    if place.status(graph.teacher) != "cached":
-        sets = [part for setting in settings for part in ("--set", setting)]
-        command = [sys.executable, "-m", "factory", "run", str(recipe_file), "--store", str(store)]
-        subprocess.run([*command, *sets], stdout=subprocess.DEVNULL, check=False)
-    folder = place.load(graph.teacher).directory / "model"
-    teacher = load_torch_classifier(folder, recipe.data.max_length)
+    folder = pipeline.run(recipe, recipe_file.parent, Store(store), until="teacher")
+    teacher = load_torch_classifier(folder / "model", recipe.data.max_length)
     teacher.model.requires_grad_(False)
-    return teacher, read_dataset(place.load(graph.data).directory)
+    data_key = make_plan(recipe, recipe_file.parent, "teacher").keys["data"]
+    return teacher, read_dataset(Store(store).directory(data_key))
 
 
 def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[str, Any]]:
@@ -99,8 +103,22 @@ def curve(start: str, teacher: TorchClassifier, dataset: Dataset) -> list[dict[s
         found = evaluate(student, dataset.dev, dataset.labels).scores["accuracy"].value
         points.append({"steps": steps, "accuracy": found})
 
+    everything = np.arange(len(transfer.rows))
     logits = teacher.logits(transfer.inputs)
-    train_both(teacher, logits, transfer, begun, layer_map, SETTINGS, scored)
+    data = DistillationData(teacher, transfer, logits, everything, everything[:0])
+    first, second = intermediate_phase(SETTINGS), prediction_phase(SETTINGS)
+    steps = total_steps(first, len(transfer.rows))
+    scored(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        with embedding_subset(transfer.rows, begun.model, teacher.model):
+            loss = IntermediateLoss(begun, teacher.model, layer_map, SETTINGS.intermediate)
+            train(first, loss, transfer.rows, Path(scratch, "intermediate"), "cpu")
+        begun.model.eval()
+        scored(steps)
+        with embedding_subset(transfer.rows, begun.model):
+            temperature = SETTINGS.prediction.temperature
+            train_on_logits(second, begun.model, data, temperature, Path(scratch, "prediction"))
+    scored(steps + total_steps(second, len(transfer.rows)))
     return points
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,13 @@ def first_line(error: Exception) -> str:
 
 
 class FactoryError(Exception):
-    """A failure with a message for the user: what is wrong, where, what to do."""
+    """An error with a message for the user: what is wrong, where, what to do."""
 
     exit_code = EXIT_ERROR
 
 
 class ProblemsError(FactoryError):
-    """Several problems found together.
-
-    Args:
-        headline: what was checked.
-        problems: one line per problem; not empty.
-    """
+    """Several problems, reported together, one line each."""
 
     def __init__(self, headline: str, problems: Sequence[str]) -> None:
         self.headline = headline
@@ -139,9 +134,10 @@ def write_failure(error: BaseException, directory: Path) -> str | None:
     Several libraries write in native code and raise errors that are not OSErrors; some fail only
     when they read back what they could not write.
     """
-    import shutil  # loads every compression module, which --help need not wait for
+    import shutil  # loads every compression module, which --help does not need
 
-    for link in _chain(error):
+    link: BaseException | None = error
+    while link is not None:
         if isinstance(link, OSError) and link.errno in OUT_OF_SPACE:
             return os.strerror(link.errno)
         text = str(link)
@@ -150,15 +146,8 @@ def write_failure(error: BaseException, directory: Path) -> str | None:
             return os.strerror(int(native.group(1)))
         if isinstance(link, RuntimeError) and any(words in text for words in TORCH_SAVE):
             return "a file could not be written completely"
+        link = link.__cause__ or link.__context__
     # our own errors state their cause; for others, a full disk is the likely one
     if not isinstance(error, FactoryError) and shutil.disk_usage(directory).free < LEAST_FREE_BYTES:
         return os.strerror(errno.ENOSPC)
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, its cause, the cause of that, and so on."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__

@@ -24,16 +24,18 @@ def run(
     device: str = "auto",
     until: str = "bundle",
     stages: Sequence[Stage] = STAGES,
+    *,
+    report: bool = True,
 ) -> Path:
     """Make the bundle of a recipe, or the artifact of an earlier stage.
 
-    Every stage that is already in the store is reused. The report of a whole run is written
-    beside the stages, also when a gate failed.
+    Artifacts that are already in the store are reused.
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.
-        device: auto, cpu or cuda; changes speed, not what is made.
+        device: auto, cpu or cuda; changes speed, not the result.
         until: the last stage; only what it depends on is made.
+        report: write the report of a run to the bundle, also if a gate fails.
 
     Returns:
         The directory of the last stage's artifact.
@@ -45,11 +47,16 @@ def run(
     check_same_fingerprint(plan.last.fingerprint)
     with lock_store(store):
         if distributed.on_main_process(lambda: store.status(plan.last)) == "cached":
-            say("nothing to do: every stage of this recipe is already made")
+            say("nothing to do: every stage of this recipe is cached")
         else:
-            _run_stages(plan, store, device)
-        if until == "bundle":
-            _report(plan, store)
+            try:
+                _run_stages(plan, store, device)
+            except FactoryError as error:
+                if error.exit_code == EXIT_GATE:  # on every rank: the others wait for rank 0
+                    distributed.on_main_process(lambda: _close_failed_run(plan, store, report))
+                raise
+        if report and until == "bundle" and distributed.current().is_main:
+            _write_report(plan, store)
     return store.load(plan.last).directory
 
 
@@ -62,11 +69,11 @@ def preview_augmentation(
     *,
     colours: bool = False,
 ) -> list[str]:
-    """Show some training rows before and after augmentation; nothing is written.
+    """Lines with training rows before and after augmentation; nothing is written.
 
     Args:
         base_directory, device: as `run`.
-        count: how many rows.
+        count: number of rows.
         colours: also highlight changed words.
 
     Raises:
@@ -78,42 +85,35 @@ def preview_augmentation(
     plan = make_plan(recipe, base_directory, "augment")
     assert recipe.augment is not None, "the plan ends with its stage"
     with lock_store(store):
-        before = replace(plan, stages=plan.stages[:-1])
-        run = _run_stages(before, store, device)
+        run = _run_stages(replace(plan, stages=plan.stages[:-1]), store, device)
         proposers = open_augment_proposers(run)
         return preview_lines(run.dataset.train, recipe.augment, proposers, count, colours=colours)
 
 
 def _run_stages(plan: RunPlan, store: Store, device: str) -> Run:
     run = Run(plan.recipe, plan.base_directory, plan.sources, device, plan.keys)
-    try:
-        for stage in plan.stages:
-            run.artifacts[stage.name] = build_stage(store, stage, run)
-            stage.check(run)
-    except FactoryError as error:
-        if error.exit_code == EXIT_GATE:  # on every rank: the others wait for the first
-            distributed.on_main_process(lambda: _close_failed_run(plan, store))
-        raise
+    for stage in plan.stages:
+        run.artifacts[stage.name] = build_stage(store, stage, run)
+        stage.check(run)
     return run
 
 
-def _close_failed_run(plan: RunPlan, store: Store) -> None:
+def _close_failed_run(plan: RunPlan, store: Store, report: bool) -> None:
     """Keep the measurements of gate 2, discard the bundle, and write the report."""
     from factory.report.facts import move_gate_failure
 
     move_gate_failure(store, plan.last)
     store.discard(plan.last)
-    _report(plan, store)
+    if report:
+        _write_report(plan, store)
 
 
-def _report(plan: RunPlan, store: Store) -> None:
+def _write_report(plan: RunPlan, store: Store) -> None:
     """Write the report; an error in it must not cost what took hours to train."""
-    if not distributed.current().is_main:
-        return
     from factory.report.page import report_recipe
 
     try:
         say(f"report: {report_recipe(plan, store)}")
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
-        say(f"report: not written ({reason}); `factory report` tries again")
+        say(f"report: not written ({reason}); run `factory report` to try again")

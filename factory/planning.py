@@ -14,8 +14,8 @@ from factory.stages.sources import Sources, find_sources
 from factory.stages.stage import Stage
 from factory.store import ArtifactKey, Status, Store
 
-# What a recipe lacks that has no stage of this name.
-SECTIONS = {
+# Why a recipe does not have a stage.
+MISSING_SECTIONS = {
     "augment": "this recipe has no section [augment]",
     "general": "this recipe has no section [general] with a corpus",
 }
@@ -23,11 +23,11 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run of a recipe consists of.
+    """The stages of one run.
 
     Args:
         stages: those that the recipe wants, in the order they run.
-        keys: what identifies the artifact of each, by stage.
+        keys: of their artifacts, by stage.
     """
 
     recipe: Recipe
@@ -38,7 +38,7 @@ class RunPlan:
 
     @property
     def last(self) -> ArtifactKey:
-        """The key of the artifact that the run is for."""
+        """The key of the last stage's artifact."""
         return self.keys[self.stages[-1].name]
 
 
@@ -61,11 +61,11 @@ def make_plan(
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.
-        until: the last stage; what it does not depend on is left out.
+        until: the last stage; only what it depends on is planned.
 
     Raises:
-        RecipeError, DataError: a model or data file is missing, all of them in one error; or the
-            recipe does not ask for the stage `until`.
+        RecipeError, DataError: models or data files are missing, all of them in one error; or the
+            recipe does not have the stage `until`.
     """
     wanted = _needed(recipe, until, [stage for stage in stages if stage.wanted(recipe)])
     sources = find_sources(recipe, base_directory, {stage.name for stage in wanted})
@@ -81,7 +81,7 @@ def make_plan(
 def _needed(recipe: Recipe, until: str, wanted: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stage `until` and all that it depends on, in order."""
     if until not in {stage.name for stage in wanted}:
-        problem = SECTIONS.get(until, "the recipe does not ask for this stage")
+        problem = MISSING_SECTIONS.get(until, "this recipe does not have the stage")
         raise RecipeError(until, [problem])
     needed = {until}
     for stage in reversed(wanted):
@@ -98,22 +98,22 @@ def stage_statuses(plan: RunPlan, store: Store) -> list[StageStatus]:
         status = store.status(key)
         reasons = {
             "cached": "nothing changed",
-            "resume": "an interrupted run left its work",
-            "run": _why(key, store, plan.recipe.name),
+            "resume": "interrupted",
+            "run": _changes(key, store, plan.recipe.name),
         }
         statuses.append(StageStatus(key, status, reasons[status]))
     return statuses
 
 
-def _why(key: ArtifactKey, store: Store, recipe_name: str) -> str:
+def _changes(key: ArtifactKey, store: Store, recipe_name: str) -> str:
     """The differences from this recipe's last artifact of the stage."""
     records = [r for r in store.records(key.stage) if r.get("recipe_name") == recipe_name]
     if not records:
-        return "never made"
+        return "not run yet"
     last = records[0]
     changes = []
     if last.get("stage_version") != key.version:
-        changes.append("the stage's code changed")
+        changes.append("new version of the stage")
     old, new = flatten(last["settings"]), flatten(key.settings)
     changes += [
         f"{name} {old.get(name)} -> {new.get(name)}"
@@ -124,4 +124,4 @@ def _why(key: ArtifactKey, store: Store, recipe_name: str) -> str:
     changed = sorted(n for n in names if last["inputs"].get(n) != key.inputs.get(n))
     if changed:
         changes.append(f"new {', '.join(changed)}")
-    return "; ".join(changes) or "its artifact was removed"
+    return "; ".join(changes) or "its artifact was deleted"

@@ -1,4 +1,4 @@
-"""Artifacts on disk: fingerprints, partial and published directories, manifests."""
+"""Artifacts on disk: fingerprints, partial and published directories, records."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ Status = Literal["cached", "resume", "run"]
 
 @dataclass(frozen=True, slots=True)
 class ArtifactKey:
-    """What identifies the artifact of a stage: everything that decides its bytes.
+    """Everything that decides the bytes of a stage's artifact.
 
     Args:
-        stage: the stage's name.
         version: of the stage's code.
-        settings: what the stage reads of the recipe, and the identity of its sources, as JSON data.
+        settings: the recipe settings the stage reads and the identity of its sources, as JSON data.
         inputs: fingerprint of each artifact it reads, by stage.
     """
 
@@ -46,7 +45,7 @@ class ArtifactKey:
 
     @property
     def directory_name(self) -> str:
-        """Stage and the first twelve digits of the fingerprint."""
+        """The name of the artifact's directory."""
         return directory_name(self.stage, self.fingerprint)
 
 
@@ -66,41 +65,41 @@ class Store:
         self.root = root
 
     def directory(self, key: ArtifactKey) -> Path:
-        """Where the published artifact of `key` stands."""
+        """The directory of the published artifact."""
         return self.root / key.directory_name
 
     def partial(self, key: ArtifactKey) -> Path:
-        """Where `key` works until it is finished."""
+        """The directory in which the artifact is made."""
         return self.root / f"{key.directory_name}.partial"
 
     def status(self, key: ArtifactKey) -> Status:
-        """Whether `key` is done, was begun, or is new."""
+        """Whether the artifact is published, partial, or neither."""
         if (self.directory(key) / ARTIFACT_FILE).is_file():
             return "cached"
         return "resume" if self.partial(key).is_dir() else "run"
 
     def load(self, key: ArtifactKey) -> Artifact:
-        """The published artifact of `key`.
+        """Load the published artifact.
 
         Raises:
-            StoreError: it is not there, or files of it were removed or changed in size.
+            StoreError: it does not exist, or files of it were removed or changed in size.
         """
         return load_artifact(self.directory(key), key.fingerprint)
 
     def build(
         self, key: ArtifactKey, label: str, make: Callable[[Path], Mapping[str, Any]]
     ) -> Artifact:
-        """Return the artifact of `key`, making it first when it is not there.
+        """Return the artifact, making it first if it does not exist.
 
         Args:
-            label: the recipe's name, kept so that a later plan can say what changed.
-            make: writes files into the directory it is given and returns the stage's facts;
-                finds there what an interrupted run of the same key left.
+            label: the recipe's name; a later plan compares artifacts of the same recipe.
+            make: writes files into a directory, which has the files of an interrupted run, and
+                returns the stage's facts.
 
         Raises:
-            StoreError: as `load`, or the stage found no room for its files.
+            StoreError: as `load`, or the disk is full.
         """
-        # before the work: a directory without its record would stop the rename after it
+        # before the work: a directory without its record would prevent the rename after it
         if self.directory(key).exists():
             return self.load(key)
         partial = self.partial(key)
@@ -113,7 +112,7 @@ class Store:
             if reason is None:
                 raise
             raise StoreError(
-                f"{partial}: {reason}; make room there and run again, finished work is kept"
+                f"{partial}: {reason}; free disk space and run again, finished work is kept"
             ) from error
         record = {
             "stage": key.stage,
@@ -131,22 +130,21 @@ class Store:
         return self.load(key)
 
     def discard(self, key: ArtifactKey) -> None:
-        """Remove what an unfinished `key` left behind."""
+        """Remove the partial directory."""
         shutil.rmtree(self.partial(key), ignore_errors=True)
 
     def records(self, stage: str) -> list[dict[str, Any]]:
         """The records of every published artifact of one stage, newest first."""
-        files = list(self.root.glob(f"{stage}-*/{ARTIFACT_FILE}"))
-        files = [file for file in files if not file.parent.name.endswith(".partial")]
-        files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-        return [read_json(file) for file in files]
+        files = self.root.glob(f"{stage}-*/{ARTIFACT_FILE}")
+        newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+        return [read_json(f) for f in newest if not f.parent.name.endswith(".partial")]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store alone; the lock dies with the process, however that ends.
+        """Lock the store for one run; the OS releases the lock when the process ends.
 
         Raises:
-            StoreError: another run holds it.
+            StoreError: another run holds the lock.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("w") as handle:
@@ -161,12 +159,12 @@ class Store:
 
 
 def directory_name(stage: str, fingerprint: str) -> str:
-    """What the artifact of one stage with one fingerprint is called in a store."""
+    """The directory name of an artifact: stage and twelve digits of the fingerprint."""
     return f"{stage}-{fingerprint[:12]}"
 
 
 def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:
-    """Read a published artifact and check that its files are still there.
+    """Read a published artifact and check that its files exist.
 
     Raises:
         StoreError: no artifact, another fingerprint, or a file missing or of another size.
@@ -174,12 +172,12 @@ def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:
     record_file = directory / ARTIFACT_FILE
     if not record_file.is_file():
         raise StoreError(
-            f"{directory}: no {ARTIFACT_FILE} here, so this is no finished artifact; "
+            f"{directory}: not a finished artifact ({ARTIFACT_FILE} is missing); "
             "move it away and run again"
         )
     record = read_json(record_file)
     if fingerprint is not None and record.get("fingerprint") != fingerprint:
-        raise StoreError(f"{directory}: its fingerprint is another; delete it and run again")
+        raise StoreError(f"{directory}: unexpected fingerprint; delete it and run again")
     found = _file_sizes(directory)
     for name, size_bytes in record["files"].items():
         if found.get(name) != size_bytes:
@@ -189,7 +187,7 @@ def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
+    """Write JSON atomically: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as handle:
         json.dump(data, handle, indent=2, ensure_ascii=False, allow_nan=False)
@@ -203,14 +201,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        StoreError: the file is not one.
+        StoreError: the file is missing or not a JSON object.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(data, dict):
-        raise StoreError(f"{path}: holds {type(data).__name__}, not an object")
+        raise StoreError(f"{path}: not a JSON object")
     return data
 
 
@@ -225,7 +223,7 @@ def sha256_of_directory(directory: Path) -> str:
 
 
 def _file_sizes(directory: Path) -> dict[str, int]:
-    # the second is what a process killed while it wrote the record leaves in a partial directory
+    # a process that is killed while it writes the record leaves the second in a partial directory
     not_content = (ARTIFACT_FILE, f".{ARTIFACT_FILE}.tmp")
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {

@@ -1,4 +1,4 @@
-"""What applies to every test: no network, own caches, the marker `unit`; and shared fixtures."""
+"""Settings of every test (no network, own caches, the marker `unit`), and shared fixtures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import ipaddress
 import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# Read when torch loads its OpenMP: the models here are too small for a second thread, and on a
-# machine whose cores are busy with something else, waiting for it takes most of the time.
+# Read when torch loads OpenMP. The models here are too small for a second thread; on busy cores,
+# waiting for it takes most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Read when the hub libraries are first imported, so before any test module; processes that tests
@@ -28,12 +27,12 @@ for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "TRA
     os.environ.pop(_name, None)  # each of these would win over HF_HOME
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
-# A job of ours on GitHub must not find the tests' verdicts on its page.
+# On GitHub, tests must not write to the summary of their own job.
 os.environ.pop("GITHUB_STEP_SUMMARY", None)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Packed bytes hold the time they were packed; a test's name must be the same every time."""
+    """Name gzipped parameters without their bytes, which contain the time of compression."""
     packed = isinstance(val, bytes) and val.startswith(b"\x1f\x8b")
     return f"{argname}-packed" if packed else None
 
@@ -44,6 +43,7 @@ SLOW_PLACES = (
     "benchmarks",
     "bundle",
     "cli/test_bundle_commands.py",
+    "contract/test_reference_defects.py",
     "deploy",
     "distill",
     "evaluation/test_latency.py",
@@ -92,14 +92,14 @@ if TYPE_CHECKING:  # torch is imported only by tests that use a model
 
 
 class NetworkBlocked(Exception):
-    """A test without the marker `network` reached for another machine."""
+    """A test without the marker `network` tried to connect to another machine."""
 
 
 @pytest.fixture(autouse=True)
 def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let sockets reach this machine only, unless the test is marked network.
+    """Let sockets connect to this machine only, unless the test is marked network.
 
-    The error is no OSError on purpose: code that survives a failed connection must not hide it.
+    The error is not an OSError, so that code that handles failed connections does not hide it.
     """
     if request.node.get_closest_marker("network"):
         return
@@ -112,21 +112,6 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         return resolve(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_loopback)
-
-
-@pytest.fixture(autouse=True)
-def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process draw no page, which costs a second each, unless a test asks for `pages`.
-
-    Runs of other processes, and of fixtures that outlive a test, draw theirs.
-    """
-    if "factory.pipeline" in sys.modules and "pages" not in request.fixturenames:
-        monkeypatch.setattr("factory.pipeline._report", lambda *arguments: None)
-
-
-@pytest.fixture
-def pages() -> None:
-    """Lets a test's runs draw their pages."""
 
 
 def _only_loopback(original: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The Python API on a finished tiny run: the same results as the commands, shown as tables."""
+"""The Python API on a finished run: the results of the commands, and tables for notebooks."""
 
 from __future__ import annotations
 

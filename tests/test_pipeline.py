@@ -1,4 +1,4 @@
-"""The pipeline's own decisions, with stages that only write down that they ran."""
+"""The pipeline's decisions, with stages that record that they ran and write hand-made facts."""
 
 from __future__ import annotations
 
@@ -20,29 +20,36 @@ from factory.errors import (
     TeacherError,
     TrainingError,
 )
-from factory.evaluation import gate
-from factory.evaluation.evaluate import evaluations_from_facts
+from factory.evaluation.evaluate import Evaluation
+from factory.evaluation.metrics import LabelScore, Score
 from factory.planning import make_plan
 from factory.stages import STAGES
 from factory.stages.stage import Run, Stage
 from factory.store import Store
 
 
-def score(value: float) -> dict[str, Any]:
-    """What the evaluate stage records of one model on dev."""
-    accuracy = {"value": value, "low": 0.0, "high": 1.0}
-    evaluation = {"split": "dev", "rows": 40, "scores": {"accuracy": accuracy}, "per_class": {}}
-    return {"dev": {**evaluation, "confusion": []}}
+def facts_of(right: int) -> dict[str, Any]:
+    """What the evaluate stage records of one model on dev, `right` of 20 rows of each label."""
+    share = right / 20
+    evaluation = Evaluation(
+        split="dev",
+        rows=40,
+        scores={"accuracy": Score(share, 0.0, 1.0)},
+        per_class={label: LabelScore(share, share, share, 20) for label in ("a", "b")},
+        confusion=[[right, 20 - right], [20 - right, right]],
+    )
+    return {"dev": evaluation.to_facts()}
 
 
 class StandIns:
-    """Stages that only write down that they ran; fingerprints, order and gate 1 are the real."""
+    """Stages that record that they ran; fingerprints, order and checks are the real ones."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.failing: dict[str, Exception] = {}
         self.devices: list[str] = []
-        self.student_accuracy = 0.9
+        self.teacher_right = 19
+        self.student_right = 18
 
     def stages(self) -> list[Stage]:
         """A stand-in for every stage."""
@@ -57,22 +64,13 @@ class StandIns:
             if stage.name == "data":
                 write_dataset(DATASET, output)
             if stage.name == "evaluate":
-                values = {"teacher": 0.95, "student": self.student_accuracy, "baseline": 0.5}
-                return {model: score(values[model]) for model in run.models}
+                rights = {"teacher": 19, "student": self.student_right, "baseline": 10}
+                return {model: facts_of(rights[model]) for model in run.models}
+            if stage.name == "teacher":
+                return {**facts_of(self.teacher_right), "fine_tuned_here": True}
             return {}
 
-        def check(run: Run) -> None:
-            if f"check {stage.name}" in self.failing:
-                raise self.failing[f"check {stage.name}"]
-            if stage.name == "evaluate":
-                evaluations = evaluations_from_facts(run.artifacts["evaluate"].facts)
-                measurements = gate.measure_student(run.recipe, evaluations)
-                results = gate.check_rules(run.recipe.gate, run.recipe.metric, measurements)
-                gate.require("gate 1", results)
-            elif stage.name == "data":
-                stage.check(run)
-
-        return replace(stage, make=make, check=check)
+        return replace(stage, make=make)
 
 
 SPLIT = Split("train", ["x"] * 40, None, [0, 1] * 20)
@@ -83,7 +81,7 @@ DATASET = Dataset("classification", ("a", "b"), SPLIT, replace(SPLIT, name="dev"
 def stages(tmp_path: Path) -> StandIns:
     """Every stage replaced, in a folder with files to hash."""
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
-        (tmp_path / name).write_text(name, encoding="utf-8")
+        (tmp_path / name).write_text(f"text\tlabel\n{name}\ta\n", encoding="utf-8")
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher" / "config.json").write_text("{}", encoding="utf-8")
     return StandIns()
@@ -93,7 +91,7 @@ def run(
     stages: StandIns, base: Path, changes: Mapping[str, Any] | None = None, device: str = "cpu"
 ) -> Path:
     recipe, store = line_recipe(changes), Store(base / "runs")
-    return pipeline.run(recipe, base, store, device, stages=stages.stages())
+    return pipeline.run(recipe, base, store, device, stages=stages.stages(), report=False)
 
 
 WITHOUT_BASELINE = ["data", "teacher", "distill", "evaluate", "export", "quantize", "bundle"]
@@ -107,7 +105,7 @@ def test_every_stage_runs_once_in_order(stages: StandIns, tmp_path: Path) -> Non
     assert (bundle / "artifact.json").is_file()
 
 
-def test_the_baseline_and_the_int8_file_are_made_when_asked_for(
+def test_the_baseline_is_made_and_quantize_skipped_as_the_recipe_says(
     stages: StandIns, tmp_path: Path
 ) -> None:
     run(stages, tmp_path, {"distill.baseline": "same", "quantize.forms": ["fp32"]})
@@ -129,7 +127,7 @@ def test_nothing_to_do(
     assert captured.err.strip().startswith("nothing to do")
 
 
-def test_an_interrupted_stage_is_entered_again_and_nothing_before_it(
+def test_an_interrupted_stage_is_resumed_and_nothing_before_it(
     stages: StandIns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stages.failing["distill"] = KeyError("power cut")
@@ -141,8 +139,8 @@ def test_an_interrupted_stage_is_entered_again_and_nothing_before_it(
     capsys.readouterr()
     run(stages, tmp_path)
     assert stages.ran == WITHOUT_BASELINE[2:]
-    told = [line.split()[:2] for line in capsys.readouterr().err.splitlines() if line[0] == "["]
-    assert told[:4] == [
+    lines = [line.split()[:2] for line in capsys.readouterr().err.splitlines() if line[0] == "["]
+    assert lines[:4] == [
         ["[data]", "cached"],
         ["[teacher]", "cached"],
         ["[distill]", "resuming"],
@@ -151,7 +149,7 @@ def test_an_interrupted_stage_is_entered_again_and_nothing_before_it(
 
 
 def test_gate_1_stops_before_the_export(stages: StandIns, tmp_path: Path) -> None:
-    stages.student_accuracy = 0.5
+    stages.student_right = 15
     with pytest.raises(GateFailedError, match="gate 1") as caught:
         run(stages, tmp_path, {"gate.min_value": 0.8})
     assert caught.value.exit_code == 3
@@ -184,20 +182,22 @@ def test_a_failed_second_gate_leaves_nothing_that_looks_like_a_bundle(
     assert stages.ran == ["bundle"]
 
 
-def test_an_unfit_teacher_teaches_nobody_even_when_it_is_cached(
+def test_a_teacher_at_chance_level_stops_the_run_also_from_the_store(
     stages: StandIns, tmp_path: Path
 ) -> None:
-    run(stages, tmp_path)
-    stages.ran.clear()
-    stages.failing["check teacher"] = TeacherError("no better than the majority")
-    with pytest.raises(TeacherError):
-        run(stages, tmp_path, {"distill.seed": 1})
-    assert stages.ran == []
+    stages.teacher_right = 10
+    for ran in (["data", "teacher"], []):
+        with pytest.raises(TeacherError, match="the teacher"):
+            run(stages, tmp_path)
+        assert stages.ran == ran
+        stages.ran.clear()
 
 
-def test_an_unfit_student_never_comes_to_the_gate(stages: StandIns, tmp_path: Path) -> None:
-    stages.failing["check evaluate"] = TrainingError("the same answer for every row")
-    with pytest.raises(TrainingError):
+def test_a_student_at_chance_level_stops_the_run_before_gate_1(
+    stages: StandIns, tmp_path: Path
+) -> None:
+    stages.student_right = 10
+    with pytest.raises(TrainingError, match="the student"):
         run(stages, tmp_path, {"gate.min_value": 0.99})
     assert stages.ran == ["data", "teacher", "distill", "evaluate"]
 
@@ -226,7 +226,7 @@ def test_fewer_rows_than_a_batch_are_refused_before_any_training(
     assert stages.ran == ["data"]
 
 
-def test_an_adopted_teachers_batch_size_is_not_asked_of_the_data(
+def test_the_batch_size_of_an_adopted_teacher_does_not_count(
     stages: StandIns, tmp_path: Path
 ) -> None:
     run(stages, tmp_path, {"teacher.fine_tune": False, "teacher.batch_size": 64})
@@ -256,7 +256,7 @@ def test_a_library_that_finds_no_room_becomes_a_store_error(
 ) -> None:
     wrapped = RuntimeError("Error while serializing: I/O error: No space left (os error 28)")
     stages.failing["teacher"] = wrapped
-    with pytest.raises(StoreError, match=r"teacher-\w+\.partial: No space left on device; make"):
+    with pytest.raises(StoreError, match=r"teacher-\w+\.partial: No space left on device; free"):
         run(stages, tmp_path)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -19,8 +17,30 @@ class FactoryGroup(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
-        with _failures_as_exit_codes():
+        from serving.errors import ServingError
+
+        try:
             return super().invoke(context)
+        except FactoryError as error:
+            _fail(str(error), error.exit_code, error)
+        except ServingError as error:
+            _fail(str(error), EXIT_ERROR, error)
+        except BrokenPipeError:
+            raise  # the reader of a pipe closed it; click exits silently
+        except OSError as error:
+            file = f"{error.filename}: " if error.filename else ""
+            _fail(f"{file}{error.strerror or error}", EXIT_ERROR, error)
+        except ModuleNotFoundError as error:
+            from factory.runtime.doctor import install_line
+
+            _fail(install_line(error.name or ""), EXIT_ERROR, error)
+        except KeyboardInterrupt as error:
+            _fail("interrupted; run the same command again to resume", EXIT_INTERRUPTED, error)
+
+
+def _fail(message: str, exit_code: int, cause: BaseException) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    raise SystemExit(exit_code) from cause
 
 
 @click.group(cls=FactoryGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,31 +55,3 @@ def main() -> None:
 
 for command in (*setup.COMMANDS, *run.COMMANDS, *bundle.COMMANDS):
     main.add_command(command)
-
-
-@contextlib.contextmanager
-def _failures_as_exit_codes() -> Iterator[None]:
-    from serving.errors import ServingError
-
-    try:
-        yield
-    except FactoryError as error:
-        _fail(str(error), error.exit_code, error)
-    except ServingError as error:
-        _fail(str(error), EXIT_ERROR, error)
-    except BrokenPipeError:
-        raise  # the reader of a pipe closed it; click exits silently
-    except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""
-        _fail(f"{file}{error.strerror or error}", EXIT_ERROR, error)
-    except ModuleNotFoundError as error:
-        from factory.runtime.doctor import install_line
-
-        _fail(install_line(error.name or ""), EXIT_ERROR, error)
-    except KeyboardInterrupt as error:
-        _fail("interrupted; run the same command again to resume", EXIT_INTERRUPTED, error)
-
-
-def _fail(message: str, exit_code: int, cause: BaseException) -> None:
-    click.echo(f"error: {message}", err=True)
-    raise SystemExit(exit_code) from cause

@@ -40,7 +40,7 @@ text_pair_option = click.option("--text-pair", help="Second text column, for tex
 def _set_quiet(context: click.Context, parameter: click.Parameter, quiet: bool) -> None:
     from factory.runtime import progress
 
-    # the group decides first; a command can only add to it
+    # the group's option is read first; that of a command can only turn quiet on
     if quiet or context.parent is None:
         progress.set_quiet(quiet)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -> None:
-    """Print what `run` would do with each stage of RECIPE, and why."""
+    """Print which stages of RECIPE `run` would run, and why."""
     from factory.planning import make_plan, stage_statuses
     from factory.recipe.file import load_recipe
     from factory.store import Store
@@ -39,17 +39,18 @@ def plan(recipe: Path, overrides: tuple[str, ...], store: Path, as_json: bool) -
     parsed = load_recipe(recipe, overrides)
     statuses = stage_statuses(make_plan(parsed, recipe.parent), Store(store))
     if as_json:
-        rows = [
-            {
-                "stage": one.key.stage,
-                "fingerprint": one.key.fingerprint,
-                "directory": one.key.directory_name,
-                "status": one.status,
-                "reason": one.reason,
-            }
-            for one in statuses
-        ]
-        print_json(rows)
+        print_json(
+            [
+                {
+                    "stage": one.key.stage,
+                    "fingerprint": one.key.fingerprint,
+                    "directory": one.key.directory_name,
+                    "status": one.status,
+                    "reason": one.reason,
+                }
+                for one in statuses
+            ]
+        )
         return
     for one in statuses:
         click.echo(f"{one.key.directory_name:24} {one.status:7} {one.reason}")
@@ -84,7 +85,7 @@ def run(
     junit: Path | None,
     summary_file: Path | None,
 ) -> None:
-    """Make the bundle of RECIPE; the last line on stdout is its directory."""
+    """Make the bundle of RECIPE; prints its directory on stdout."""
     from factory.bundle.tables import result_table
     from factory.pipeline import run as run_pipeline
     from factory.report.ci import reporting
@@ -115,9 +116,9 @@ def general(recipe: Path, overrides: tuple[str, ...], store: Path, device: str) 
     Uses only the section [general] and the student's shape, no labelled data. The directory can
     be the student.start of any recipe.
     """
-    general_distillation = _run_until("general", recipe, overrides, store, device)
+    directory = _run_until("general", recipe, overrides, store, device)
     if distributed.from_environment().is_main:
-        click.echo(general_distillation / "model")
+        click.echo(directory / "model")
 
 
 @click.command()
@@ -140,9 +141,9 @@ def augment(
     from factory.store import Store
 
     if preview is None:
-        augmented = _run_until("augment", recipe, overrides, store, device)
+        directory = _run_until("augment", recipe, overrides, store, device)
         if distributed.from_environment().is_main:
-            click.echo(augmented)
+            click.echo(directory)
         return
     parsed = _prepare(recipe, overrides)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -186,7 +187,7 @@ def report(
 
 
 def _prepare(recipe: Path, overrides: tuple[str, ...]) -> Recipe:
-    """Read a recipe, and prepare this process for training."""
+    """Load a recipe, and prepare this process for training."""
     from factory.recipe.file import load_recipe
     from factory.runtime.environment import keep_freed_memory, prepare_libraries
 

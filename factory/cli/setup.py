@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -131,7 +132,7 @@ def doctor(as_json: bool) -> None:
 
     examination = examine()
     if as_json:
-        print_json(examination.facts())
+        print_json(asdict(examination))
     else:
         for line in examination.lines():
             click.echo(line)

@@ -7,15 +7,14 @@ from factory.runtime.distributed import Rank, current
 
 
 def pick_device(wanted: str, group: Rank | None = None) -> str:
-    """Resolve --device to `cpu`, `cuda`, or `cuda:INDEX` in a group of processes.
+    """Resolve --device to `cpu`, `cuda`, or `cuda:INDEX` in a process group.
 
     Args:
         wanted: auto, cpu or cuda; auto is cuda if torch can use it.
         group: this process's rank; default: `distributed.current()`.
 
     Raises:
-        FactoryError: cuda is requested but not usable, or this machine has fewer devices than
-            processes.
+        FactoryError: no usable CUDA device, or fewer devices than processes on this machine.
     """
     import torch
 

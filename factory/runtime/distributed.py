@@ -1,4 +1,4 @@
-"""The processes of one run: rank and world size, the process group, broadcast and barrier."""
+"""The processes of one run: ranks, the process group, broadcast, gather and barrier."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS_FOR_RANK_ZERO = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """This process among those that `torchrun` started together; a single one is rank 0 of 1.
+    """The rank of this process; a single process is rank 0 of 1.
 
     Args:
         local_rank: rank among the processes of this machine; the number of its CUDA device.
@@ -62,7 +62,7 @@ def from_environment() -> Rank:
     except ValueError as error:
         found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
         raise ProcessesError(
-            f"{found}: not what torchrun sets; unset them, or start with torchrun"
+            f"{found}: not integers; unset these variables, or start with torchrun"
         ) from error
     return Rank(rank, world_size, local_rank) if world_size > 1 else Rank(0, 1)
 
@@ -91,33 +91,12 @@ def process_group(device: str) -> Iterator[None]:
     if own.world_size == 1:
         yield
         return
-    _join(device)
-    from torch import distributed
-
-    try:
-        yield
-    except MainProcessError as error:
-        raise SystemExit(error.exit_code) from error
-    except Exception as error:
-        if not own.is_main:
-            time.sleep(SECONDS_FOR_RANK_ZERO)
-            sys.stderr.write(f"rank {own.rank} of {own.world_size}:\n")
-        if isinstance(error, RuntimeError) and _lost_contact(error):
-            raise ProcessesError(
-                "another process ended, see its message above; start all of them again, "
-                "finished work is kept"
-            ) from error
-        raise
-    distributed.destroy_process_group()
-
-
-def _join(device: str) -> None:
     import torch
     from torch import distributed
 
     from factory.runtime.devices import pick_device
 
-    place = pick_device(device, from_environment())
+    place = pick_device(device, own)
     on_cuda = place.startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(place)
@@ -127,17 +106,26 @@ def _join(device: str) -> None:
         distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     except (ValueError, RuntimeError) as error:
         raise ProcessesError(
-            f"the processes of WORLD_SIZE={os.environ['WORLD_SIZE']} cannot find each other "
-            f"({error}); start them with torchrun, or unset WORLD_SIZE to train alone"
+            f"cannot join the process group of WORLD_SIZE={own.world_size} ({error}); "
+            "start with torchrun, or unset WORLD_SIZE to train with one process"
         ) from error
-
-
-def _lost_contact(error: RuntimeError) -> bool:
-    from torch import distributed
-
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    is_backend_error = isinstance(error, distributed.DistError)
-    return is_backend_error or any(text in str(error) for text in words)
+    try:
+        yield
+    except MainProcessError as error:
+        raise SystemExit(error.exit_code) from error
+    except Exception as error:
+        if not own.is_main:
+            time.sleep(SECONDS_FOR_RANK_ZERO)
+            sys.stderr.write(f"rank {own.rank} of {own.world_size}:\n")
+        texts = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+        lost = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+        if lost or isinstance(error, distributed.DistError):
+            raise ProcessesError(
+                "another process ended, see its message above; start all processes again, "
+                "finished work is kept"
+            ) from error
+        raise
+    distributed.destroy_process_group()
 
 
 def on_main_process(compute: Callable[[], Result]) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ EXTRAS = {
     "scipy": "build",
     "safetensors": "build",
     "pyarrow": "build",
+    "gensim": "build",
+    "jinja2": "build",
+    "matplotlib": "build",
+    "tensorboardX": "build",
     "onnxruntime": "cpu",
     "starlette": "serve",
     "uvicorn": "serve",
@@ -56,9 +60,9 @@ class Examination:
         providers: execution providers that ran a session.
         missing: one install line per missing package.
         machine: `machine_facts`, plus cores, memory, disk, hub and time estimate.
-        extras: for each extra, whether it is installed completely.
-        advice: one line per problem that does not prevent a run.
-        errors: one line per defect.
+        extras: whether each is completely installed.
+        advice: problems that do not prevent a run, one line each.
+        errors: defects of the installation, one line each.
     """
 
     versions: Mapping[str, str]
@@ -69,10 +73,6 @@ class Examination:
     missing: list[str]
     advice: list[str]
     errors: list[str]
-
-    def facts(self) -> dict[str, Any]:
-        """The examination as JSON data."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """The examination as text."""
@@ -143,12 +143,12 @@ def _machine(store: Path, meminfo: Path, cpuinfo: Path) -> dict[str, Any]:
 
 
 def _memory(meminfo: Path) -> tuple[int | None, int | None]:
-    """Total and available memory in bytes; None where the OS does not tell."""
+    """Total and available memory in bytes; None if unknown."""
     if not meminfo.is_file():
         return None, None
     lines = (line.partition(":") for line in meminfo.read_text(encoding="ascii").splitlines())
     sizes = {name: int(value.split()[0]) * 1024 for name, _, value in lines if value.strip()}
-    return sizes.get("MemTotal"), sizes.get("MemAvailable", sizes.get("MemTotal"))
+    return sizes.get("MemTotal"), sizes.get("MemAvailable")
 
 
 def advice(machine: Mapping[str, Any]) -> list[str]:
@@ -204,9 +204,9 @@ def install_line(module: str) -> str:
 
 
 def usable_providers() -> list[str]:
-    """Execution providers known to the server that can run a session on this machine.
+    """Execution providers of the server that run a session on this machine.
 
-    onnxruntime lists the providers it was built with, whether the machine has the device or not.
+    onnxruntime also lists providers whose device is missing.
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return []

@@ -45,9 +45,9 @@ TRUE_VALUES = ("1", "on", "yes", "true")
 
 
 def prepare_libraries() -> None:
-    """Turn off the libraries' progress bars, notes and telemetry.
+    """Turn off progress bars, notes and telemetry of libraries that are not imported yet.
 
-    Call this before they are first imported. Variables that are already set stay as they are.
+    Environment variables that are already set keep their values.
     """
     for name, value in (
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
@@ -85,7 +85,7 @@ def trim_heap() -> None:
 def machine_facts(cpu_information: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     """Architecture, processor name, relevant instruction sets, and number of cores.
 
-    Measurements are recorded with these: an int8 file can answer differently on another processor.
+    Recorded with measurements: int8 outputs can differ between processors.
     """
     fields: dict[str, str] = {}
     if cpu_information.is_file():
@@ -103,12 +103,9 @@ def machine_facts(cpu_information: Path = Path("/proc/cpuinfo")) -> dict[str, An
 
 def library_versions() -> dict[str, str]:
     """Versions of this product, Python, and every installed library of `LIBRARIES`."""
-    versions = {"tinybert-factory": VERSION, "python": platform.python_version()}
-    for name in LIBRARIES:
-        found = installed_version(name)
-        if found is not None:
-            versions[name] = found
-    return versions
+    found = {name: installed_version(name) for name in LIBRARIES}
+    installed = {name: version for name, version in found.items() if version is not None}
+    return {"tinybert-factory": VERSION, "python": platform.python_version(), **installed}
 
 
 def installed_version(distribution: str) -> str | None:
@@ -119,11 +116,8 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-def hub_state(seconds: float = HUB_TIMEOUT_SECONDS) -> str:
-    """Return "reachable", or why the model hub is not.
-
-    Opens and closes one connection; sends nothing.
-    """
+def hub_state() -> str:
+    """Return "reachable", or why the model hub is not; opens one connection, sends nothing."""
     for name in OFFLINE_SETTINGS:
         if os.environ.get(name, "").strip().lower() in TRUE_VALUES:
             return f"switched off by {name}"
@@ -133,7 +127,7 @@ def hub_state(seconds: float = HUB_TIMEOUT_SECONDS) -> str:
     parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection((parts.hostname or "", port), timeout=seconds):
+        with socket.create_connection((parts.hostname or "", port), timeout=HUB_TIMEOUT_SECONDS):
             return "reachable"
     except OSError:
         return f"not reachable ({address})"
@@ -141,10 +135,7 @@ def hub_state(seconds: float = HUB_TIMEOUT_SECONDS) -> str:
 
 @contextlib.contextmanager
 def scratch_directory(parent: Path) -> Iterator[Path]:
-    """An empty directory below `parent`, removed at the end.
-
-    Leftovers of a crashed run are removed first.
-    """
+    """An empty directory below `parent`, removed at the end; replaces one of a crashed run."""
     directory = parent / "scratch"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)

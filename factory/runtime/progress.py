@@ -36,7 +36,7 @@ class Bar:
 
 
 class _Lines:
-    """A stream for tqdm where every refresh becomes a line of its own."""
+    """A stream for tqdm that writes every refresh as a line."""
 
     def write(self, text: str) -> None:
         if text.strip():
@@ -50,7 +50,7 @@ _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silence `say` and all bars of this process, or turn them on again."""
+    """Turn off `say` and all bars of this process, or turn them on again."""
     global _quiet
     _quiet = quiet
 

@@ -1,6 +1,6 @@
 """Log losses during training: to TensorBoard files in the stage's output, and to trackers.
 
-Nothing leaves the machine unless a tracker is requested by name. Logging does not affect results:
+Data leaves the machine only if a tracker is requested by name. Logging does not affect results:
 event files are not part of an artifact's content.
 """
 
@@ -10,125 +10,100 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from factory.errors import MissingDependencyError, TrackingError, first_line
 from factory.runtime import distributed
 from factory.runtime.progress import say
 
 Tracker = Literal["mlflow", "wandb"]
-TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 PROJECT = "tinybert-factory"
 EVENTS = "tensorboard"  # directory of event files, not part of an artifact's content
 FLUSH_SECONDS = 10  # a killed process loses at most this; losses.csv at the end is complete
 
 
-@dataclass
-class _State:
-    """Open log targets of this process; only rank 0 writes.
+class _Stage:
+    """The log targets of a running stage: event files by series, and trackers."""
 
-    Args:
-        asked: trackers requested by name.
-        directory: output of the running stage; None outside stages.
-        writers: TensorBoard writers by series, opened on first use.
-    """
+    def __init__(self, directory: Path, trackers: list[Tracker]) -> None:
+        self.directory = directory
+        self.trackers = trackers
+        self.writers: dict[str, Any] = {}
 
-    asked: tuple[Tracker, ...] = ()
-    directory: Path | None = None
-    writers: dict[str, Any] = field(default_factory=dict)
-    warned: bool = False
+    def writer(self, series: str) -> Any:
+        """The TensorBoard writer of a series."""
+        if series not in self.writers:
+            from tensorboardX import SummaryWriter
+
+            folder = str(self.directory / EVENTS / series)
+            self.writers[series] = SummaryWriter(folder, flush_secs=FLUSH_SECONDS)
+        return self.writers[series]
 
 
-_state = _State()
+_requested: tuple[Tracker, ...] = ()
+_stage: _Stage | None = None
 
 
 @contextlib.contextmanager
-def trackers(asked: Sequence[Tracker]) -> Iterator[None]:
+def trackers(requested: Sequence[Tracker]) -> Iterator[None]:
     """Also send losses to these trackers inside this context.
 
     Raises:
         MissingDependencyError: a tracker is not installed.
     """
-    for name in asked:
+    global _requested
+    for name in requested:
         if importlib.util.find_spec(name) is None:
             raise MissingDependencyError(f"{name} is not installed; run: pip install {name}")
-    _state.asked = tuple(dict.fromkeys(asked))
+    _requested = tuple(dict.fromkeys(requested))
     try:
         yield
     finally:
-        _state.asked = ()
+        _requested = ()
 
 
 @contextlib.contextmanager
 def stage(directory: Path, stage_name: str, recipe_name: str) -> Iterator[None]:
-    """Track one stage as one run of each tracker; close the event files at the end."""
-    _state.directory = directory
-    with contextlib.ExitStack() as stack:
-        stack.callback(_close)
-        if distributed.from_environment().is_main:
-            for name in _state.asked:
-                stack.enter_context(_run_of(name, stage_name, recipe_name))
+    """Log one stage, as one run of each tracker; only rank 0 writes."""
+    global _stage
+    if not distributed.from_environment().is_main:
         yield
+        return
+    with contextlib.ExitStack() as stack:
+        for name in _requested:
+            stack.enter_context(_run_of(name, stage_name, recipe_name))
+        running = _stage = _Stage(directory, list(_requested))
+        try:
+            yield
+        finally:
+            _stage = None
+            for writer in running.writers.values():
+                writer.close()
 
 
 def log(phase: str, seed: int, step: int, values: Mapping[str, float]) -> None:
     """Log loss terms of a phase; the seed separates students of the same stage."""
-    if _state.directory is None or not distributed.from_environment().is_main:
+    if _stage is None:
         return
-    writer = _writer(f"{phase}-seed-{seed}")
-    for term, value in values.items():
-        if writer is not None:
-            writer.add_scalar(f"{phase}/{term}", value, step)
-    named = {f"{phase}/seed-{seed}/{term}": value for term, value in values.items()}
-    for name in _state.asked:
-        try:
-            _send(name, named, f"{phase}/seed-{seed}/step", step)
-        except Exception as error:  # a network failure must not end hours of training
-            say(f"{name} failed ({first_line(error)}); nothing more is sent to it in this run")
-            _state.asked = tuple(other for other in _state.asked if other != name)
-
-
-def _send(tracker: Tracker, values: Mapping[str, float], step_name: str, step: int) -> None:
-    if tracker == "mlflow":
-        import mlflow
-
-        mlflow.log_metrics(dict(values), step=step)
-        return
-    import wandb
-
-    wandb.log({**values, step_name: step})  # wandb's own step cannot restart at 0 for each phase
-
-
-def _writer(series: str) -> Any:
-    """The TensorBoard writer of a series, or None if tensorboardX is not installed."""
-    assert _state.directory is not None, "checked by the caller"
-    if series not in _state.writers:
-        if not _has_tensorboard():
-            return None
-        from tensorboardX import SummaryWriter
-
-        folder = str(_state.directory / EVENTS / series)
-        _state.writers[series] = SummaryWriter(folder, flush_secs=FLUSH_SECONDS)
-    return _state.writers[series]
-
-
-def _has_tensorboard() -> bool:
-    """Whether event files can be written; logs a line the first time they cannot."""
     if importlib.util.find_spec("tensorboardX") is not None:
-        return True
-    if not _state.warned:
-        say("no TensorBoard files are written; run: pip install tensorboardX")
-        _state.warned = True
-    return False
+        for term, value in values.items():
+            _stage.writer(f"{phase}-seed-{seed}").add_scalar(f"{phase}/{term}", value, step)
+    named = {f"{phase}/seed-{seed}/{term}": value for term, value in values.items()}
+    for name in tuple(_stage.trackers):
+        try:
+            if name == "mlflow":
+                import mlflow
 
+                mlflow.log_metrics(named, step=step)
+            else:
+                import wandb
 
-def _close() -> None:
-    for writer in _state.writers.values():
-        writer.close()
-    _state.writers.clear()
-    _state.directory = None
+                # wandb's own step cannot restart at 0 for each phase
+                wandb.log({**named, f"{phase}/seed-{seed}/step": step})
+        except Exception as error:  # a network failure must not end hours of training
+            say(f"{name} failed ({first_line(error)}); the stage continues without it")
+            _stage.trackers.remove(name)
 
 
 @contextlib.contextmanager

@@ -14,19 +14,10 @@ if TYPE_CHECKING:
     from factory.augment.proposers import Proposers
 
 
-def _wanted(recipe: Recipe) -> bool:
-    return recipe.augment is not None
-
-
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    # words are looked up in the teacher's embeddings as they are before any fine-tuning
-    return ("data",)
-
-
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
     found = sources.augment
     assert recipe.augment is not None, "wanted"
-    assert found is not None, "looked for with this stage"
+    assert found is not None, "found with this stage"
     settings = section(recipe, "augment", "mlm", "mlm_revision", "vectors")
     return {
         "augment": {**settings, "sources": list(recipe.augment.source_order)},
@@ -50,8 +41,17 @@ def open_augment_proposers(run: Run) -> Proposers:
     from factory.runtime.devices import pick_device
 
     sources = run.sources
-    assert sources.augment is not None, "looked for with this stage"
+    assert sources.augment is not None, "found with this stage"
     return open_proposers(run.recipe, sources.augment, sources.teacher, pick_device(run.device))
 
 
-STAGE = Stage("augment", 3, _inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage(
+    name="augment",
+    version=3,
+    # not the teacher stage: its embeddings are used as they are before fine-tuning
+    inputs=lambda recipe: ("data",),
+    settings=_settings,
+    make=_make,
+    wanted=lambda recipe: recipe.augment is not None,
+    on_every_rank=True,
+)

@@ -11,10 +11,6 @@ from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage
 
 
-def _wanted(recipe: Recipe) -> bool:
-    return recipe.distill.baseline != "off"
-
-
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
     return {
         **distill.settings(recipe, sources),
@@ -40,4 +36,12 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("baseline", 7, distill.inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage(
+    name="baseline",
+    version=7,
+    inputs=distill.inputs,
+    settings=_settings,
+    make=_make,
+    wanted=lambda recipe: recipe.distill.baseline != "off",
+    on_every_rank=True,
+)

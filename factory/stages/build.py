@@ -11,7 +11,7 @@ from factory.errors import ProcessesError, StoreError
 from factory.runtime import distributed, tracking
 from factory.runtime.progress import say
 from factory.stages.stage import Facts, Run, Stage
-from factory.store import Artifact, ArtifactKey, Status, Store
+from factory.store import Artifact, Status, Store
 
 # Longer than a network file system caches a directory listing (NFS: acdirmax, 60 s).
 SECONDS_UNTIL_SEEN = 90.0
@@ -24,29 +24,26 @@ def build_stage(store: Store, stage: Stage, run: Run) -> Artifact:
         FactoryError: the stage failed, or the store is damaged or full.
     """
     key, name = run.keys[stage.name], run.recipe.name
-    status, artifact = distributed.on_main_process(lambda: _look(store, key))
+    status = distributed.on_main_process(lambda: store.status(key))
     words: dict[Status, str] = {"cached": "cached", "resume": "resuming", "run": "running"}
     say(f"[{stage.name}] {words[status]}  {store.directory(key)}")
-    if artifact is None and stage.on_every_rank:
 
-        def make(output: Path) -> Facts:
-            with tracking.stage(output, stage.name, name):
-                return stage.make(output, run)
+    def make(output: Path) -> Facts:
+        with tracking.stage(output, stage.name, name):
+            return stage.make(output, run)
 
-        made = None
+    made = None
+    if status != "cached" and stage.on_every_rank:
+        # an exception in `make` ends its process; the launcher then ends the others, wherever
+        # in the training they are
         if distributed.current().is_main:
             made = store.build(key, name, make)
         else:
             _wait_until_seen(store.partial(key))
             make(store.partial(key))
-        # an exception in `make` ends its process; the launcher then ends the others, wherever
-        # in the training they are
-        artifact = distributed.on_main_process(lambda: made)
-    elif artifact is None:
-        artifact = distributed.on_main_process(
-            lambda: store.build(key, name, lambda output: stage.make(output, run))
-        )
-    assert artifact is not None
+    artifact = distributed.on_main_process(
+        lambda: made or store.build(key, name, lambda output: stage.make(output, run))
+    )
     _wait_until_seen(artifact.directory)
     return artifact
 
@@ -73,29 +70,18 @@ def check_same_fingerprint(fingerprint: str) -> None:
     different = [rank for rank, other in enumerate(found) if other != found[0]]
     if different:
         raise ProcessesError(
-            f"process {different[0]} of {len(found)} sees another recipe, data or models than the "
-            "first (their fingerprints differ); give every machine the same files"
+            f"rank {different[0]} of {len(found)} sees another recipe, data or models than rank 0 "
+            "(their fingerprints differ); give every machine the same files"
         )
 
 
-def _look(store: Store, key: ArtifactKey) -> tuple[Status, Artifact | None]:
-    """What the store has of a stage; the working directory of an unfinished one is ready then."""
-    status = store.status(key)
-    if store.directory(key).exists():
-        return status, store.load(key)
-    store.partial(key).mkdir(parents=True, exist_ok=True)
-    return status, None
-
-
 def _wait_until_seen(directory: Path) -> None:
-    """Give a shared file system time to show what rank 0 made."""
-    if distributed.current().is_main:
-        return
+    """Wait until a shared file system shows what rank 0 made."""
     deadline = time.monotonic() + SECONDS_UNTIL_SEEN
-    while not directory.is_dir():
+    while not distributed.current().is_main and not directory.is_dir():
         if time.monotonic() > deadline:
             raise StoreError(
-                f"{directory}: made by the first process, but not visible to this one; "
+                f"{directory}: made by rank 0, but not visible to this rank; "
                 "give --store a directory that all machines share"
             )
         time.sleep(0.2)

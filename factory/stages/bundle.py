@@ -16,7 +16,6 @@ def _inputs(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
-    # a predecessor counts by its content, wherever it is
     old = sources.predecessor
     return {
         "name": recipe.name,
@@ -46,4 +45,4 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("bundle", 6, _inputs, _settings, _make)
+STAGE = Stage("bundle", 6, inputs=_inputs, settings=_settings, make=_make)

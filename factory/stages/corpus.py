@@ -14,12 +14,8 @@ READING = frozenset({"documents", "text", "max_tokens", "max_length"})
 
 
 def wanted(recipe: Recipe) -> bool:
-    """Whether there is a corpus; the student reads what comes of it if it starts from there."""
+    """Whether the recipe names a corpus."""
     return recipe.general is not None
-
-
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    return ()
 
 
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
@@ -46,4 +42,12 @@ def _check(run: Run) -> None:
     check_batch(run.artifacts["corpus"].facts["rows"], general.batch_size, what)
 
 
-STAGE = Stage("corpus", 1, _inputs, _settings, _make, wanted, _check)
+STAGE = Stage(
+    name="corpus",
+    version=1,
+    inputs=lambda recipe: (),
+    settings=_settings,
+    make=_make,
+    wanted=wanted,
+    check=_check,
+)

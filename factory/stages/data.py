@@ -11,14 +11,10 @@ from factory.recipe.recipe import Recipe
 from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, section
 
-# Where the files are is no setting: their content counts. The others decide stages behind this one.
+# The content of files counts, not their paths; the other keys belong to later stages.
 NOT_READ_HERE = (
     "max_length", "train", "dev", "test", "unlabelled", "unlabelled_split", "unlabelled_limit",
 )  # fmt: skip
-
-
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    return ()
 
 
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
@@ -44,4 +40,11 @@ def _check(run: Run) -> None:
     check_labels(recipe.gate, recipe.metric, dataset.labels)
 
 
-STAGE = Stage("data", 2, _inputs, _settings, _make, check=_check)
+STAGE = Stage(
+    name="data",
+    version=2,
+    inputs=lambda recipe: (),
+    settings=_settings,
+    make=_make,
+    check=_check,
+)

@@ -12,13 +12,13 @@ from factory.stages.stage import Facts, Run, Stage, section
 
 
 def inputs(recipe: Recipe) -> tuple[str, ...]:
-    """The teacher, everything that the student learns from, and what it may start from."""
+    """The teacher, the transfer set, and the general student if the student starts from it."""
     start = ("general",) if recipe.student.start == "general" else ()
     return ("data", "unlabelled", "teacher", "augment", *start)
 
 
 def settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
-    """What decides the student's weights."""
+    """The settings that decide the student's weights."""
     start = sources.start
     return {
         "student": section(recipe, "student", *(("start", "revision") if start else ())),
@@ -52,4 +52,4 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("distill", 6, inputs, settings, _make, on_every_rank=True)
+STAGE = Stage("distill", 6, inputs=inputs, settings=settings, make=_make, on_every_rank=True)

@@ -11,10 +11,6 @@ from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, model_stages, section
 
 
-def _inputs(recipe: Recipe) -> tuple[str, ...]:
-    return ("data", *model_stages(recipe).values())
-
-
 def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "data": {"max_length": recipe.data.max_length},
@@ -69,4 +65,11 @@ def _tunes_thresholds(recipe: Recipe) -> bool:
     return recipe.data.traits.has_label_sets and recipe.evaluate.thresholds == "tuned"
 
 
-STAGE = Stage("evaluate", 4, _inputs, _settings, _make, check=_check)
+STAGE = Stage(
+    name="evaluate",
+    version=4,
+    inputs=lambda recipe: ("data", *model_stages(recipe).values()),
+    settings=_settings,
+    make=_make,
+    check=_check,
+)

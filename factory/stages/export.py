@@ -47,4 +47,4 @@ def _make(output: Path, run: Run) -> Facts:
     }
 
 
-STAGE = Stage("export", 3, _inputs, _settings, _make)
+STAGE = Stage("export", 3, inputs=_inputs, settings=_settings, make=_make)

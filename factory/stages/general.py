@@ -10,17 +10,13 @@ from factory.stages import corpus
 from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, section
 
-# These decide the corpus: where it is, and how it is read.
-OF_CORPUS = ("corpus", "hub", "config", "revision", "split", *sorted(corpus.READING))
-
-
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    return ("corpus",)
+# Keys that decide the corpus: where it is, and how it is read.
+CORPUS_KEYS = ("corpus", "hub", "config", "revision", "split", *sorted(corpus.READING))
 
 
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
     return {
-        "general": section(recipe, "general", *OF_CORPUS),
+        "general": section(recipe, "general", *CORPUS_KEYS),
         "student": section(recipe, "student", "start", "revision"),
         "distill": {"layer_map": recipe.distill.layer_map},
         "model": sources.teacher.identity,
@@ -39,4 +35,12 @@ def _make(output: Path, run: Run) -> Facts:
     return general_distill(output, teacher, rows, run.recipe)
 
 
-STAGE = Stage("general", 3, _inputs, _settings, _make, corpus.wanted, on_every_rank=True)
+STAGE = Stage(
+    name="general",
+    version=3,
+    inputs=lambda recipe: ("corpus",),
+    settings=_settings,
+    make=_make,
+    wanted=corpus.wanted,
+    on_every_rank=True,
+)

@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from factory.recipe.recipe import Recipe
-from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, section
-
-
-def _wanted(recipe: Recipe) -> bool:
-    return recipe.prune is not None
-
-
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    return ("data", "unlabelled", "teacher", "augment", "distill")
-
-
-def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
-    # how the student learns is a setting of the distill stage, an input
-    return {"prune": section(recipe, "prune")}
 
 
 def _make(output: Path, run: Run) -> Facts:
@@ -41,4 +25,13 @@ def _make(output: Path, run: Run) -> Facts:
     )
 
 
-STAGE = Stage("prune", 4, _inputs, _settings, _make, _wanted, on_every_rank=True)
+STAGE = Stage(
+    name="prune",
+    version=4,
+    inputs=lambda recipe: ("data", "unlabelled", "teacher", "augment", "distill"),
+    # the settings of the training are those of the distill stage, an input
+    settings=lambda recipe, sources: {"prune": section(recipe, "prune")},
+    make=_make,
+    wanted=lambda recipe: recipe.prune is not None,
+    on_every_rank=True,
+)

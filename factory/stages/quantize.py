@@ -12,14 +12,6 @@ from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, section
 
 
-def _wanted(recipe: Recipe) -> bool:
-    return bool(recipe.quantize.written(recipe.target.hardware))
-
-
-def _inputs(recipe: Recipe) -> tuple[str, ...]:
-    return ("data", "export", *shipped_stages(recipe))
-
-
 def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
     return {
         "quantize": {
@@ -34,7 +26,7 @@ def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
 def _make(output: Path, run: Run) -> Facts:
     settings, hardware = run.recipe.quantize, run.recipe.target.hardware
     source = FormSource(
-        plain_file(run),
+        run.artifacts["export"].directory / "model.onnx",
         run.open_model(run.shipped, "cpu"),
         run.dataset.train,
         settings.calibration_rows,
@@ -44,17 +36,19 @@ def _make(output: Path, run: Run) -> Facts:
     return write_forms(output, settings.written(hardware), source)
 
 
-def plain_file(run: Run) -> Path:
-    """The exported fp32 file."""
-    return run.artifacts["export"].directory / "model.onnx"
-
-
 def form_files(run: Run) -> dict[FormName, Path]:
     """The ONNX file of every form, fp32 first."""
-    files: dict[FormName, Path] = {"fp32": plain_file(run)}
+    files: dict[FormName, Path] = {"fp32": run.artifacts["export"].directory / "model.onnx"}
     for form in run.recipe.quantize.written(run.recipe.target.hardware):
         files[form] = run.artifacts["quantize"].directory / f"{form}.onnx"
     return files
 
 
-STAGE = Stage("quantize", 5, _inputs, _settings, _make, _wanted)
+STAGE = Stage(
+    name="quantize",
+    version=5,
+    inputs=lambda recipe: ("data", "export", *shipped_stages(recipe)),
+    settings=_settings,
+    make=_make,
+    wanted=lambda recipe: bool(recipe.quantize.written(recipe.target.hardware)),
+)

@@ -21,9 +21,9 @@ Identity = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Everything that was found, identified by content or by name and revision on the hub.
+    """What was found, identified by content, or by name and revision on the hub.
 
-    What the recipe does not name, or the stages to run do not read, is None.
+    None: not named in the recipe, or not read by the stages of the run.
     """
 
     data: Identity | None
@@ -36,13 +36,13 @@ class Sources:
 
     @property
     def teacher(self) -> ModelSource:
-        """The recipe's teacher before any fine-tuning; every stage after the data needs it."""
-        assert self.base_teacher is not None, "looked for with the stages that read it"
+        """The recipe's teacher before any fine-tuning."""
+        assert self.base_teacher is not None, "found with the stages that read it"
         return self.base_teacher
 
 
 def find_sources(recipe: Recipe, base_directory: Path, stages: Set[str]) -> Sources:
-    """Look for what some stages read, without loading or downloading anything.
+    """Find what some stages read, without loading or downloading anything.
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.
@@ -60,16 +60,21 @@ def find_sources(recipe: Recipe, base_directory: Path, stages: Set[str]) -> Sour
             problems.append(error)
             return None
 
+    data, general, teacher, student = recipe.data, recipe.general, recipe.teacher, recipe.student
     found = Sources(
-        data=find("data" in stages, lambda: source_identity(recipe.data, base_directory)),
-        unlabelled=find(
-            "unlabelled" in stages, lambda: unlabelled_identity(recipe.data, base_directory)
-        ),
-        corpus=find("corpus" in stages, lambda: _corpus(recipe, base_directory)),
+        data=find("data" in stages, lambda: source_identity(data, base_directory)),
+        unlabelled=find("unlabelled" in stages, lambda: unlabelled_identity(data, base_directory)),
+        corpus=None
+        if general is None
+        else find("corpus" in stages, lambda: corpus_identity(general, base_directory)),
         base_teacher=find(
-            bool(stages - {"data", "unlabelled"}), lambda: _teacher(recipe, base_directory)
+            bool(stages - {"data", "unlabelled"}),
+            lambda: find_model(teacher.model, base_directory, "teacher.model", teacher.revision),
         ),
-        start=find("distill" in stages, lambda: _start(recipe, base_directory)),
+        start=find(
+            "distill" in stages and student.start not in ("teacher", "random", "general"),
+            lambda: find_model(student.start, base_directory, "student.start", student.revision),
+        ),
         augment=find("augment" in stages, lambda: find_augment_sources(recipe, base_directory)),
         predecessor=find("bundle" in stages, lambda: find_predecessor(recipe, base_directory)),
     )
@@ -79,21 +84,3 @@ def find_sources(recipe: Recipe, base_directory: Path, stages: Set[str]) -> Sour
         lines = [f"{error.headline}: {line}" for error in problems for line in error.problems]
         raise RecipeError("files or models of the recipe are missing", lines)
     return found
-
-
-def _teacher(recipe: Recipe, base_directory: Path) -> ModelSource:
-    teacher = recipe.teacher
-    return find_model(teacher.model, base_directory, "teacher.model", teacher.revision)
-
-
-def _corpus(recipe: Recipe, base_directory: Path) -> Identity:
-    assert recipe.general is not None, "the corpus stage is wanted"
-    return corpus_identity(recipe.general, base_directory)
-
-
-def _start(recipe: Recipe, base_directory: Path) -> ModelSource | None:
-    """The checkpoint the student starts from; None for the starts that need none."""
-    start = recipe.student.start
-    if start in ("teacher", "random", "general"):
-        return None
-    return find_model(start, base_directory, "student.start", recipe.student.revision)

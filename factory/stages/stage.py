@@ -91,14 +91,6 @@ class Run:
         )
 
 
-def _always(recipe: Recipe) -> bool:
-    return True
-
-
-def _no_check(run: Run) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step from the recipe to the bundle, with a directory of its own in the store.
@@ -119,8 +111,8 @@ class Stage:
     inputs: Callable[[Recipe], tuple[str, ...]]
     settings: Callable[[Recipe, Sources], Mapping[str, Any]]
     make: Callable[[Path, Run], Facts]
-    wanted: Callable[[Recipe], bool] = _always
-    check: Callable[[Run], None] = _no_check
+    wanted: Callable[[Recipe], bool] = lambda recipe: True
+    check: Callable[[Run], None] = lambda run: None
     on_every_rank: bool = False
 
 

@@ -10,10 +10,6 @@ from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, section
 
 
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    return ("data",)
-
-
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
     return {
         "teacher": section(recipe, "teacher", "model", "revision", "min_margin"),
@@ -33,13 +29,9 @@ def _make(output: Path, run: Run) -> Facts:
         run.dataset,
         run.recipe.data.max_length,
         pick_device(run.device),
-        only_bert=_only_bert(run.recipe),
+        # these starts take weights or the vocabulary from the teacher
+        only_bert=run.recipe.student.start in ("teacher", "random"),
     )
-
-
-def _only_bert(recipe: Recipe) -> bool:
-    """Whether the student takes weights or vocabulary from the teacher."""
-    return recipe.student.start in ("teacher", "random")
 
 
 def _check(run: Run) -> None:
@@ -50,4 +42,12 @@ def _check(run: Run) -> None:
     check_teacher(facts, run.dataset, run.recipe.teacher.min_margin)
 
 
-STAGE = Stage("teacher", 5, _inputs, _settings, _make, check=_check, on_every_rank=True)
+STAGE = Stage(
+    name="teacher",
+    version=5,
+    inputs=lambda recipe: ("data",),
+    settings=_settings,
+    make=_make,
+    check=_check,
+    on_every_rank=True,
+)

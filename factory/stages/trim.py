@@ -10,14 +10,6 @@ from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, model_stages
 
 
-def _wanted(recipe: Recipe) -> bool:
-    return recipe.export.general_pieces is not None
-
-
-def _inputs(recipe: Recipe) -> tuple[str, ...]:
-    return ("data", "unlabelled", "augment", model_stages(recipe)["student"])
-
-
 def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
     return {
         "export": {"general_pieces": recipe.export.general_pieces},
@@ -44,4 +36,11 @@ def _make(output: Path, run: Run) -> Facts:
     return facts
 
 
-STAGE = Stage("trim", 2, _inputs, _settings, _make, _wanted)
+STAGE = Stage(
+    name="trim",
+    version=2,
+    inputs=lambda recipe: ("data", "unlabelled", "augment", model_stages(recipe)["student"]),
+    settings=_settings,
+    make=_make,
+    wanted=lambda recipe: recipe.export.general_pieces is not None,
+)

@@ -14,10 +14,6 @@ def _wanted(recipe: Recipe) -> bool:
     return bool(recipe.data.unlabelled_names) or recipe.data.unlabelled_split is not None
 
 
-def _inputs(_recipe: Recipe) -> tuple[str, ...]:
-    return ("data",)
-
-
 def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
     # the columns to read and the seed are settings of the data stage, an input
     return {
@@ -39,4 +35,11 @@ def _make(output: Path, run: Run) -> Facts:
     return facts
 
 
-STAGE = Stage("unlabelled", 1, _inputs, _settings, _make, _wanted)
+STAGE = Stage(
+    name="unlabelled",
+    version=1,
+    inputs=lambda recipe: ("data",),
+    settings=_settings,
+    make=_make,
+    wanted=_wanted,
+)

@@ -15,7 +15,6 @@ from helpers.pipeline_run import Line, line_recipe, stage_directory
 from helpers.tiny_models import open_tiny
 from onnx import numpy_helper
 
-from factory import pipeline
 from factory.bundle.measurements import weights_size
 from factory.bundle.select import choose_order
 from factory.cli.main import main
@@ -29,17 +28,16 @@ from factory.recipe.export import QuantizeSettings
 from factory.stages import trim
 from factory.stages.sources import Sources
 from factory.stages.stage import Run
-from factory.store import Artifact, Store, load_artifact
+from factory.store import Artifact, load_artifact
 from serving.bundle import MANIFEST_NAME, read_manifest, verify_files
 from serving.predictor import Predictor
 
 
 @pytest.fixture(autouse=True)
 def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latencies are measured, on few texts; the process's allocator stays as it is."""
+    """Measure latencies on few texts."""
     monkeypatch.setattr(latency, "CALLS", 4)
     monkeypatch.setattr(latency, "ROUNDS", 1)
-    monkeypatch.setattr("factory.runtime.environment.keep_freed_memory", lambda: None)
 
 
 @pytest.fixture
@@ -77,8 +75,7 @@ def wrong_scales(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(line: Line, store: Path, changes: dict[str, Any] | None = None) -> Path:
     """The recipe of the finished line with some settings changed, on a copy of its store."""
-    recipe = line_recipe({"distill.baseline": "random", **(changes or {})})
-    return pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
+    return line.run_changed(store, changes)
 
 
 def with_manifest(store: Path) -> list[str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from command_line import call, error_of
-from helpers.pipeline_run import ROOT, Line, clean_environment
+from helpers.pipeline_run import ROOT, Line, clean_environment, error_of, factory_here
 
 from serving.bundle import MANIFEST_NAME
 
@@ -20,12 +19,14 @@ from serving.bundle import MANIFEST_NAME
 def test_evaluate_a_bundle_and_a_folder(line: Line) -> None:
     dev = line.recipe.with_name("dev.tsv")
     (model,) = line.store.glob("distill-*/model")
-    bundle = call("evaluate", line.bundle, dev)
+    bundle = factory_here("evaluate", line.bundle, dev)
     assert bundle.exit_code == 0
     assert bundle.stdout.startswith("dev: 90 rows\naccuracy")
     manifest = json.loads((line.bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
     for place, name in ((line.bundle, "int8-static"), (model, "student")):
-        facts = json.loads(call("evaluate", place, dev, "--max-length", 24, "--json").stdout)
+        facts = json.loads(
+            factory_here("evaluate", place, dev, "--max-length", 24, "--json").stdout
+        )
         assert facts["rows"] == 90
         recorded = manifest["scores"][name]["dev"]["accuracy"]["value"]
         assert facts["scores"]["accuracy"]["value"] == pytest.approx(recorded)
@@ -34,7 +35,7 @@ def test_evaluate_a_bundle_and_a_folder(line: Line) -> None:
 def test_evaluate_names_an_unknown_label(line: Line, tmp_path: Path) -> None:
     file = tmp_path / "new.csv"
     file.write_text("text,label\nmy lamp,calm\nthe lamp,furious\n", encoding="utf-8")
-    message = error_of(call("evaluate", line.bundle, file), 1)
+    message = error_of(factory_here("evaluate", line.bundle, file), 1)
     assert str(file) in message
     assert "furious" in message
     assert "line 3" in message
@@ -55,19 +56,19 @@ def test_evaluate_on_data_that_does_not_fit(
 ) -> None:
     for name in ("new.csv", "new.json"):
         (tmp_path / name).write_text("text,label\nmy lamp,calm\n", encoding="utf-8")
-    result = call("evaluate", line.bundle, tmp_path / arguments[0], *arguments[1:])
+    result = factory_here("evaluate", line.bundle, tmp_path / arguments[0], *arguments[1:])
     assert part in error_of(result, 1)
 
 
 def test_evaluate_something_else(tmp_path: Path) -> None:
-    message = error_of(call("evaluate", tmp_path, tmp_path / "x.csv"), 1)
+    message = error_of(factory_here("evaluate", tmp_path, tmp_path / "x.csv"), 1)
     assert "neither a bundle (manifest.json) nor a model folder (config.json)" in message
 
 
 def test_evaluate_a_folder_with_less_than_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     (tmp_path / "x.csv").write_text("text,label\na,b\n", encoding="utf-8")
-    message = error_of(call("evaluate", tmp_path, tmp_path / "x.csv"), 1)
+    message = error_of(factory_here("evaluate", tmp_path, tmp_path / "x.csv"), 1)
     assert str(tmp_path) in message
 
 
@@ -85,30 +86,25 @@ def test_a_folder_that_is_no_bundle(
 ) -> None:
     if content is not None:
         (tmp_path / MANIFEST_NAME).write_text(content, encoding="utf-8")
-    message = error_of(call(command, tmp_path), 1)
+    message = error_of(factory_here(command, tmp_path), 1)
     assert str(tmp_path / MANIFEST_NAME) in message
     assert part in message
 
 
-def start_server(*arguments: object, **variables: str) -> subprocess.Popen[str]:
-    """`factory serve` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "factory", "serve", *map(str, arguments)],
+def test_serve_answers_and_stops(line: Line) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "factory", "serve", str(line.bundle), "--port", "0"],
         cwd=ROOT,
-        env=clean_environment() | variables,
+        env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_serve_answers_and_stops(line: Line) -> None:
-    process = start_server(line.bundle, "--port", 0)
     try:
         assert process.stderr is not None
-        told = json.loads(process.stderr.readline())["message"]
-        assert told.startswith("serving tiny-line "), told
-        url = told.split()[-1]
+        message = json.loads(process.stderr.readline())["message"]
+        assert message.startswith("serving tiny-line "), message
+        url = message.split()[-1]
         deadline = time.monotonic() + 30
         while httpx.get(f"{url}/ready", timeout=10).status_code != 200:
             assert time.monotonic() < deadline
@@ -124,16 +120,15 @@ def test_serve_answers_and_stops(line: Line) -> None:
         process.communicate()
 
 
-def test_serve_with_a_bad_setting_exits_with_2(line: Line) -> None:
-    process = start_server(line.bundle, SERVING_THREADS="none")
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (2, "")
-    assert stderr.startswith("error: SERVING_THREADS")
+def test_serve_with_a_bad_setting_exits_with_2(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_THREADS", "none")
+    message = error_of(factory_here("serve", line.bundle), 2)
+    assert message.startswith("error: SERVING_THREADS")
 
 
 def test_serve_refuses_a_damaged_bundle(line: Line, tmp_path: Path) -> None:
     store = line.copy_store(tmp_path)
     (bundle,) = store.glob("bundle-*")
     (bundle / "config.json").write_text("{}", encoding="utf-8")
-    message = error_of(call("serve", bundle, "--port", 0), 1)
+    message = error_of(factory_here("serve", bundle, "--port", 0), 1)
     assert "config.json" in message

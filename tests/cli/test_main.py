@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import call, error_of
-from helpers.pipeline_run import ROOT, Line, clean_environment, python
+from helpers.pipeline_run import ROOT, Line, clean_environment, error_of, factory_here, python
 
 from factory.cli.main import main
 from factory.version import VERSION
@@ -24,7 +23,7 @@ COMMANDS = (
 
 
 def test_help_lists_the_commands_and_exit_codes() -> None:
-    result = call("--help")
+    result = factory_here("--help")
     assert result.exit_code == 0
     assert set(main.commands) == set(COMMANDS)
     assert all(f"\n  {name} " in result.stdout for name in COMMANDS)
@@ -34,8 +33,8 @@ def test_help_lists_the_commands_and_exit_codes() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_and_says_what_it_does(name: str) -> None:
-    result = call(name, "-h")
+def test_help_of_every_command(name: str) -> None:
+    result = factory_here(name, "-h")
     assert result.exit_code == 0
     command = main.commands[name]
     assert command.help
@@ -45,7 +44,7 @@ def test_every_command_has_help_and_says_what_it_does(name: str) -> None:
 
 
 def test_version() -> None:
-    assert call("--version").stdout == f"factory, version {VERSION}\n"
+    assert factory_here("--version").stdout == f"factory, version {VERSION}\n"
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -87,24 +86,24 @@ def test_help_loads_nothing_heavy() -> None:
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], message: str) -> None:
-    assert message in error_of(call(*arguments), 2)
+    assert message in error_of(factory_here(*arguments), 2)
 
 
 def test_a_missing_package_gives_the_install_line(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    result = call("run", line.recipe, "--store", tmp_path / "runs")
+    result = factory_here("run", line.recipe, "--store", tmp_path / "runs")
     message = error_of(result, 1)
     assert "pip install 'tinybert-factory[build]'" in message
 
 
 def test_quiet_before_or_after_the_command(tmp_path: Path) -> None:
-    talking = call("init", tmp_path / "a.toml")
+    talking = factory_here("init", tmp_path / "a.toml")
     assert "no data file given" in talking.stderr
     for arguments in (["-q", "init", tmp_path / "b.toml"], ["init", tmp_path / "c.toml", "-q"]):
-        assert call(*arguments).stderr == ""
-    assert call("init", tmp_path / "d.toml").stderr == talking.stderr
+        assert factory_here(*arguments).stderr == ""
+    assert factory_here("init", tmp_path / "d.toml").stderr == talking.stderr
 
 
 def test_an_interrupted_command_exits_with_130(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from command_line import call, error_of
-from helpers.pipeline_run import Line, write_recipe
+from helpers.pipeline_run import Line, error_of, factory_here, write_recipe
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])
@@ -26,7 +25,7 @@ def test_a_bad_recipe_exits_with_2(
     recipe = tmp_path / "r.toml"
     if content is not None:
         recipe.write_text(content, encoding="utf-8")
-    message = error_of(call(command, recipe), 2)
+    message = error_of(factory_here(command, recipe), 2)
     assert message.startswith(f"error: {recipe}:")
     for part in parts:
         assert part in message
@@ -46,7 +45,7 @@ def test_a_bad_override_exits_with_2(
     line: Line, tmp_path: Path, command: str, override: str, parts: Sequence[str]
 ) -> None:
     arguments = [] if command == "validate" else ["--store", tmp_path / "runs"]
-    message = error_of(call(command, line.recipe, "--set", override, *arguments), 2)
+    message = error_of(factory_here(command, line.recipe, "--set", override, *arguments), 2)
     for part in parts:
         assert part in message
     assert not (tmp_path / "runs").exists()
@@ -55,7 +54,7 @@ def test_a_bad_override_exits_with_2(
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])
 def test_missing_data_names_file_and_key(line: Line, tmp_path: Path, command: str) -> None:
     arguments = [] if command == "validate" else ["--store", tmp_path / "runs"]
-    result = call(command, line.recipe, "--set", "data.dev=dve.tsv", *arguments)
+    result = factory_here(command, line.recipe, "--set", "data.dev=dve.tsv", *arguments)
     message = error_of(result, 1)
     assert "data.dev: no such file dve.tsv" in message
     assert "similar names: dev.tsv" in message
@@ -69,7 +68,7 @@ def test_bad_data_exits_with_1_and_names_the_lines(line: Line, tmp_path: Path) -
     train[3] = "\tcalm"
     (tmp_path / "train.tsv").write_text("\n".join(train) + "\n", encoding="utf-8")
     recipe = write_recipe(tmp_path / "r.toml")
-    message = error_of(call("run", recipe, "--store", tmp_path / "runs"), 1)
+    message = error_of(factory_here("run", recipe, "--store", tmp_path / "runs"), 1)
     assert "error: the data cannot be used as it is:" in message
     assert "train.tsv, line 4" in message or "train.tsv: line 4" in message
     assert not [path for path in (tmp_path / "runs").glob("data-*") if path.suffix != ".partial"]
@@ -77,7 +76,7 @@ def test_bad_data_exits_with_1_and_names_the_lines(line: Line, tmp_path: Path) -
 
 def test_a_store_that_is_a_file_is_refused(line: Line, tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
-    result = call("run", line.recipe, "--store", tmp_path / "runs")
+    result = factory_here("run", line.recipe, "--store", tmp_path / "runs")
     assert "runs' is a file" in error_of(result, 2)
 
 
@@ -87,7 +86,7 @@ def test_an_unreadable_record_is_named(line: Line, tmp_path: Path, command: str)
     (record,) = store.glob("bundle-*/artifact.json")
     record.write_text("{", encoding="utf-8")
     arguments = ["--set", "gate.min_value=0.5"] if command == "plan" else []
-    result = call(command, line.recipe, "--store", store, *arguments)
+    result = factory_here(command, line.recipe, "--store", store, *arguments)
     message = error_of(result, 1)
     assert str(record) in message
     assert "cannot be read as JSON" in message

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from command_line import call, error_of
-from helpers.pipeline_run import Line
+from helpers.pipeline_run import Line, error_of, factory_here
 
 from factory.cli.main import main
 from factory.recipe.file import load_recipe
@@ -16,36 +15,38 @@ from factory.recipe.file import load_recipe
 
 def test_init_writes_a_recipe_that_validates(line: Line, tmp_path: Path) -> None:
     folder = line.recipe.parent
-    result = call(
+    result = factory_here(
         "init", tmp_path / "my mails.toml", "--train", folder / "train.tsv", "--dev",
         folder / "dev.tsv", "--teacher", folder / "teacher",
     )  # fmt: skip
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'my mails.toml'}\n")
-    assert call("validate", tmp_path / "my mails.toml").exit_code == 0
+    assert factory_here("validate", tmp_path / "my mails.toml").exit_code == 0
     assert load_recipe(tmp_path / "my mails.toml").name == "my-mails"
 
 
 def test_init_for_pairs(tmp_path: Path) -> None:
-    call("init", tmp_path / "r.toml", "--text", "premise", "--text-pair", "claim", "--label", "y")
+    factory_here(
+        "init", tmp_path / "r.toml", "--text", "premise", "--text-pair", "claim", "--label", "y"
+    )
     data = load_recipe(tmp_path / "r.toml").data
     assert (data.text_columns, data.label) == (("premise", "claim"), "y")
 
 
 def test_init_never_overwrites(tmp_path: Path) -> None:
-    call("init", tmp_path / "r.toml")
+    factory_here("init", tmp_path / "r.toml")
     before = (tmp_path / "r.toml").read_bytes()
-    message = error_of(call("init", tmp_path / "r.toml", "--label", "other"), 1)
+    message = error_of(factory_here("init", tmp_path / "r.toml", "--label", "other"), 1)
     assert "exists already; give another path or remove it" in message
     assert (tmp_path / "r.toml").read_bytes() == before
 
 
 def test_init_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    message = error_of(call("init", tmp_path / "no" / "r.toml"), 1)
+    message = error_of(factory_here("init", tmp_path / "no" / "r.toml"), 1)
     assert message == f"error: {tmp_path / 'no' / 'r.toml'}: No such file or directory\n"
 
 
 def test_validate(line: Line) -> None:
-    result = call("validate", line.recipe)
+    result = factory_here("validate", line.recipe)
     assert (result.exit_code, result.stdout) == (0, f"{line.recipe}: valid\n")
     assert sorted(path.name for path in line.recipe.parent.iterdir()) == [
         "dev.tsv", "recipe.toml", "runs", "teacher", "test.tsv", "train.tsv",
@@ -53,14 +54,14 @@ def test_validate(line: Line) -> None:
 
 
 def test_validate_prints_the_schema() -> None:
-    result = call("validate", "--schema")
+    result = factory_here("validate", "--schema")
     assert result.exit_code == 0
     assert "distill" in json.loads(result.stdout)["properties"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(shell: str) -> None:
-    result = CliRunner().invoke(main, ["completion", shell])
+    result = factory_here("completion", shell)
     assert result.exit_code == 0
     assert f"_FACTORY_COMPLETE={shell}_complete" in result.stdout
     answer = CliRunner().invoke(

@@ -136,12 +136,12 @@ def test_a_real_run_against_its_own_predecessor(
 
     monkeypatch.setattr(select, "measure_forms", with_errors)
     with pytest.raises(GateFailedError, match="not_worse_than_predecessor") as failed:
-        pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
+        pipeline.run(recipe, line.recipe.parent, Store(store), "cpu", report=False)
     rules = failed.value.verdicts["gate 2 (int8-static)"]
     assert [rule["rule"] for rule in rules if not rule["passed"]] == ["not_worse_than_predecessor"]
     assert published(store) == before
     wrong_rows[0] = 0
-    bundle = pipeline.run(recipe, line.recipe.parent, Store(store), "cpu")
+    bundle = pipeline.run(recipe, line.recipe.parent, Store(store), "cpu", report=False)
     assert set(published(store)) - set(before) == {bundle.name}
     manifest = read_manifest(bundle)
     assert manifest.gate[-1]["rule"] == "not_worse_than_predecessor"

@@ -1,4 +1,4 @@
-"""What the golden tests start from: texts, a tokenizer, a BERT by formula, and the command line.
+"""Inputs of the golden tests: texts, a tokenizer, a BERT by formula, and the command line.
 
 Nothing here imports the packages under test.
 """

@@ -1,4 +1,4 @@
-"""A recipe of seconds: tiny labelled files, a tiny teacher folder, and the command line on them."""
+"""A recipe that runs in seconds: tiny labelled files, a tiny teacher, the command line on them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A finished run: the recipe's folder, its store, what the command said, the bundle."""
+    """A finished run: its recipe, its store, and the result of the command."""
 
     recipe: Path
     store: Path
@@ -35,7 +35,7 @@ class Line:
 
     @property
     def bundle(self) -> Path:
-        """The bundle's directory, found without the command's help."""
+        """The bundle's directory."""
         return stage_directory(self.store, "bundle")
 
     def copy_store(self, directory: Path, *without: str) -> Path:
@@ -43,13 +43,20 @@ class Line:
         ignored = shutil.ignore_patterns(*(f"{stage}-*" for stage in without))
         return Path(shutil.copytree(self.store, directory / "store", ignore=ignored))
 
+    def run_changed(
+        self, store: Path, changes: Mapping[str, Any] | None = None, *, report: bool = False
+    ) -> Path:
+        """Run the recipe with some keys changed on a copy of the store, in this process."""
+        recipe = line_recipe({"distill.baseline": "random", **(changes or {})})
+        return pipeline.run(recipe, self.recipe.parent, Store(store), "cpu", report=report)
+
 
 def run_line(directory: Path, dataset: Dataset) -> Line:
     """Write files, teacher and recipe into a folder and run the recipe with the command line."""
     from helpers.tiny_models import save_tiny, tiny_bert, tiny_split
 
     write_files(directory, replace(dataset, test=tiny_split("test", 60, seed=13)))
-    # two outputs and dropout: the classifier has to be made anew, random states have to resume
+    # two outputs: the classifier is replaced; dropout: random states are part of a checkpoint
     model = tiny_bert(
         ("LABEL_0", "LABEL_1"), hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
     )
@@ -73,7 +80,7 @@ def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "batch_size": 16,
             "learning_rate": 5e-3,
         },
-        # dropout, so that a resumed phase needs the random state it was interrupted with
+        # dropout, so that resuming needs the random state of the checkpoint
         "student": {"layers": 2, "hidden": 24, "heads": 4, "intermediate": 32, "dropout": 0.1},
         "distill": {
             "batch_size": 16,
@@ -92,10 +99,13 @@ def line_recipe(changes: Mapping[str, Any] | None = None) -> Recipe:
     return parse_recipe(line_tree(changes))
 
 
-def run_here(base: Path, dataset: Dataset, changes: Mapping[str, Any]) -> Path:
-    """Write the data and run a recipe beside it in this process; the bundle's directory."""
+def run_here(
+    base: Path, dataset: Dataset, changes: Mapping[str, Any], until: str = "bundle"
+) -> Path:
+    """Write the data and run a recipe beside it in this process, without a report."""
     write_files(base, dataset)
-    return pipeline.run(line_recipe(changes), base, Store(base / "runs"), "cpu")
+    store = Store(base / "runs")
+    return pipeline.run(line_recipe(changes), base, store, "cpu", until, report=False)
 
 
 def write_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> Path:
@@ -144,8 +154,18 @@ def factory(*arguments: object, timeout: float = 300) -> subprocess.CompletedPro
 
 
 def factory_here(*arguments: object) -> Result:
-    """The command line in this process, which has the libraries loaded."""
-    return CliRunner().invoke(main, [*map(str, arguments)])
+    """The command line in this process; an exception that escapes it fails the test."""
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def error_of(result: Result, code: int) -> str:
+    """The message on stderr of a command that failed with the code and printed nothing."""
+    assert (result.exit_code, result.stdout) == (code, ""), result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
 
 
 def python(program: str, *arguments: object, cwd: Path = ROOT) -> str:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.server_process import ServerProcess, server_process
+from helpers.server_process import ServerProcess, import_everything, server_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +91,17 @@ def forking_server(scratch: Path) -> Iterator[ForkingServer]:
 
 
 def factory_command(*arguments: str) -> None:
-    """The command line, with a checkpoint at every point of the loss log."""
+    """The command line, with many checkpoints in every phase."""
     import factory.training.trainer
     from factory.cli.main import main
 
-    factory.training.trainer.CHECKPOINT_SECONDS = -1.0
+    factory.training.trainer.CHECKPOINT_SECONDS = 0.02
     sys.argv = ["factory", *arguments]
     main()
 
 
 def _serve() -> None:
-    # everything the stages import, so that a fork starts with it
-
-    import factory.data.load
-    import factory.distill.tinybert
-    import factory.teacher.fine_tune  # noqa: F401
-
+    import_everything()
     for line in sys.stdin:
         count, function, arguments, files = json.loads(line)
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""What the tests of the whole line share."""
+"""Fixtures of the pipeline tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from factory.evaluation import latency
 
 @pytest.fixture(scope="module")
 def few_timings() -> Iterator[None]:
-    """For tests in which nobody looks at latencies."""
+    """For tests that do not need exact latencies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "CALLS", 4)
         patch.setattr(latency, "ROUNDS", 1)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers.server_process import ServerProcess, server_process
+from helpers.server_process import ServerProcess, import_everything, server_process
 
 
 class Run:
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def stderr(self) -> str:
-        """What it told so far."""
+        """What it wrote to stderr so far."""
         return self._err.read_text(encoding="utf-8")
 
     def running(self) -> bool:
@@ -92,17 +92,13 @@ def fork_server(scratch: Path) -> Iterator[ForkServer]:
 
 
 def _serve() -> None:
-    # everything the stages import, so that a fork starts with it
-    import matplotlib.backends.backend_svg  # noqa: F401
-
-    import factory.data.load
     import factory.data.shards
-    import factory.teacher.fine_tune
     import factory.training.trainer
 
-    # a checkpoint at every point of the loss log, so that kills find one in the middle of a phase
-    factory.training.trainer.CHECKPOINT_SECONDS = 0.0
-    # and small shards, so that a tiny corpus has several
+    import_everything()
+    # many checkpoints in every phase, so that there is one to resume from
+    factory.training.trainer.CHECKPOINT_SECONDS = 0.02
+    # small shards, so that a tiny corpus has several
     factory.data.shards.SHARD_TOKENS = 1000
     factory.data.shards.BATCH_PIECES = 16
     for line in sys.stdin:

@@ -1,9 +1,10 @@
-"""The whole line in this process for labels that do not exclude each other."""
+"""A run for multilabel data, from the recipe to the server's answers."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,11 +32,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
-# Checkpoints of tiny epochs come within one second of each other.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning"),
-    pytest.mark.usefixtures("few_timings"),
-]
+pytestmark = pytest.mark.usefixtures("few_timings")
 
 DATASET = tiny_multilabel()
 CHANGES: Mapping[str, Any] = {
@@ -59,7 +56,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(base: Path, changes: Mapping[str, Any] | None = None) -> Path:
     recipe = line_recipe({**CHANGES, **(changes or {})})
-    return pipeline.run(recipe, base, Store(base / "runs"), "cpu")
+    return pipeline.run(recipe, base, Store(base / "runs"), "cpu", report=False)
 
 
 def applies(split: Any) -> NDArray[np.bool_]:
@@ -174,10 +171,11 @@ def test_the_teacher_is_measured_against_the_best_constant_answer(base: Path) ->
         check_teacher(facts, DATASET, margin + 0.001)
 
 
-def test_one_threshold_for_all_remakes_no_model(base: Path) -> None:
-    store = base / "runs"
+def test_one_threshold_for_all_remakes_no_model(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
+    store = tmp_path / "runs"
     before = {folder.name for folder in store.iterdir()}
-    bundle = run(base, {"evaluate.thresholds": 0.25})
+    bundle = run(tmp_path, {"evaluate.thresholds": 0.25})
     stages = {name.partition("-")[0] for name in {f.name for f in store.iterdir()} - before}
     assert stages == {"evaluate", "export", "quantize", "bundle"}
     manifest = read_manifest(bundle)
@@ -185,18 +183,12 @@ def test_one_threshold_for_all_remakes_no_model(base: Path) -> None:
     assert "when its probability is at least 0.25" in (bundle / "README.md").read_text(
         encoding="utf-8"
     )
-    for folder in store.iterdir():  # the other tests look for the one run
-        if folder.name not in before:
-            for file in sorted(folder.rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
-            folder.rmdir()
 
 
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
         ({"min_retention": 1.5}, "gate 1 .* micro_f1 retention"),
-        ({"metric": "exact_match", "min_retention": 1.5}, "gate 1 .* exact_match retention"),
         ({"min_value": 0.1, "max_quantization_drop": 0.2, "max_size_bytes": 9}, "gate 2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The whole line in this process for pairs, for regression, and with an adopted teacher."""
+"""Runs for pairs, for regression, for a rare class, and with an adopted teacher."""
 
 from __future__ import annotations
 
@@ -19,17 +19,13 @@ from helpers.tiny_models import (
     tiny_split,
 )
 
-from factory.data.dataset import Split
+from factory.data.dataset import Dataset, Split, select
 from factory.errors import TeacherError
 from factory.store import load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
-# Checkpoints of tiny epochs come within one second of each other.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:mtime may not be reliable:UserWarning"),
-    pytest.mark.usefixtures("few_timings"),
-]
+pytestmark = pytest.mark.usefixtures("few_timings")
 
 
 def test_pairs(tmp_path: Path) -> None:
@@ -139,17 +135,52 @@ def test_an_adopted_teacher_with_outputs_in_another_order(
     assert best == ["glad", "angry", "calm"]
 
 
-def test_an_adopted_teacher_whose_names_lie_is_refused(
+def test_an_adopted_teacher_with_wrong_names_is_refused(
     tmp_path: Path, trained_folder: Path
 ) -> None:
     permuted_teacher(trained_folder, tmp_path / "teacher", ("angry", "calm", "glad"))
-    dataset = replace(tiny_dataset(), test=tiny_split("test", 45, seed=5))
+    changes = {"data.test": ..., "teacher.fine_tune": False}
     with pytest.raises(TeacherError, match=r"outputs may be in another order.*teacher\.labels"):
-        run_here(tmp_path, dataset, {"teacher.fine_tune": False})
+        run_here(tmp_path, tiny_dataset(), changes)
     assert not list((tmp_path / "runs").glob("distill-*"))
-    names = {"teacher.labels": ["glad", "angry", "calm"]}
-    bundle = run_here(tmp_path, dataset, {"teacher.fine_tune": False, **names})
-    assert Predictor.open(bundle).labels == LABELS
+    changes["teacher.labels"] = ["glad", "angry", "calm"]
+    adopted = run_here(tmp_path, tiny_dataset(), changes, until="teacher")
+    texts = tiny_dataset().dev.texts
+    np.testing.assert_allclose(
+        open_tiny(adopted / "model").logits(texts), open_tiny(trained_folder).logits(texts),
+        atol=1e-6,
+    )  # fmt: skip
+
+
+def rare(split: Split) -> Split:
+    """Two classes: angry, and glad with one row for seven of the other."""
+    rows = [n for n, t in enumerate(split.targets) if t == 0 or (t == 2 and n % 21 == 2)]
+    chosen = select(split, split.name, rows)
+    return replace(chosen, targets=[int(target == 2) for target in chosen.targets])
+
+
+def test_a_rare_class_from_weights_to_the_gate_on_its_f1(tmp_path: Path) -> None:
+    splits = {name: rare(tiny_split(name, 336, seed)) for name, seed in (("train", 3), ("dev", 4))}
+    dataset = Dataset("classification", ("angry", "glad"), splits["train"], splits["dev"], None)
+    assert np.bincount(dataset.dev.targets).tolist() == [112, 16]
+    save_tiny(tiny_bert(("LABEL_0", "LABEL_1")), tmp_path / "teacher")
+    changes = {
+        "data.test": ...,
+        "data.allow_duplicates": True,
+        "teacher.class_weights": "balanced",
+        "teacher.epochs": 10.0,
+        "distill.intermediate.epochs": 8.0,
+        "distill.prediction.epochs": 8.0,
+        "gate": {"metric": "f1", "positive_label": "glad", "min_value": 0.6},
+        "gate.max_quantization_drop": 0.3,
+    }
+    bundle = run_here(tmp_path, dataset, changes)
+    manifest = read_manifest(bundle)
+    assert manifest.gate[0]["text"].startswith("min_value: f1 ")
+    answered = Predictor.open(bundle).logits(dataset.dev.inputs()).argmax(axis=1) == 1
+    wanted = np.array(dataset.dev.targets) == 1
+    f1 = 2 * (answered & wanted).sum() / (answered.sum() + wanted.sum())
+    assert manifest.scores["int8-static"]["dev"]["f1"]["value"] == pytest.approx(f1)
 
 
 def test_more_tokens_than_the_teacher_reads_are_refused(

@@ -1,4 +1,4 @@
-"""Doctor: versions, devices and providers as they are, and each defect with its remedy."""
+"""Doctor: versions, devices and providers, and each defect with its remedy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_a_healthy_installation() -> None:
 def test_command_exits_0_and_its_json_is_the_examination() -> None:
     result = CliRunner().invoke(main, ["doctor", "--json"])
     assert result.exit_code == 0
-    told, found = json.loads(result.stdout), examine().facts()
+    told, found = json.loads(result.stdout), asdict(examine())
     for volatile in ("memory_available_bytes", "disk_free_bytes"):
         assert told["machine"].pop(volatile) > 0
         del found["machine"][volatile]
@@ -71,25 +72,7 @@ def test_both_runtimes_are_an_error_with_the_way_out() -> None:
     assert found.errors == [error]
     assert found.providers == []  # of two broken halves nothing is run
     assert f"ERROR     {error}" in found.lines()
-
-
-@pytest.mark.usefixtures("both_wheels")
-def test_both_runtimes_make_the_command_fail() -> None:
-    result = CliRunner().invoke(main, ["doctor"])
-    assert result.exit_code == 1
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in result.stdout
-    assert CliRunner().invoke(main, ["doctor", "--json"]).exit_code == 1
-
-
-@pytest.mark.parametrize("only", ["onnxruntime", "onnxruntime-gpu"])
-def test_one_runtime_is_fine(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
-    def version(name: str) -> str:
-        if name == only:
-            return "1.31.1"
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    assert both_runtimes() == []
+    assert CliRunner().invoke(main, ["doctor"]).exit_code == 1
 
 
 def test_missing_packages_come_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_one_process_is_alone_whatever_its_number(monkeypatch: pytest.MonkeyPatc
 
 def test_variables_that_are_no_numbers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, RANK="a", WORLD_SIZE="2")
-    with pytest.raises(ProcessesError, match="RANK=a, WORLD_SIZE=2, LOCAL_RANK=None: not what"):
+    with pytest.raises(ProcessesError, match="RANK=a, WORLD_SIZE=2, LOCAL_RANK=None: not integers"):
         distributed.from_environment()
 
 
@@ -50,7 +50,9 @@ def test_a_group_without_a_meeting_place_is_told(monkeypatch: pytest.MonkeyPatch
     set_environment(monkeypatch, RANK="0", WORLD_SIZE="2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with (
-        pytest.raises(ProcessesError, match=r"cannot find each other .* start them with torchrun"),
+        pytest.raises(
+            ProcessesError, match=r"cannot join the process group .* start with torchrun"
+        ),
         distributed.process_group("cpu"),
     ):
         raise AssertionError("joined")

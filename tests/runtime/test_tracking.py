@@ -1,4 +1,4 @@
-"""Event files of real stages, trackers that are asked for, and silence otherwise."""
+"""Event files of real stages, and requested trackers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def events(file: Path) -> Iterator[Event]:
 
 
 def test_every_loss_of_a_real_run_is_in_its_stage(line: Line) -> None:
-    """The event files and losses.csv, written apart, tell the same; the teacher's are there too."""
+    """Event files and losses.csv have the same values; the teacher has event files too."""
     stage = stage_directory(line.store, "distill")
     found = scalars(stage / "tensorboard")
     with (stage / "losses.csv").open(encoding="utf-8", newline="") as handle:
@@ -73,14 +73,8 @@ def test_event_files_are_no_content(line: Line, tmp_path: Path) -> None:
     assert load_artifact(stage).directory == stage
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Path]:
-    with tracking.stage(tmp_path, "teacher", "mails"):
-        yield tmp_path
-
-
 class Calls:
-    """A tracker's module that writes down what it is told."""
+    """The calls that the trackers received."""
 
     def __init__(self) -> None:
         self.made: list[tuple[Any, ...]] = []
@@ -88,7 +82,7 @@ class Calls:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Modules mlflow and wandb with the functions of the real ones that are used."""
+    """Stand-ins of the modules mlflow and wandb, with the functions we call."""
     calls = Calls()
 
     class Run:
@@ -140,13 +134,15 @@ def one_stage(folder: Path) -> None:
     build_stage(Store(folder), replace(distill.STAGE, make=make), run)
 
 
-def test_installed_trackers_hear_nothing_unless_asked(installed: Calls, tmp_path: Path) -> None:
+def test_installed_trackers_receive_nothing_unless_requested(
+    installed: Calls, tmp_path: Path
+) -> None:
     one_stage(tmp_path)
     assert installed.made == []
     assert scalars(tmp_path) == {"prediction/total": [(10, 0.5)]}
 
 
-def test_asked_trackers_get_one_run_per_stage(installed: Calls, tmp_path: Path) -> None:
+def test_requested_trackers_get_one_run_per_stage(installed: Calls, tmp_path: Path) -> None:
     with tracking.trackers(["mlflow", "wandb"]):
         one_stage(tmp_path)
     named = {"prediction/seed-42/total": 0.5}
@@ -186,10 +182,11 @@ def test_a_tracker_that_does_not_start_stops_the_stage(
     ):
         one_stage(tmp_path)
     assert installed.made[-1] == ("mlflow ends",)
-    assert tracking._state.directory is None
+    tracking.log("prediction", 42, 10, {"total": 0.5})  # outside a stage
+    assert installed.made[-1] == ("mlflow ends",)
 
 
-def test_a_tracker_that_breaks_off_does_not_end_the_training(
+def test_a_tracker_that_fails_does_not_end_the_training(
     installed: Calls,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,17 +216,17 @@ def test_other_processes_write_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_writer_it_is_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_tensorboardx_trackers_still_get_the_losses(
+    installed: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else found(name)
     )
-    monkeypatch.setattr(tracking._state, "warned", False)
-    for number in range(2):
-        one_stage(tmp_path / str(number))
-    assert capsys.readouterr().err.count("pip install tensorboardX") == 1
+    with tracking.trackers(["mlflow"]):
+        one_stage(tmp_path)
+    assert ("mlflow", {"prediction/seed-42/total": 0.5}, 10) in installed.made
+    assert scalars(tmp_path) == {}
 
 
 def test_a_tracker_that_is_not_installed_stops_before_the_work(

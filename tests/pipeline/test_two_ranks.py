@@ -1,4 +1,4 @@
-"""The whole line in two processes: under torchrun, failing, and with one of them killed."""
+"""A run on two ranks: one of them killed and then finished with torchrun, and failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
 COMMAND = "helpers.process_groups:factory_command"
-LATER = ("distill", "baseline", "evaluate", "export", "quantize", "bundle")
+LATER = ("distill", "baseline", "evaluate", "export", "quantize", "bundle", "report")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +41,19 @@ def assert_whole(store: Path, line: Line) -> None:
     assert scores["student"]["dev"]["accuracy"]["value"] > 0.8
 
 
-def test_torchrun_makes_one_bundle_and_only_the_first_process_talks(
-    line: Line, tmp_path: Path
+def test_a_killed_rank_ends_the_other_and_torchrun_finishes_the_run(
+    line: Line, server: ForkingServer, tmp_path: Path
 ) -> None:
-    store = tmp_path / "runs"
+    store = line.copy_store(tmp_path, *LATER)
+    group = server.start(2, COMMAND, "run", line.recipe, "--store", store)
+    group.kill_when(1, lambda: any(store.glob("distill-*.partial/intermediate.checkpoint")))
+    assert group.finish() == [1, -signal.SIGKILL]
+    assert group.stderr(0).splitlines()[-1] == (
+        "error: another process ended, see its message above; start all processes again, "
+        "finished work is kept"
+    )
+    assert group.stdout(0) == ""
+
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
@@ -61,28 +69,12 @@ def test_torchrun_makes_one_bundle_and_only_the_first_process_talks(
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{stage_directory(store, 'bundle')}\n"
-    told = [text.split()[0] for text in result.stderr.splitlines() if text.startswith("[")]
-    stages = [text.split()[0] for text in line.result.stderr.splitlines() if text.startswith("[")]
-    assert told == stages
+    stages = [
+        [text.split()[0] for text in stderr.splitlines() if text.startswith("[")]
+        for stderr in (result.stderr, line.result.stderr)
+    ]
+    assert stages[0] == stages[1]  # only rank 0 writes messages
     assert result.stderr.count("layer map (student<-teacher)") == 1
-    assert_whole(store, line)
-
-
-def test_a_killed_process_ends_the_other_and_the_next_run_finishes(
-    line: Line, server: ForkingServer, tmp_path: Path
-) -> None:
-    store = line.copy_store(tmp_path, *LATER)
-    arguments = ("run", line.recipe, "--store", store)
-    group = server.start(2, COMMAND, *arguments)
-    group.kill_when(1, lambda: any(store.glob("distill-*.partial/intermediate.checkpoint")))
-    assert group.finish() == [1, -signal.SIGKILL]
-    assert group.stderr(0).splitlines()[-1] == (
-        "error: another process ended, see its message above; start all of them again, "
-        "finished work is kept"
-    )
-    assert group.stdout(0) == ""
-    first, second = server.run(2, COMMAND, *arguments)
-    assert (first, second) == (f"{stage_directory(store, 'bundle')}\n", "")
     assert_whole(store, line)
 
 
@@ -90,25 +82,23 @@ def test_a_killed_process_ends_the_other_and_the_next_run_finishes(
     ("override", "code", "message"),
     [
         ("gate.min_retention=1.5", 3, "error: gate 1 (student in torch) failed"),
-        ("data.label=nothing", 1, "error: the data cannot be used as it is"),
-        ("data.train=nothing.tsv", 1, "error: the data files cannot be used"),
+        ("data.label=nothing", 1, "error: the data files cannot be used"),
     ],
 )
-def test_a_failure_ends_both_at_once_with_one_message(
+def test_a_failure_ends_both_ranks_with_one_message(
     line: Line, server: ForkingServer, tmp_path: Path, override: str, code: int, message: str
 ) -> None:
     store = line.copy_store(tmp_path)
-    before, began = published(store), time.monotonic()
+    before = published(store)
     group = server.start(2, COMMAND, "run", line.recipe, "--store", store, "--set", override)
     assert group.finish() == [code, code]
-    assert time.monotonic() - began < 120
     assert message in group.stderr(0)
     assert "Traceback" not in group.stderr(0) + group.stderr(1)
     assert group.stdout(0) + group.stdout(1) == ""
     assert published(store) == before
 
 
-def test_a_second_run_is_refused_in_both_processes(
+def test_a_second_run_is_refused_on_both_ranks(
     line: Line, server: ForkingServer, tmp_path: Path
 ) -> None:
     from factory.store import Store
@@ -121,12 +111,12 @@ def test_a_second_run_is_refused_in_both_processes(
     assert group.stderr(1) == ""
 
 
-def test_processes_that_see_other_data_are_refused(
+def test_ranks_that_see_different_recipes_are_refused(
     line: Line, server: ForkingServer, tmp_path: Path
 ) -> None:
-    group = server.start(2, "test_line_in_processes:run_with_own_name", line.recipe, tmp_path)
+    group = server.start(2, "test_two_ranks:run_with_own_name", line.recipe, tmp_path)
     assert group.finish() == [1, 1]
-    assert "process 1 of 2 sees another recipe, data or models" in group.stderr(0)
+    assert "rank 1 of 2 sees another recipe, data or models" in group.stderr(0)
     assert not published(tmp_path)
 
 
