@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ SLOW_PLACES = (
     "test_store_processes.py",
     "training",
 )
-SLOW_FIXTURES = {"line", "trained_folder"}
+SLOW_FIXTURES = {"forks", "line", "trained_folder"}
 TESTS = Path(__file__).parent
 
 
@@ -85,6 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 if TYPE_CHECKING:  # torch is imported only by tests that use a model
     from helpers.edge_bundles import Edge
+    from helpers.forked import Forks
     from helpers.pipeline_run import Line
 
     from factory.data.dataset import Dataset
@@ -166,6 +167,15 @@ def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Line:
     from helpers.pipeline_run import run_line
 
     return run_line(tmp_path_factory.mktemp("line"), dataset)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Forks processes that share one start-up."""
+    from helpers.forked import fork_server
+
+    with fork_server(tmp_path_factory.mktemp("forks")) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import augment_processes
 import numpy as np
 import pyarrow.parquet
 import pytest
-from helpers.process_groups import ForkingServer, forking_server
+from helpers.forked import Forks
 from helpers.tiny_models import tiny_multilabel, tiny_regression, tiny_split
 from tiny_masked import (
     ListedNeighbours,
@@ -38,13 +37,6 @@ WORK = "augment_processes:work"
 # Rows that differ in one word, so that examples of some equal others, or examples of others.
 WORDS = ("shop", "lamp", "shoe", "late", "parcel", "refund", "broken", "love")
 ALIKE = [f"{first} the {second}" for first in WORDS for second in WORDS]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
-    """Starts processes that share one start-up."""
-    with forking_server(tmp_path_factory.mktemp("groups")) as server:
-        yield server
 
 
 @pytest.fixture
@@ -91,7 +83,7 @@ def augmented_here(directory: Path, mode: str) -> tuple[dict[str, Any], dict[str
 
 
 def test_a_killed_run_writes_the_same_bytes(
-    server: ForkingServer, tmp_path: Path, parts_of_processes: None
+    forks: Forks, tmp_path: Path, parts_of_processes: None
 ) -> None:
     expected = augmented_here(tmp_path / "whole", "corrected")
     files = sorted(expected[1])
@@ -99,7 +91,7 @@ def test_a_killed_run_writes_the_same_bytes(
     cut = tmp_path / "cut"
     # of 7 parts: two processes, each killed in its 2nd; one killed in its 2nd shard
     for count, kill_at, finished in ((2, 2, 2), (1, 7, augment_processes.PARTS)):
-        assert server.start(count, WORK, cut, kill_at).finish() == [-signal.SIGKILL] * count
+        assert forks.start(count, WORK, cut, kill_at).finish() == [-signal.SIGKILL] * count
         assert len(list(cut.glob("parts/part-*"))) == finished
         assert len(list(cut.glob("**/.*.tmp"))) >= count  # killed in the middle of a file
         assert not (cut / "index.json").exists()

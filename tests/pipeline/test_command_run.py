@@ -6,12 +6,11 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_runs import ForkServer, fork_server
+from helpers.forked import Forks
 from helpers.pipeline_run import (
     ROOT,
     Line,
@@ -38,13 +37,6 @@ WORK = {
     "quantize": "int8-static.onnx",
     "bundle": MANIFEST_NAME,
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Starts runs that share one start-up."""
-    with fork_server(tmp_path_factory.mktemp("forked")) as server:
-        yield server
 
 
 # the uninterrupted run
@@ -184,13 +176,13 @@ def test_plan_shows_what_would_run_and_why(line: Line) -> None:
 
 
 def test_killed_in_every_stage_it_ends_with_the_same_bundle(
-    line: Line, server: ForkServer, tmp_path: Path
+    line: Line, forks: Forks, tmp_path: Path
 ) -> None:
     store = tmp_path / "runs"
     delay = random.Random(7)
     interrupted = set()
     for stage in STAGES:
-        run = server.start("run", line.recipe, "--store", store)
+        run = forks.command("run", line.recipe, "--store", store)
         pattern = f"{stage}-*.partial/{WORK.get(stage, '*')}"
         run.wait_until(lambda pattern=pattern: any(store.glob(pattern)))
         time.sleep(delay.uniform(0, 0.05))
@@ -200,10 +192,10 @@ def test_killed_in_every_stage_it_ends_with_the_same_bundle(
             load_artifact(store / directory)  # complete, or not published at all
         interrupted |= {path.name.partition("-")[0] for path in store.glob("*.partial")}
     assert {"teacher", "distill"} <= interrupted
-    run = server.start("run", line.recipe, "--store", store)
-    assert run.finish() == 0, run.stderr
+    run = forks.command("run", line.recipe, "--store", store)
+    assert run.finish() == [0], run.stderr()
     bundle = stage_directory(store, "bundle")
-    assert run.stdout == f"{bundle}\n"
+    assert run.stdout() == f"{bundle}\n"
     assert_same_files(line.store, store)
     Predictor.open(bundle)
     assert read_manifest(bundle).version == read_manifest(line.bundle).version
@@ -232,18 +224,18 @@ def assert_same_files(expected: Path, found: Path) -> None:
 
 
 def test_a_second_run_on_a_store_in_use_is_refused(
-    line: Line, server: ForkServer, tmp_path: Path
+    line: Line, forks: Forks, tmp_path: Path
 ) -> None:
     store = tmp_path / "runs"
-    first = server.start("run", line.recipe, "--store", store)
-    assert first.wait_until(lambda: "[teacher] running" in first.stderr)
+    first = forks.command("run", line.recipe, "--store", store)
+    assert first.wait_until(lambda: "[teacher] running" in first.stderr())
     first.send(signal.SIGSTOP)
     assert error_of(factory_here("run", line.recipe, "--store", store), 1) == (
         f"error: {store}: another run is using this store; wait for it, "
         "or give this one its own with --store DIRECTORY\n"
     )
     first.send(signal.SIGKILL)
-    assert first.finish() == -signal.SIGKILL
+    assert first.finish() == [-signal.SIGKILL]
     status = plan(line, store)
     assert status["teacher"] == ("resume", "interrupted")
     assert status["distill"] == ("run", "not run yet")
@@ -287,19 +279,19 @@ def test_verify_finds_a_flipped_byte(line: Line, tmp_path: Path) -> None:
     ],
 )
 def test_a_full_disk_is_reported_in_one_line_and_the_next_run_resumes(
-    line: Line, server: ForkServer, tmp_path: Path, stage: str, reason: str
+    line: Line, forks: Forks, tmp_path: Path, stage: str, reason: str
 ) -> None:
     """A limit on the size of files stands for the disk."""
     store = line.copy_store(tmp_path, "bundle", stage)
-    run = server.start("run", line.recipe, "--store", store, largest_file=20_000)
-    assert run.finish() == 1, run.stderr
-    assert run.stdout == ""
+    run = forks.command("run", line.recipe, "--store", store, largest_file=20_000)
+    assert run.finish() == [1], run.stderr()
+    assert run.stdout() == ""
     (partial,) = store.glob("*.partial")
-    assert run.stderr.splitlines()[-1] == (
+    assert run.stderr().splitlines()[-1] == (
         f"error: {partial}: {reason}; free disk space and run again, finished work is kept"
     )
     assert partial.name.startswith(f"{stage}-")
-    assert "Traceback" not in run.stderr
-    again = server.start("run", line.recipe, "--store", store)  # does not use incomplete files
-    assert again.finish() == 0, again.stderr
+    assert "Traceback" not in run.stderr()
+    again = forks.command("run", line.recipe, "--store", store)  # does not use incomplete files
+    assert again.finish() == [0], again.stderr()
     assert_same_files(line.store, store)

@@ -6,12 +6,12 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_runs import ForkServer, Run, fork_server
+from helpers.forked import Forks, Group
 from helpers.pipeline_run import (
     error_of,
     factory_here,
@@ -20,7 +20,6 @@ from helpers.pipeline_run import (
     write_files,
     write_recipe,
 )
-from helpers.process_groups import forking_server
 from helpers.tiny_models import FILLERS, KEYWORDS, save_tiny, tiny_bert
 from safetensors.numpy import load_file
 
@@ -44,13 +43,6 @@ STAGES = ("data", "teacher", "corpus", "general", "distill", "evaluate", "export
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Starts runs that share one start-up."""
-    with fork_server(tmp_path_factory.mktemp("forked")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     """A recipe over two corpus files, with a base teacher that has no classifier."""
     folder = tmp_path_factory.mktemp("general")
@@ -66,21 +58,21 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(server: ForkServer, recipe: Path) -> tuple[Path, Run]:
+def finished(forks: Forks, recipe: Path) -> tuple[Path, Group]:
     """An uninterrupted `factory general`: its store and its output."""
     store = recipe.parent / "runs"
-    run = server.start("general", recipe, "--store", store)
-    assert run.finish() == 0, run.stderr
+    run = forks.command("general", recipe, "--store", store)
+    assert run.finish() == [0], run.stderr()
     return store, run
 
 
-def stages_of(run: Run) -> list[list[str]]:
-    return [line.split()[:2] for line in run.stderr.splitlines() if line.startswith("[")]
+def stages_of(run: Group) -> list[list[str]]:
+    return [line.split()[:2] for line in run.stderr().splitlines() if line.startswith("[")]
 
 
-def test_general_makes_two_stages_and_prints_the_folder(finished: tuple[Path, Run]) -> None:
+def test_general_makes_two_stages_and_prints_the_folder(finished: tuple[Path, Group]) -> None:
     store, run = finished
-    assert run.stdout == f"{stage_directory(store, 'general') / 'model'}\n"
+    assert run.stdout() == f"{stage_directory(store, 'general') / 'model'}\n"
     assert stages_of(run) == [["[corpus]", "running"], ["[general]", "running"]]
     assert sorted(name.partition("-")[0] for name in published(store)) == ["corpus", "general"]
     facts = load_artifact(stage_directory(store, "corpus")).facts
@@ -92,31 +84,31 @@ def test_general_makes_two_stages_and_prints_the_folder(finished: tuple[Path, Ru
 
 
 def test_general_again_has_nothing_to_do(
-    server: ForkServer, recipe: Path, finished: tuple[Path, Run]
+    forks: Forks, recipe: Path, finished: tuple[Path, Group]
 ) -> None:
     store, first = finished
     before = published(store)
-    again = server.start("general", recipe, "--store", store, "--set", "distill.seed=5")
-    assert again.finish() == 0
-    assert again.stdout == first.stdout
+    again = forks.command("general", recipe, "--store", store, "--set", "distill.seed=5")
+    assert again.finish() == [0]
+    assert again.stdout() == first.stdout()
     assert published(store) == before
 
 
 def test_a_run_starts_from_the_general_student(
-    server: ForkServer, recipe: Path, finished: tuple[Path, Run]
+    forks: Forks, recipe: Path, finished: tuple[Path, Group]
 ) -> None:
     """The start by name and by the printed path gives the same student."""
     store, general = finished
-    by_name = server.start("run", recipe, "--store", store)
-    assert by_name.finish() == 0, by_name.stderr
+    by_name = forks.command("run", recipe, "--store", store)
+    assert by_name.finish() == [0], by_name.stderr()
     words = dict(stages_of(by_name))
     assert list(words) == [f"[{stage}]" for stage in STAGES]
     assert words["[general]"] == words["[corpus]"] == "cached"
     expected = stage_directory(store, "distill")
-    by_path = server.start(
-        "run", recipe, "--store", store, "--set", f"student.start={general.stdout.strip()}"
+    by_path = forks.command(
+        "run", recipe, "--store", store, "--set", f"student.start={general.stdout().strip()}"
     )
-    assert by_path.finish() == 0, by_path.stderr
+    assert by_path.finish() == [0], by_path.stderr()
     assert [stage for stage, _ in stages_of(by_path)] == [
         f"[{stage}]" for stage in STAGES if stage not in ("corpus", "general")
     ]
@@ -126,19 +118,19 @@ def test_a_run_starts_from_the_general_student(
 
 
 def test_killed_anywhere_it_ends_with_the_same_bytes(
-    server: ForkServer, recipe: Path, finished: tuple[Path, Run], tmp_path: Path
+    forks: Forks, recipe: Path, finished: tuple[Path, Group], tmp_path: Path
 ) -> None:
     store = tmp_path / "runs"
     chance = random.Random(3)
     patterns = ("corpus-*.partial/shard-00000.npy", "general-*.partial/general.checkpoint")
     for pattern in (patterns[0], patterns[1], patterns[1]):
-        run = server.start("general", recipe, "--store", store)
+        run = forks.command("general", recipe, "--store", store)
         assert run.wait_until(lambda pattern=pattern: any(store.glob(pattern)))
         time.sleep(chance.uniform(0, 0.05))
         run.send(signal.SIGKILL)
         run.finish()
-    run = server.start("general", recipe, "--store", store)
-    assert run.finish() == 0, run.stderr
+    run = forks.command("general", recipe, "--store", store)
+    assert run.finish() == [0], run.stderr()
     expected, _ = finished
     for stage in ("corpus", "general"):
         old, new = stage_directory(expected, stage), stage_directory(store, stage)
@@ -180,15 +172,13 @@ def test_a_recipe_without_a_corpus(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_two_ranks_train_nearly_the_student_of_one(
-    recipe: Path, finished: tuple[Path, Run], tmp_path: Path
+    forks: Forks, recipe: Path, finished: tuple[Path, Group], tmp_path: Path
 ) -> None:
     store = tmp_path / "two"
-    with forking_server(tmp_path) as groups:
-        command = ("helpers.process_groups:factory_command", "general", recipe, "--store", store)
-        group = groups.start(2, *command)
-        assert group.finish() == [0, 0], group.stderr(0)
-        assert group.stdout(0) == f"{stage_directory(store, 'general') / 'model'}\n"
-        assert group.stdout(1) == ""
+    group = forks.command("general", recipe, "--store", store, count=2)
+    assert group.finish() == [0, 0], group.stderr()
+    assert group.stdout() == f"{stage_directory(store, 'general') / 'model'}\n"
+    assert group.stdout(1) == ""
     expected, found = (
         load_file(stage_directory(folder, "general") / "model" / "model.safetensors")
         for folder in (finished[0], store)

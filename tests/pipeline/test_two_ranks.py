@@ -6,26 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.forked import Forks, factory_command
 from helpers.pipeline_run import ROOT, Line, clean_environment, published, stage_directory
-from helpers.process_groups import ForkingServer, forking_server
 
 from factory.store import load_artifact
 from serving.bundle import read_manifest
 from serving.predictor import Predictor
 
-COMMAND = "helpers.process_groups:factory_command"
 LATER = ("distill", "baseline", "evaluate", "export", "quantize", "bundle", "report")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
-    """Starts processes that share one start-up."""
-    with forking_server(tmp_path_factory.mktemp("groups")) as server:
-        yield server
 
 
 def assert_whole(store: Path, line: Line) -> None:
@@ -42,11 +33,13 @@ def assert_whole(store: Path, line: Line) -> None:
 
 
 def test_a_killed_rank_ends_the_other_and_torchrun_finishes_the_run(
-    line: Line, server: ForkingServer, tmp_path: Path
+    line: Line, forks: Forks, tmp_path: Path
 ) -> None:
     store = line.copy_store(tmp_path, *LATER)
-    group = server.start(2, COMMAND, "run", line.recipe, "--store", store)
-    group.kill_when(1, lambda: any(store.glob("distill-*.partial/intermediate.checkpoint")))
+    group = forks.command("run", line.recipe, "--store", store, count=2)
+    checkpoint = "distill-*.partial/intermediate.checkpoint"
+    assert group.wait_until(lambda: any(store.glob(checkpoint)))
+    group.send(signal.SIGKILL, rank=1)
     assert group.finish() == [1, -signal.SIGKILL]
     assert group.stderr(0).splitlines()[-1] == (
         "error: another process ended, see its message above; start all processes again, "
@@ -86,11 +79,11 @@ def test_a_killed_rank_ends_the_other_and_torchrun_finishes_the_run(
     ],
 )
 def test_a_failure_ends_both_ranks_with_one_message(
-    line: Line, server: ForkingServer, tmp_path: Path, override: str, code: int, message: str
+    line: Line, forks: Forks, tmp_path: Path, override: str, code: int, message: str
 ) -> None:
     store = line.copy_store(tmp_path)
     before = published(store)
-    group = server.start(2, COMMAND, "run", line.recipe, "--store", store, "--set", override)
+    group = forks.command("run", line.recipe, "--store", store, "--set", override, count=2)
     assert group.finish() == [code, code]
     assert message in group.stderr(0)
     assert "Traceback" not in group.stderr(0) + group.stderr(1)
@@ -98,23 +91,21 @@ def test_a_failure_ends_both_ranks_with_one_message(
     assert published(store) == before
 
 
-def test_a_second_run_is_refused_on_both_ranks(
-    line: Line, server: ForkingServer, tmp_path: Path
-) -> None:
+def test_a_second_run_is_refused_on_both_ranks(line: Line, forks: Forks, tmp_path: Path) -> None:
     from factory.store import Store
 
     store = line.copy_store(tmp_path, "bundle")
     with Store(store).locked():
-        group = server.start(2, COMMAND, "run", line.recipe, "--store", store)
+        group = forks.command("run", line.recipe, "--store", store, count=2)
         assert group.finish() == [1, 1]
     assert "another run is using this store" in group.stderr(0)
     assert group.stderr(1) == ""
 
 
 def test_ranks_that_see_different_recipes_are_refused(
-    line: Line, server: ForkingServer, tmp_path: Path
+    line: Line, forks: Forks, tmp_path: Path
 ) -> None:
-    group = server.start(2, "test_two_ranks:run_with_own_name", line.recipe, tmp_path)
+    group = forks.start(2, "test_two_ranks:run_with_own_name", line.recipe, tmp_path)
     assert group.finish() == [1, 1]
     assert "rank 1 of 2 sees another recipe, data or models" in group.stderr(0)
     assert not published(tmp_path)
@@ -123,8 +114,6 @@ def test_ranks_that_see_different_recipes_are_refused(
 def run_with_own_name(recipe: str, store: str) -> None:
     """`factory run` with another gate in the second process."""
     import os
-
-    from helpers.process_groups import factory_command
 
     override = f"gate.min_value=0.{os.environ['RANK']}1"
     factory_command("run", recipe, "--store", store, "--set", override)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.process_groups import ForkingServer, forking_server
+from helpers.forked import Forks
 from helpers.tiny_models import accuracy, open_tiny, tiny_dataset
 
 STEPS = 4 + 8  # of `killed_distillation`: 50 rows in batches of 16, one epoch and two
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkingServer]:
-    """Starts processes that share one start-up."""
-    with forking_server(tmp_path_factory.mktemp("groups")) as server:
-        yield server
-
-
-def test_two_processes_train_one_student(server: ForkingServer, tmp_path: Path) -> None:
-    server.run(2, "distributed_runs:one_student", tmp_path)
+def test_two_processes_train_one_student(forks: Forks, tmp_path: Path) -> None:
+    forks.run(2, "distributed_runs:one_student", tmp_path)
     ranks = [(tmp_path / f"teacher.{rank}.safetensors").read_bytes() for rank in (0, 1)]
     assert ranks[0] == ranks[1]
     dev = tiny_dataset(209, 30).dev
@@ -35,13 +27,13 @@ def test_two_processes_train_one_student(server: ForkingServer, tmp_path: Path) 
 
 @pytest.mark.parametrize("kill_at", [3, 9])  # in the first phase, in the second
 def test_killed_at_any_step_the_weights_end_the_same_to_the_last_bit(
-    server: ForkingServer, trained_folder: Path, tmp_path: Path, kill_at: int
+    forks: Forks, trained_folder: Path, tmp_path: Path, kill_at: int
 ) -> None:
     work, whole, cut = "distributed_runs:killed_distillation", tmp_path / "whole", tmp_path / "cut"
-    assert server.run(1, work, whole, trained_folder, 0) == [f"{STEPS}\n"]
-    group = server.start(1, work, cut, trained_folder, kill_at)
+    assert forks.run(1, work, whole, trained_folder, 0) == [f"{STEPS}\n"]
+    group = forks.start(1, work, cut, trained_folder, kill_at)
     assert group.finish() == [-signal.SIGKILL]
-    (resumed,) = server.run(1, work, cut, trained_folder, 0)
+    (resumed,) = forks.run(1, work, cut, trained_folder, 0)
     assert json.loads(resumed) == STEPS - kill_at + 1
     for file in ("model/model.safetensors", "losses.csv"):
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
