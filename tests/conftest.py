@@ -162,11 +162,11 @@ def teacher(trained_folder: Path) -> TorchClassifier:
 
 
 @pytest.fixture(scope="session")
-def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Line:
+def line(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, forks: Forks) -> Line:
     """One uninterrupted `factory run` of a tiny recipe; no test may change its folder."""
     from helpers.pipeline_run import run_line
 
-    return run_line(tmp_path_factory.mktemp("line"), dataset)
+    return run_line(tmp_path_factory.mktemp("line"), dataset, forks)
 
 
 @pytest.fixture(scope="session")

@@ -110,10 +110,10 @@ def settle_classifier(
     """
     config = model.config
     wanted = [config.id2label[number] for number in range(config.num_labels)]
-    known = list(labels) if loaded and labels is not None else None
+    known = list(labels or ())
     where = f"student.start {source.location}:"
     with torch.no_grad():
-        if known is not None and len(set(known)) == len(known) and sorted(known) == sorted(wanted):
+        if loaded and len(set(known)) == len(known) and sorted(known) == sorted(wanted):
             order = [known.index(label) for label in wanted]
             for parameter in model.classifier.parameters():
                 parameter.copy_(parameter[order].clone())

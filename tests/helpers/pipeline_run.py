@@ -20,6 +20,7 @@ from factory.data.dataset import Dataset, Split
 from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.store import Store
+from helpers.forked import Forks
 from helpers.minimal_recipe import set_keys
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,9 @@ class Line:
 
     recipe: Path
     store: Path
-    result: subprocess.CompletedProcess[str]
+    returncode: int
+    stdout: str
+    stderr: str
 
     @property
     def bundle(self) -> Path:
@@ -51,7 +54,7 @@ class Line:
         return pipeline.run(recipe, self.recipe.parent, Store(store), "cpu", report=report)
 
 
-def run_line(directory: Path, dataset: Dataset) -> Line:
+def run_line(directory: Path, dataset: Dataset, forks: Forks) -> Line:
     """Write files, teacher and recipe into a folder and run the recipe with the command line."""
     from helpers.tiny_models import save_tiny, tiny_bert, tiny_split
 
@@ -63,7 +66,9 @@ def run_line(directory: Path, dataset: Dataset) -> Line:
     save_tiny(model, directory / "teacher")
     recipe = write_recipe(directory / "recipe.toml", {"distill.baseline": "random"})
     store = directory / "runs"
-    return Line(recipe, store, factory("run", recipe, "--store", store))
+    run = forks.command("run", recipe, "--store", store)
+    (code,) = run.finish()
+    return Line(recipe, store, code, run.stdout(), run.stderr())
 
 
 def line_tree(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -138,19 +143,6 @@ def write_files(directory: Path, dataset: Dataset) -> None:
     labels = None if dataset.task == "regression" else dataset.labels
     for split in dataset.splits():
         write_split(directory / f"{split.name}.tsv", split, labels)
-
-
-def factory(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """The real command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "factory", *map(str, arguments)],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 def factory_here(*arguments: object) -> Result:

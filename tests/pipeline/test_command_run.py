@@ -44,14 +44,14 @@ WORK = {
 
 def test_output_of_the_run(line: Line) -> None:
     """stdout has the bundle's path only; stderr has the stages and the gates, but no bars."""
-    assert line.result.returncode == 0, line.result.stderr
-    assert line.result.stdout == f"{line.bundle}\n"
-    lines = [text.split() for text in line.result.stderr.splitlines() if text.startswith("[")]
+    assert line.returncode == 0, line.stderr
+    assert line.stdout == f"{line.bundle}\n"
+    lines = [text.split() for text in line.stderr.splitlines() if text.startswith("[")]
     assert [words[:2] for words in lines] == [[f"[{stage}]", "running"] for stage in STAGES]
-    assert not {"\r", "\x1b", "\x08"} & set(line.result.stderr)
-    assert "Traceback" not in line.result.stderr
-    assert "gate 1  pass" in line.result.stderr
-    assert "gate 2  int8-static  pass" in line.result.stderr
+    assert not {"\r", "\x1b", "\x08"} & set(line.stderr)
+    assert "Traceback" not in line.stderr
+    assert "gate 1  pass" in line.stderr
+    assert "gate 2  int8-static  pass" in line.stderr
 
 
 def test_the_store_has_one_artifact_per_stage_and_no_partial_files(line: Line) -> None:
@@ -76,33 +76,37 @@ def test_every_model_learned_the_task(line: Line) -> None:
         assert scores["int8-static"][split]["accuracy"]["value"] > 0.7
 
 
-PLAIN_TRANSFORMERS = """
-import csv, json, sys
-sys.modules["factory"] = sys.modules["serving"] = None
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-folder, *files = sys.argv[1:]
-model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
-answer = {"id2label": model.config.id2label, "predicted": []}
-for file in files:
-    with open(file, encoding="utf-8") as handle:
-        texts = [row["text"] for row in csv.DictReader(handle, delimiter="\\t")]
+def plain_predictions(folder: str, *files: str) -> None:
+    """Print what transformers computes where our packages cannot be imported."""
+    import csv
+    import sys
+
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("factory", "serving"):
+            sys.modules[name] = None  # type: ignore[assignment]
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     predicted = []
-    for text in texts:
-        batch = tokenizer(text, truncation=True, max_length=24, return_tensors="pt")
-        with torch.inference_mode():
-            predicted.append(int(model(**batch).logits.argmax()))
-    answer["predicted"].append(predicted)
-print(json.dumps(answer))
-"""
+    for file in files:
+        with Path(file).open(encoding="utf-8") as handle:
+            texts = [row["text"] for row in csv.DictReader(handle, delimiter="\t")]
+        predicted.append([])
+        for text in texts:
+            batch = tokenizer(text, truncation=True, max_length=24, return_tensors="pt")
+            with torch.inference_mode():
+                predicted[-1].append(int(model(**batch).logits.argmax()))
+    sys.stdout.write(json.dumps({"id2label": model.config.id2label, "predicted": predicted}))
 
 
-def test_transformers_alone_computes_the_stored_predictions(line: Line, tmp_path: Path) -> None:
-    """In a process that cannot import our packages, one text at a time."""
+def test_transformers_alone_computes_the_stored_predictions(line: Line, forks: Forks) -> None:
+    """One text at a time."""
     files = [line.recipe.with_name(f"{split}.tsv") for split in ("dev", "test")]
     folder = stage_directory(line.store, "distill") / "model"
-    found = json.loads(python(PLAIN_TRANSFORMERS, folder, *files, cwd=tmp_path))
+    (output,) = forks.run(1, "test_command_run:plain_predictions", folder, *files)
+    found = json.loads(output)
     assert found["id2label"] == {"0": "angry", "1": "calm", "2": "glad"}
     evaluated = stage_directory(line.store, "evaluate")
     for split, predicted in zip(("dev", "test"), found["predicted"], strict=True):

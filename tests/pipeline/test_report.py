@@ -25,7 +25,7 @@ def report_of_failed_run(line: Line, store: Path, changes: Mapping[str, Any]) ->
 def test_a_run_writes_its_report_beside_the_bundle(line: Line) -> None:
     folder = line.bundle.with_name("report-" + line.bundle.name.partition("-")[2])
     page = folder / "report.html"
-    assert f"report: {page}\n" in line.result.stderr
+    assert f"report: {page}\n" in line.stderr
     assert [file.name for file in folder.iterdir()] == ["report.html"]
     text = page.read_text(encoding="utf-8")
     assert "<h2>Passed</h2>" in text

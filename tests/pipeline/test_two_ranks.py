@@ -64,7 +64,7 @@ def test_a_killed_rank_ends_the_other_and_torchrun_finishes_the_run(
     assert result.stdout == f"{stage_directory(store, 'bundle')}\n"
     stages = [
         [text.split()[0] for text in stderr.splitlines() if text.startswith("[")]
-        for stderr in (result.stderr, line.result.stderr)
+        for stderr in (result.stderr, line.stderr)
     ]
     assert stages[0] == stages[1]  # only rank 0 writes messages
     assert result.stderr.count("layer map (student<-teacher)") == 1
