@@ -94,8 +94,6 @@ def process_group(device: str) -> Iterator[None]:
     import torch
     from torch import distributed
 
-    from factory.runtime.devices import pick_device
-
     place = pick_device(device, own)
     on_cuda = place.startswith("cuda")
     if on_cuda:
@@ -175,3 +173,34 @@ def gather(value: Result) -> list[Result]:
 def barrier() -> None:
     """Wait until every rank has come this far."""
     gather(None)
+
+
+def pick_device(wanted: str, group: Rank | None = None) -> str:
+    """Resolve --device to `cpu`, `cuda`, or `cuda:INDEX` in a process group.
+
+    Args:
+        wanted: auto, cpu or cuda; auto is cuda if torch can use it.
+        group: this process's rank; default: `current()`.
+
+    Raises:
+        FactoryError: no usable CUDA device, or fewer devices than processes on this machine.
+    """
+    import torch
+
+    usable = torch.cuda.is_available()
+    if wanted == "cuda" and not usable:
+        raise FactoryError(
+            "--device cuda: torch finds no usable CUDA device; `factory doctor` lists the devices, "
+            "--device cpu trains without a GPU"
+        )
+    if not usable or wanted == "cpu":
+        return "cpu"
+    own = group or current()
+    if own.world_size == 1:
+        return "cuda"
+    if own.local_rank >= torch.cuda.device_count():
+        raise FactoryError(
+            f"process {own.local_rank + 1} on a machine with {torch.cuda.device_count()} CUDA "
+            "devices; start at most one process per device (--nproc-per-node)"
+        )
+    return f"cuda:{own.local_rank}"

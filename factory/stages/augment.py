@@ -38,7 +38,7 @@ def _make(output: Path, run: Run) -> Facts:
 def open_augment_proposers(run: Run) -> Proposers:
     """Open the models and word lists that propose words."""
     from factory.augment.proposers import open_proposers
-    from factory.runtime.devices import pick_device
+    from factory.runtime.distributed import pick_device
 
     sources = run.sources
     assert sources.augment is not None, "found with this stage"

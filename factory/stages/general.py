@@ -26,7 +26,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 def _make(output: Path, run: Run) -> Facts:
     from factory.data.shards import open_rows
     from factory.distill.general import general_distill, load_base_teacher
-    from factory.runtime.devices import pick_device
+    from factory.runtime.distributed import pick_device
 
     assert run.recipe.general is not None, "wanted"
     device = pick_device(run.device)

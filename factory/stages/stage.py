@@ -83,7 +83,7 @@ class Run:
             device: another one than the run's.
         """
         from factory.models.classifier import load_torch_classifier
-        from factory.runtime.devices import pick_device
+        from factory.runtime.distributed import pick_device
 
         chosen = pick_device(device or self.device)
         return load_torch_classifier(

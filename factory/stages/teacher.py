@@ -19,7 +19,7 @@ def _settings(recipe: Recipe, sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.runtime.devices import pick_device
+    from factory.runtime.distributed import pick_device
     from factory.teacher.fine_tune import make_teacher
 
     return make_teacher(

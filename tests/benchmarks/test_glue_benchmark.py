@@ -23,7 +23,7 @@ SMALL_RUN = (
     "gate.metric=accuracy",
     "gate.min_retention=5.0",
     "data.max_length=24",
-    "teacher.epochs=4.0",
+    "teacher.epochs=8.0",
     "teacher.batch_size=16",
     "teacher.learning_rate=5e-3",
     "student.start=teacher",
@@ -32,8 +32,8 @@ SMALL_RUN = (
     "student.heads=4",
     "student.intermediate=32",
     "distill.batch_size=16",
-    "distill.intermediate.epochs=1.0",
-    "distill.prediction.epochs=1.0",
+    "distill.intermediate.epochs=3.0",
+    "distill.prediction.epochs=3.0",
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from factory.errors import FactoryError
-from factory.runtime.devices import pick_device
+from factory.runtime.distributed import pick_device
 
 
 @pytest.mark.parametrize("usable", [True, False])

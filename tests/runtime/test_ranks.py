@@ -8,8 +8,7 @@ from helpers.pipeline_run import python
 
 from factory.errors import FactoryError, ProcessesError
 from factory.runtime import distributed
-from factory.runtime.devices import pick_device
-from factory.runtime.distributed import Rank
+from factory.runtime.distributed import Rank, pick_device
 from factory.runtime.progress import say
 
 
