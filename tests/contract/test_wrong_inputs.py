@@ -149,7 +149,7 @@ def test_the_message(name: str, good: Path, monkeypatch: pytest.MonkeyPatch) -> 
     wrong = TABLE[name]
     if name == "no space left":
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "train.parquet")
-        monkeypatch.setattr("factory.data.load.load_dataset", _raising(full))
+        monkeypatch.setattr("factory.stages.data.load_dataset", _raising(full))
     with contextlib.chdir(good):
         message = error_of(factory_here(*wrong.prepare(good)), wrong.code)
     for words in (wrong.what, wrong.where, wrong.advice):
