@@ -11,7 +11,7 @@ from helpers.minimal_recipe import recipe_tree
 
 from factory.errors import StoreError
 from factory.recipe.file import parse_recipe
-from factory.runtime import distributed
+from factory.runtime import distributed, progress
 from factory.runtime.distributed import Rank
 from factory.stages import build, distill
 from factory.stages.sources import Sources
@@ -23,6 +23,7 @@ KEY = ArtifactKey("distill", 1, {}, {})
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
+    progress.set_quiet(False)  # another test may have called the command line with --quiet
     sources = Sources(None, None, None, None, None, None, None)
     return Run(parse_recipe(recipe_tree()), tmp_path, sources, "cpu", {"distill": KEY})
 
