@@ -18,7 +18,7 @@ from serving.bundle import Manifest, read_manifest
 
 if TYPE_CHECKING:
     from factory.bundle.compare import Comparison
-    from factory.evaluation.evaluate import EvaluatedSplit
+    from factory.evaluation.results import EvaluatedSplit
     from serving.predictor import Predictor
 
 

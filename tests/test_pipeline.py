@@ -20,8 +20,8 @@ from factory.errors import (
     TeacherError,
     TrainingError,
 )
-from factory.evaluation.evaluate import Evaluation
 from factory.evaluation.metrics import LabelScore, Score
+from factory.evaluation.results import Evaluation
 from factory.planning import make_plan
 from factory.stages import STAGES
 from factory.stages.stage import Run, Stage

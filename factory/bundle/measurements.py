@@ -19,7 +19,7 @@ from serving.bundle import MANIFEST_NAME, Manifest
 from serving.errors import BundleError
 
 if TYPE_CHECKING:  # loads the models
-    from factory.evaluation.evaluate import Evaluations
+    from factory.evaluation.results import Evaluations
 
 # The models of a run that are not exported forms, in the order in which tables list them.
 TORCH_MODELS: Mapping[str, str] = {

@@ -28,15 +28,10 @@ from factory.bundle.model_card import card_sources, model_card
 from factory.data.dataset import Dataset
 from factory.errors import GateFailedError
 from factory.evaluation import gate
-from factory.evaluation.evaluate import (
-    EvaluatedSplit,
-    Evaluations,
-    agreement,
-    evaluate,
-    evaluations_from_facts,
-)
+from factory.evaluation.evaluate import agreement, evaluate
 from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
 from factory.evaluation.predecessor import Predecessor, score_predecessor
+from factory.evaluation.results import EvaluatedSplit, Evaluations, evaluations_from_facts
 from factory.evaluation.significance import Difference
 from factory.export.forms import FormName, Hardware
 from factory.models.classifier import load_torch_classifier

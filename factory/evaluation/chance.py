@@ -15,7 +15,7 @@ from factory.data.dataset import Dataset, multi_hot
 from factory.evaluation.metrics import mean_recall
 
 if TYPE_CHECKING:
-    from factory.evaluation.evaluate import Evaluation
+    from factory.evaluation.results import Evaluation
 
 TOLERANCE = 1e-12  # in floating point 0.55 - 0.5 may be below 0.05
 

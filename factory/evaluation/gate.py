@@ -14,7 +14,7 @@ from factory.errors import GateFailedError, RecipeError
 from factory.recipe.task import TASK_TRAITS
 
 if TYPE_CHECKING:
-    from factory.evaluation.evaluate import Evaluation, Evaluations
+    from factory.evaluation.results import Evaluation, Evaluations
     from factory.recipe.gate import GateSettings
     from factory.recipe.recipe import Recipe
 

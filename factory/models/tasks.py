@@ -33,7 +33,7 @@ from serving.predictor import sigmoid, softmax
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from factory.evaluation.evaluate import Evaluation
+    from factory.evaluation.results import Evaluation
 
 Rows = NDArray[Any]
 Logits = NDArray[np.float32]

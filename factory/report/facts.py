@@ -20,9 +20,9 @@ from factory.bundle.measurements import (
     weights_size,
 )
 from factory.evaluation import gate
-from factory.evaluation.evaluate import Evaluations, evaluations_from_facts
 from factory.evaluation.gate import RuleResult
 from factory.evaluation.metrics import Score
+from factory.evaluation.results import Evaluations, evaluations_from_facts
 from factory.recipe.file import parse_recipe
 from factory.recipe.recipe import Recipe
 from factory.runtime.environment import library_versions, machine_facts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.dataset import Dataset, Split, read_dataset
-from factory.evaluation.evaluate import Evaluations
+from factory.evaluation.results import Evaluations
 from factory.models.tasks import TASKS
 from factory.recipe.task import TASK_TRAITS
 from factory.report.charts import numbers_chart, reliability_chart

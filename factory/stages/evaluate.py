@@ -46,7 +46,8 @@ def _make(output: Path, run: Run) -> Facts:
 
 def _check(run: Run) -> None:
     """Refuse a student that is no better than chance, or fails gate 1, before any export."""
-    from factory.evaluation.evaluate import check_student, evaluations_from_facts
+    from factory.evaluation.evaluate import check_student
+    from factory.evaluation.results import evaluations_from_facts
     from factory.runtime.progress import say
 
     recipe = run.recipe

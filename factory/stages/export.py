@@ -30,7 +30,7 @@ def _settings(recipe: Recipe, _sources: Sources) -> dict[str, Any]:
 
 
 def _make(output: Path, run: Run) -> Facts:
-    from factory.evaluation.evaluate import evaluations_from_facts
+    from factory.evaluation.results import evaluations_from_facts
     from factory.export.onnx import export_onnx
     from factory.export.parity import check_agreement, check_parity
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from factory.data.dataset import Dataset, Split
 from factory.errors import TeacherError
-from factory.evaluation.evaluate import Evaluation, evaluate_splits
+from factory.evaluation.evaluate import evaluate_splits
+from factory.evaluation.results import Evaluation
 from factory.models.classifier import load_torch_classifier, longest_input
 from factory.models.encoding import encode_inputs, save_tokenizer
 from factory.models.source import ModelSource

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from factory.data.dataset import Dataset, Split
 from factory.errors import TeacherError, TrainingError
 from factory.evaluation.chance import best_constant_micro_f1, margin_over_chance
-from factory.evaluation.evaluate import Evaluation, check_student, evaluate_logits
+from factory.evaluation.evaluate import check_student, evaluate_logits
 from factory.evaluation.metrics import Score
+from factory.evaluation.results import Evaluation
 from factory.models.tasks import TASKS
 from factory.teacher.fine_tune import check_teacher
 

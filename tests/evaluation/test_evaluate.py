@@ -12,12 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from factory.data.dataset import Split
-from factory.evaluation.evaluate import (
-    Evaluation,
-    evaluate,
-    evaluate_logits,
-    evaluations_from_facts,
-)
+from factory.evaluation.evaluate import evaluate, evaluate_logits
+from factory.evaluation.results import Evaluation, evaluations_from_facts
 
 LABELS = ("no", "yes")
 

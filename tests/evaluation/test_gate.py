@@ -9,7 +9,6 @@ import pytest
 from helpers.minimal_recipe import recipe_tree
 
 from factory.errors import EXIT_GATE, GateFailedError, RecipeError
-from factory.evaluation.evaluate import Evaluation
 from factory.evaluation.gate import (
     RULES,
     Measurements,
@@ -22,6 +21,7 @@ from factory.evaluation.gate import (
     verdict_lines,
 )
 from factory.evaluation.metrics import LabelScore, Score
+from factory.evaluation.results import Evaluation
 from factory.recipe.file import parse_recipe
 from factory.recipe.gate import GateSettings
 

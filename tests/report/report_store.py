@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from factory.bundle.measurements import RunMeasurements, torch_scores
 from factory.data.dataset import Dataset, Split, facts_of, write_dataset
-from factory.evaluation.evaluate import evaluate_logits, evaluations_from_facts
+from factory.evaluation.evaluate import evaluate_logits
 from factory.evaluation.gate import check_rules, measure_student
 from factory.evaluation.latency import Latency
+from factory.evaluation.results import evaluations_from_facts
 from factory.recipe.file import parse_recipe
 from factory.store import ArtifactKey, Store
 from serving.bundle import write_manifest

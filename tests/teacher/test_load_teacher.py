@@ -22,8 +22,8 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 from factory.data.dataset import Dataset
 from factory.errors import TeacherError
-from factory.evaluation.evaluate import Evaluation
 from factory.evaluation.metrics import Score
+from factory.evaluation.results import Evaluation
 from factory.teacher.fine_tune import check_teacher
 from factory.teacher.load import load_pretrained, match_labels
 
