@@ -38,7 +38,7 @@ def output_of(name: str, command: str, work: Path) -> str:
             text=True, check=True,
         )  # fmt: skip
         kept.write_text(result.stdout, encoding="utf-8")
-    return kept.read_text(encoding="utf-8").rstrip()
+    return kept.read_text(encoding="utf-8").replace(f"{work.resolve()}/", "").rstrip()
 
 
 def tutorial(work: Path) -> str:
