@@ -30,7 +30,7 @@ from factory.errors import GateFailedError
 from factory.evaluation import gate
 from factory.evaluation.evaluate import agreement, evaluate
 from factory.evaluation.latency import Inputs, Latency, Runner, inputs_of_length, measure_latency
-from factory.evaluation.predecessor import Predecessor, score_predecessor
+from factory.evaluation.predecessor import Predecessor, PredecessorScores, score_predecessor
 from factory.evaluation.results import EvaluatedSplit, Evaluations, evaluations_from_facts
 from factory.evaluation.significance import Difference
 from factory.export.forms import FormName, Hardware
@@ -97,30 +97,11 @@ def ship(
     measurements = _run_measurements(recipe, evaluations, models, trim, forms)
     order = choose_order(recipe.quantize, recipe.target.hardware, forms.latencies)
     replaced = score_predecessor(predecessor, recipe, dataset)
-    differences: dict[FormName, Difference] = {}
-    if replaced is not None:
-        for form in order:
-            predicted = forms.evaluations[form][recipe.gate.split].predicted
-            differences[form] = replaced.difference(predicted)
-        measurements = replace(measurements, predecessor=replaced.to_facts(differences))
-    verdicts: dict[str, list[gate.RuleResult]] = {}
-    for form in order:
-        measured = _gate_measurements(
-            form, recipe, evaluations, measurements, forms, differences.get(form)
-        )
-        verdicts[form] = gate.check_rules(recipe.gate, recipe.metric, measured)
-    measurements = replace(measurements, verdicts=verdicts)
-    chosen = _first_passing(order, verdicts)
+    measurements = _judge(order, recipe, evaluations, measurements, forms, replaced)
+    chosen = _first_passing(order, measurements.verdicts)
     if chosen is None:
         save_gate_failure(output, measurements)
-        raise GateFailedError(
-            "gate 2 (bundle through the server's code) failed, nothing was published",
-            [f"{form}  {line}" for form in order for line in gate.verdict_lines(verdicts[form])],
-            {
-                f"gate 2 ({form})": [result.to_facts() for result in results]
-                for form, results in verdicts.items()
-            },
-        )
+        raise _gate_failure(order, measurements.verdicts)
     measurements = replace(measurements, choice=_reason(recipe, order, chosen))
     manifest = make_manifest(output, parts, chosen, ship_only(output, chosen), measurements)
     card = model_card(manifest, card_sources(models, artifacts["data"]))
@@ -227,6 +208,43 @@ def _run_measurements(
             for form, splits in of_forms
         },
         vocabulary=None if trim is None else trim.facts,
+    )
+
+
+def _judge(
+    order: Sequence[FormName],
+    recipe: Recipe,
+    evaluations: Evaluations,
+    measurements: RunMeasurements,
+    forms: MeasuredForms,
+    replaced: PredecessorScores | None,
+) -> RunMeasurements:
+    """The measurements with the result of every gate rule for every form."""
+    differences: dict[FormName, Difference] = {}
+    if replaced is not None:
+        for form in order:
+            predicted = forms.evaluations[form][recipe.gate.split].predicted
+            differences[form] = replaced.difference(predicted)
+        measurements = replace(measurements, predecessor=replaced.to_facts(differences))
+    verdicts: dict[str, list[gate.RuleResult]] = {}
+    for form in order:
+        measured = _gate_measurements(
+            form, recipe, evaluations, measurements, forms, differences.get(form)
+        )
+        verdicts[form] = gate.check_rules(recipe.gate, recipe.metric, measured)
+    return replace(measurements, verdicts=verdicts)
+
+
+def _gate_failure(
+    order: Sequence[FormName], verdicts: Mapping[str, Sequence[gate.RuleResult]]
+) -> GateFailedError:
+    return GateFailedError(
+        "gate 2 (bundle through the server's code) failed, nothing was published",
+        [f"{form}  {line}" for form in order for line in gate.verdict_lines(verdicts[form])],
+        {
+            f"gate 2 ({form})": [result.to_facts() for result in results]
+            for form, results in verdicts.items()
+        },
     )
 
 

@@ -21,7 +21,7 @@ from factory.recipe.training import GeneralSettings
 from factory.runtime import distributed
 from factory.runtime.progress import say
 from factory.training.loss_log import summary
-from factory.training.trainer import Phase, total_steps, train
+from factory.training.trainer import phase_of, total_steps, train
 
 
 def general_distill(
@@ -49,15 +49,7 @@ def general_distill(
     start = start_student(shape, None, teacher, layer_map, few, settings.seed)
     teacher.model.eval()
     teacher.model.requires_grad_(False)
-    phase = Phase(
-        name="general",
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-    )
+    phase = phase_of("general", settings)
     loss = IntermediateLoss(start, teacher.model, layer_map, settings)
     points = train(phase, loss, rows, output / "general.checkpoint", teacher.device)
     save_student(output, start.model.bert, teacher.tokenizer, points)

@@ -27,8 +27,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RecipeError(str(path), [_missing_file(path)]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), [f"cannot be read as UTF-8 text: {error}"]) from error
+    except IsADirectoryError as error:
+        raise RecipeError(str(path), ["is a folder; give a recipe file"]) from error
+    except OSError as error:
+        raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), [f"not UTF-8 ({error.reason}); save it as UTF-8"]) from error
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -20,7 +20,7 @@ from factory.teacher.load import load_pretrained
 from factory.training.embedding_subset import embedding_subset
 from factory.training.hard_labels import HardLabelLoss
 from factory.training.loss_log import LossPoint
-from factory.training.trainer import Phase, train
+from factory.training.trainer import phase_of, train
 
 CHECKPOINT = "teacher.checkpoint"
 
@@ -110,15 +110,7 @@ def fine_tune(
     The last weights are kept: nothing is selected on dev, which scores the teacher afterwards.
     """
     rows = encode_inputs(tokenizer, labelled.inputs(), max_length)
-    phase = Phase(
-        name="teacher",
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-    )
+    phase = phase_of("teacher", settings)
     loss = HardLabelLoss(model.to(device), labelled, device, settings.class_weights == "balanced")
     with embedding_subset(rows, model):
         return train(

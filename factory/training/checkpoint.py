@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from factory.runtime import distributed
-from factory.training.loss_log import LossPoint
+from factory.training.loss_log import LossPoint, points_of
 
 
 class TrainingState:
@@ -80,6 +81,11 @@ class TrainingState:
         }
         torch.save(content, temporary)
         temporary.replace(self.file)
+
+    def add_points(self, phase: str, means: Mapping[str, float]) -> None:
+        """Add the terms of this step to the loss log, relative to those of the first step."""
+        self.start_values = self.start_values or dict(means)
+        self.points += points_of(phase, self.step, means, self.start_values)
 
     def keep_if_best(self, score: float) -> None:
         """Copy the weights when no earlier score was as high."""

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from factory.errors import TrainingError
 from factory.models.encoding import Batch, Rows, collate, epoch_order
+from factory.recipe.training import GeneralSettings, TeacherSettings
 from factory.runtime import distributed, tracking
 from factory.runtime.progress import bar, say
 from factory.training.checkpoint import TrainingState
-from factory.training.loss_log import LossPoint, bar_text, points_of, require_finite
+from factory.training.loss_log import LossPoint, bar_text, require_finite
 
 CHECKPOINT_SECONDS = 60.0
 LOG_POINTS = 100
@@ -42,6 +43,19 @@ class Phase:
     warmup: float
     weight_decay: float
     seed: int
+
+
+def phase_of(name: str, settings: TeacherSettings | GeneralSettings) -> Phase:
+    """The phase that a section of the recipe describes."""
+    return Phase(
+        name=name,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+    )
 
 
 class BatchLoss(nn.Module):
@@ -91,15 +105,7 @@ def train(
     Raises:
         TrainingError: a loss is not finite, or memory runs out.
     """
-    if device.startswith("cuda"):
-        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="bf16" if device.startswith("cuda") else "no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)
-        ],
-    )
+    accelerator = _accelerator(device, find_unused_parameters)
     steps, per_epoch = total_steps(phase, len(rows)), steps_per_epoch(phase, len(rows))
     optimizer = _optimizer(model, phase)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(phase, step, steps))
@@ -118,13 +124,9 @@ def train(
             wrapped.train()
 
     def log(pending: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Add the mean of each term over some steps, and over the ranks, to the log."""
-        table = torch.stack([torch.stack(list(terms.values())) for terms in pending]).mean(dim=0)
-        values: list[float] = accelerator.reduce(table, "mean").tolist()
-        means = dict(zip(pending[0], values, strict=True))
+        means = _means(accelerator, pending)
         require_finite(phase.name, state.step, means, phase.learning_rate)
-        state.start_values = state.start_values or means
-        state.points += points_of(phase.name, state.step, means, state.start_values)
+        state.add_points(phase.name, means)
         tracking.log(phase.name, phase.seed, state.step, means)
         return means
 
@@ -156,6 +158,25 @@ def train(
     state.save()
     distributed.barrier()
     return state.points
+
+
+def _accelerator(device: str, find_unused_parameters: bool) -> Accelerator:
+    on_cuda = device.startswith("cuda")
+    if on_cuda:
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if on_cuda else "no",
+        kwargs_handlers=[ddp],
+    )
+
+
+def _means(accelerator: Accelerator, pending: list[dict[str, Tensor]]) -> dict[str, float]:
+    """The mean of each term over some steps and over the ranks."""
+    table = torch.stack([torch.stack(list(terms.values())) for terms in pending]).mean(dim=0)
+    values: list[float] = accelerator.reduce(table, "mean").tolist()
+    return dict(zip(pending[0], values, strict=True))
 
 
 def _checkpoint_due(saved_at: float) -> bool:

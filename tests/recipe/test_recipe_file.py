@@ -135,8 +135,8 @@ def test_bad_toml_is_reported_with_its_line(recipe_file: Path) -> None:
 
 def test_a_binary_file_is_reported(recipe_file: Path) -> None:
     recipe_file.write_bytes(b"name = '\xff\xfe'")
-    assert "cannot be read as UTF-8 text" in refused(recipe_file).problems[0]
-    assert "cannot be read as UTF-8 text" in refused(recipe_file.parent).problems[0]
+    assert "save it as UTF-8" in refused(recipe_file).problems[0]
+    assert refused(recipe_file.parent).problems == ("is a folder; give a recipe file",)
 
 
 @pytest.mark.parametrize(
