@@ -20,10 +20,14 @@ TORCH_SAVE = ("PytorchStreamWriter failed", "iostream error", "unexpected pos")
 LEAST_FREE_BYTES = 2**20
 
 
+SHOWN_NAMES = 20
+
+
 def short_list(names: Sequence[str]) -> str:
-    """The first six names, and the total if there are more."""
-    shown = ", ".join(names[:6])
-    return f"[{shown}]" if len(names) <= 6 else f"[{shown}, ... {len(names)} in all]"
+    """The first names in quotation marks, and the number of the others."""
+    shown = ", ".join(repr(name) for name in names[:SHOWN_NAMES])
+    hidden = len(names) - SHOWN_NAMES
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
 def first_line(error: Exception) -> str:

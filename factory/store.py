@@ -186,15 +186,21 @@ def load_artifact(directory: Path, fingerprint: str | None = None) -> Artifact:
     return Artifact(directory, record["fingerprint"], record["facts"])
 
 
+@contextlib.contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """A temporary path that replaces `file` at the end: readers see the old file or the new one."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    yield temporary
+    temporary.replace(file)
+
+
 def write_json(path: Path, data: object) -> None:
-    """Write JSON atomically: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
+    """Write JSON atomically."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         json.dump(data, handle, indent=2, ensure_ascii=False, allow_nan=False)
         handle.write("\n")
         handle.flush()
         os.fsync(handle.fileno())
-    temporary.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from factory.augment import keyed_rng
 from factory.augment.rows import AugmentedExample
 from factory.data.dataset import Split
 from factory.recipe.augment import AugmentSettings
-from factory.store import read_json
+from factory.store import atomic_write, read_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -179,12 +179,10 @@ def _read(file: Path, columns: list[str] | None = None) -> pyarrow.Table:
 
 
 def _write_table(table: pyarrow.Table, file: Path) -> None:
-    """Write a Parquet file under a temporary name and rename it, so that it is never partial."""
     import pyarrow.parquet
 
-    temporary = file.with_name(f".{file.name}.tmp")
-    pyarrow.parquet.write_table(table, temporary, compression="zstd")
-    temporary.replace(file)
+    with atomic_write(file) as temporary:
+        pyarrow.parquet.write_table(table, temporary, compression="zstd")
 
 
 def _row_key(texts: Sequence[str]) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 
 from factory.data.formats import DataFile, FileFormat, is_gzipped
 from factory.data.hub import library_errors
-from factory.data.messages import first_few_of_names, missing_file, nearest, quote
+from factory.data.messages import missing_file, nearest, quote
 from factory.data.reading import BadRow, read_rows
 from factory.data.shards import Piece, RowLayout, write_shards
 from factory.data.source import file_identity, hub_folder, hub_identity
-from factory.errors import DataError, RecipeError, TeacherError, first_line
+from factory.errors import DataError, RecipeError, TeacherError, first_line, short_list
 from factory.models.source import ModelSource
 from factory.recipe.training import GeneralSettings
 
@@ -187,7 +187,7 @@ def _text_of(row: Mapping[str, Any], place: str, column: str) -> str:
     if column not in row:
         problem = (
             f"{place}: no key {column!r}{nearest(column, row)}; the keys are "
-            f"{first_few_of_names(list(row))}; set general.text to one of them"
+            f"{short_list(list(row))}; set general.text to one of them"
         )
         raise DataError(HEADLINE, [problem])
     value = row[column]

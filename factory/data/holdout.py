@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from factory.data.dataset import Split, labels_of_rows, select
-from factory.data.messages import Findings, count, first_few_of_names
+from factory.data.messages import Findings, count
+from factory.errors import short_list
 from factory.recipe.data import DataSettings
 
 Group = list[int]  # row indices of one input
@@ -95,5 +96,5 @@ def _note(
     )
     present = {label for row_labels in labels_of_rows(dev) for label in row_labels}
     if absent := sorted({label for row in labels_of_rows(train) for label in row} - present):
-        names = first_few_of_names([labels[label] for label in absent])
+        names = short_list([labels[label] for label in absent])
         findings.notices.append(f"{share}: dev has no row of {names}")

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory.data.messages import Findings, first_few_of_names, nearest
+from factory.data.messages import Findings, nearest
 from factory.data.source import hub_folder
 from factory.data.table import UNLABELLED_SPLIT, Columns, Table, column_problems, columns_of
-from factory.errors import DataError, MissingDependencyError
+from factory.errors import DataError, MissingDependencyError, short_list
 from factory.recipe.data import DataSettings
 from factory.store import sha256_of_directory
 
@@ -57,7 +57,7 @@ def read_hub(
         if name not in splits:
             findings.problems.append(
                 f"{source}: no split {name!r}{nearest(name, splits)}; the splits are "
-                f"{first_few_of_names(list(splits))}; set data.{split}_split"
+                f"{short_list(list(splits))}; set data.{split}_split"
             )
             continue
         place = f"{source}, split {name}"

@@ -9,16 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from factory.data.formats import DECIMAL_NUMBER
-from factory.data.messages import (
-    Findings,
-    count,
-    first_few,
-    first_few_of_names,
-    nearest,
-    numbered,
-    quote,
-)
+from factory.data.messages import Findings, count, first_few, nearest, numbered, quote
 from factory.data.table import Table
+from factory.errors import short_list
 from factory.recipe.data import DataSettings
 
 UNLABELLED = -1  # what GLUE writes into its test splits
@@ -136,7 +129,7 @@ def _names_of_integers(
     ]
     what = (
         f"whose label ({{}}) is outside 0..{len(declared) - 1}, the positions in data.labels "
-        f"({first_few_of_names(declared)})"
+        f"({short_list(declared)})"
     )
     _note_rows(table, outside, what, findings)
     return [declared[v] if v is not None and v in inside else None for v in integers]
@@ -167,7 +160,7 @@ def _declared_names(
         return ours
     findings.problems.append(
         f"{table.source}: declares {count(len(theirs), 'class', 'classes')} "
-        f"({first_few_of_names(theirs)}), data.labels names {len(ours)}; remove data.labels or "
+        f"({short_list(theirs)}), data.labels names {len(ours)}; remove data.labels or "
         "name each class"
     )
     return theirs
@@ -317,7 +310,7 @@ def _check_train(
     """Note classes without a row in train, and a single class."""
     present = {name for name in names if name is not None}
     absent = [name for name in order if name not in present]
-    missing = f"{table.source}: no row has the label {first_few_of_names(absent)}"
+    missing = f"{table.source}: no row has the label {short_list(absent)}"
     if absent and settings.labels is not None:
         findings.problems.append(f"{missing} of data.labels; add rows or remove it there")
     elif absent:

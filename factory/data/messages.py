@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from factory.errors import short_list
+
 SHOWN = 5
 LONGEST_QUOTE = 60
 
@@ -60,7 +62,7 @@ def missing_column(source: str, option: str, name: str, columns: Sequence[str]) 
     """The problem for a column that does not exist; `option` is the key or option naming it."""
     return (
         f"{source}: no column {name!r}{nearest(name, columns)}; the columns are "
-        f"{first_few_of_names(columns)}; set {option} to one of them"
+        f"{short_list(columns)}; set {option} to one of them"
     )
 
 
@@ -76,9 +78,3 @@ def missing_file(key: str, name: str, path: Path) -> str:
     close = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
     hint = f"; similar names: {', '.join(close)}" if close else ""
     return f"{key}: no such file {name} in {path.parent}{hint}"
-
-
-def first_few_of_names(names: Sequence[str], shown: int = 20) -> str:
-    """The first names in quotation marks, and the number of the others."""
-    listed = ", ".join(repr(name) for name in names[:shown])
-    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

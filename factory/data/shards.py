@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from factory.models.encoding import EncodedRows, PaddedRows
 from factory.runtime.progress import bar
-from factory.store import read_json, write_json
+from factory.store import atomic_write, read_json, write_json
 
 INDEX_NAME = "index.json"
 SPECIAL_TOKENS = 2  # [CLS] and [SEP] of a row
@@ -201,10 +201,8 @@ def _publish(
 ) -> None:
     """Write a shard atomically, then the index that includes it."""
     file = _shard_file(directory, len(index["shards"]))
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as handle:
+    with atomic_write(file) as temporary, temporary.open("wb") as handle:
         np.save(handle, rows, allow_pickle=False)
-    temporary.replace(file)
     index["shards"].append(len(rows))
     index["tokens"], index["documents"] = stream.tokens, stream.documents
     index["between"], index["buffer"] = stream.between, stream.buffer.tolist()

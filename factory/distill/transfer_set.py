@@ -22,6 +22,7 @@ from factory.models.classifier import (
 from factory.models.encoding import EncodedRows, collate, encode_inputs, sorted_batches
 from factory.recipe.training import DistillSettings, IntermediateSettings, PredictionSettings
 from factory.runtime import distributed
+from factory.store import atomic_write
 from factory.training.trainer import Phase
 
 Inputs = Sequence[str] | Sequence[tuple[str, str]]
@@ -156,9 +157,8 @@ def cached_logits(
     mine = inputs[bounds[own.rank] : bounds[own.rank + 1]]
     logits = np.concatenate(distributed.gather(logits_with_bar(teacher, mine, "teacher logits")))
     if own.is_main:
-        temporary = output / "teacher_logits.tmp.npy"
-        np.save(temporary, logits)
-        temporary.replace(file)
+        with atomic_write(file) as temporary, temporary.open("wb") as handle:
+            np.save(handle, logits)
     return logits
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from factory.errors import GateFailedError, RecipeError
+from factory.errors import GateFailedError, RecipeError, short_list
 from factory.recipe.task import TASK_TRAITS
 
 if TYPE_CHECKING:
@@ -230,7 +230,6 @@ def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> 
     Raises:
         RecipeError: f1 or a positive label for more than two labels, or an unknown label.
     """
-    names = ", ".join(repr(label) for label in labels[:20])
     positive = settings.positive_label
     if len(labels) != 2 and metric == "f1":
         problem = (
@@ -242,7 +241,9 @@ def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> 
         problem = f"needs data with two labels, this has {len(labels)}; remove it"
         raise RecipeError("gate.positive_label", [problem])
     if positive is not None and positive not in labels:
-        raise RecipeError("gate.positive_label", [f"{positive!r} is none of the labels {names}"])
+        raise RecipeError(
+            "gate.positive_label", [f"{positive!r} is none of the labels {short_list(labels)}"]
+        )
 
 
 def measure_student(recipe: Recipe, evaluations: Evaluations) -> Measurements:

@@ -18,6 +18,7 @@ from factory.evaluation.gate import RULES
 from factory.recipe.recipe import Recipe
 from factory.runtime import distributed
 from factory.runtime.progress import say
+from factory.store import atomic_write
 from serving.bundle import Manifest, read_manifest
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -108,7 +109,8 @@ def reporting(
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
     if junit is not None:
-        _replace(junit, unfinished_xml(recipe_file.stem))
+        with atomic_write(junit) as temporary:
+            temporary.write_bytes(unfinished_xml(recipe_file.stem))
     if summary_file is not None:
         summary_file.write_text(f"## {recipe_file.stem}: not finished\n", encoding="utf-8")
     started = time.monotonic()
@@ -128,7 +130,8 @@ def reporting(
 
 def _write(outcome: Outcome, junit: Path | None, summary_file: Path | None) -> None:
     if junit is not None:
-        _replace(junit, junit_xml(outcome))
+        with atomic_write(junit) as temporary:
+            temporary.write_bytes(junit_xml(outcome))
     text = summary(outcome)
     if summary_file is not None:
         summary_file.write_text(text, encoding="utf-8")
@@ -136,12 +139,6 @@ def _write(outcome: Outcome, junit: Path | None, summary_file: Path | None) -> N
     if step_summary := os.environ.get(STEP_SUMMARY):
         with Path(step_summary).open("a", encoding="utf-8") as handle:
             handle.write(f"{text}\n")
-
-
-def _replace(file: Path, document: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(document)
-    temporary.replace(file)
 
 
 def junit_xml(outcome: Outcome) -> bytes:

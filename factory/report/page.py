@@ -19,7 +19,7 @@ from factory.report.training import (
     recipe_lines,
     training_lines,
 )
-from factory.store import Store, directory_name
+from factory.store import Store, atomic_write, directory_name
 from factory.version import VERSION
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def report_recipe(
 def _write(facts: RunFacts, texts: int | None, file: Path) -> Path:
     page = render_page(facts, facts.recipe.report.texts if texts is None else texts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(file)
+    with atomic_write(file) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return file
 
 

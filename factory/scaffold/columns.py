@@ -18,10 +18,10 @@ from factory.data.formats import (
     find_format,
 )
 from factory.data.labels import split_cell
-from factory.data.messages import count, first_few_of_names, missing_file, places
+from factory.data.messages import count, missing_file, places
 from factory.data.reading import BadRow, Row, read_rows
 from factory.data.table import Columns, column_problems
-from factory.errors import DataError, RecipeError
+from factory.errors import DataError, RecipeError, short_list
 from serving.bundle import Task
 
 LABEL_NAMES = (
@@ -159,12 +159,12 @@ def _find_text(sheet: Sheet, label: str | None, reasons: list[str]) -> tuple[str
     if not found:
         problem = (
             f"{sheet.name}: no column looks like text (mostly distinct, several words); "
-            f"the columns are {first_few_of_names(list(sheet.columns))}; give --text"
+            f"the columns are {short_list(list(sheet.columns))}; give --text"
         )
         raise RecipeError("init", [problem])
     best = max(found, key=lambda name: sum(len(str(value or "")) for value in sheet.columns[name]))
     others = [name for name in found if name != best]
-    also = f" ({first_few_of_names(others)} too; --text-pair adds one)" if others else ""
+    also = f" ({short_list(others)} too; --text-pair adds one)" if others else ""
     reasons.append(f"text {best!r}: the longest and mostly distinct{also}")
     return (best,)
 
@@ -178,13 +178,13 @@ def _find_label(sheet: Sheet, text: Sequence[str], reasons: list[str]) -> str:
             best = min(known, key=lambda name: LABEL_NAMES.index(name.strip().lower()))
         kinds = len({str(value) for value in sheet.columns[best]})
         others = [name for name in found if name != best]
-        also = f" ({first_few_of_names(others)} could be too)" if others else ""
+        also = f" ({short_list(others)} could be too)" if others else ""
         reasons.append(f"label {best!r}: {count(kinds, 'distinct value')}{also}")
         return best
     if found:
-        problem = f"several columns look like a label: {first_few_of_names(found)}"
+        problem = f"several columns look like a label: {short_list(found)}"
     else:
-        rest = first_few_of_names([name for name in sheet.columns if name not in text])
+        rest = short_list([name for name in sheet.columns if name not in text])
         problem = f"no column looks like a label (few distinct values): {rest}"
     raise RecipeError("init", [f"{sheet.name}: {problem}; give --label"])
 

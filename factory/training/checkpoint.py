@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from factory.runtime import distributed
+from factory.store import atomic_write
 from factory.training.loss_log import LossPoint, points_of
 
 
@@ -57,7 +58,7 @@ class TrainingState:
         self.step = int(saved["step"])
 
     def save(self) -> None:
-        """Write the checkpoint to a temporary file and rename it.
+        """Write the checkpoint atomically.
 
         Every rank calls this, for its random state; rank 0 writes.
         """
@@ -66,7 +67,6 @@ class TrainingState:
         random_cuda = distributed.gather(cuda)
         if not distributed.current().is_main:
             return
-        temporary = self.file.with_name(f"{self.file.name}.tmp")
         content = {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -79,8 +79,8 @@ class TrainingState:
             "points": [asdict(point) for point in self.points],
             "start_values": self.start_values,
         }
-        torch.save(content, temporary)
-        temporary.replace(self.file)
+        with atomic_write(self.file) as temporary:
+            torch.save(content, temporary)
 
     def add_points(self, phase: str, means: Mapping[str, float]) -> None:
         """Add the terms of this step to the loss log, relative to those of the first step."""

@@ -232,7 +232,8 @@ def test_other_labels_leave_the_encoder_and_pooler_and_draw_a_classifier(
     assert model.config.id2label == dict(enumerate(LABELS))
     told = capsys.readouterr().err
     assert (
-        "new classifier, the checkpoint's labels are [entailment, neutral, contradiction]" in told
+        "new classifier, the checkpoint's labels are 'entailment', 'neutral', 'contradiction'"
+        in told
     )
     again = start(teacher, dataset, tmp_path).model
     assert torch.equal(again.classifier.weight, model.classifier.weight)

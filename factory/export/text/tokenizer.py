@@ -24,7 +24,6 @@ from factory.export.text.pieces import (
 
 TOKENIZER_FILE = "tokenizer.json"
 UNKNOWN, EMPTY, ROW, ALONE = range(4)  # the classes every tokenizer has
-FIRST_CLASS = 4
 LARGEST_NUMBER = 2**62  # a literal's characters are compared as one number
 LONG_RANGE = 64  # so many characters of one class in a row are written as a range
 
