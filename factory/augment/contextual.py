@@ -1,6 +1,6 @@
 """The mode "corrected": candidates for words of the original text, which are hidden from the model.
 
-Candidates are computed once per word, whatever the number of copies. The word itself is never one.
+Candidates are computed once per word, for any number of copies, and exclude the word itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from factory.recipe.augment import AugmentSettings
 if TYPE_CHECKING:
     from factory.augment.proposers import Proposers
 
-# Ask for twice the wanted number of neighbours: the word itself may be among them in another
+# Request twice the required number of neighbours: the word itself may be among them in another
 # case, and lists contain tokens that are not words.
 SPARE_NEIGHBOURS = 2
 

@@ -1,4 +1,4 @@
-"""Random numbers looked up by key (seed, row, copy, word): the order of work does not matter."""
+"""Random numbers looked up by key (seed, row, copy, word), independent of the order of work."""
 
 from __future__ import annotations
 

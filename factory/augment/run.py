@@ -91,7 +91,7 @@ class ExampleMaker:
         return split_rows(self._train, rows, self._splitter, tokenizer, max_length)
 
     def make(self, rows: range) -> tuple[list[AugmentedExample], Counter[str]]:
-        """The examples of some rows, by row and copy, and counts of what led to them.
+        """The examples of some rows, by row and copy, and counts of copies and words.
 
         Examples equal to their row, or to an earlier example of it, are dropped.
 
