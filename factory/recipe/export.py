@@ -73,7 +73,7 @@ class QuantizeSettings(Section):
         return tuple(dict.fromkeys(names))
 
     def written(self, hardware: Hardware) -> tuple[FormName, ...]:
-        """The wanted forms except fp32, which is always written."""
+        """The requested forms except fp32, which is always written."""
         return tuple(name for name in self.wanted(hardware) if name != "fp32")
 
 

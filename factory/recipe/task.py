@@ -15,7 +15,7 @@ MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 
 @dataclass(frozen=True, slots=True)
 class TaskTraits:
-    """What the recipe, the report and the bundle distinguish tasks by.
+    """The differences between tasks for the recipe, the report and the bundle.
 
     Args:
         title: for people.
