@@ -1,4 +1,4 @@
-"""The loss log: every term over the steps, beside its value before training."""
+"""The loss log: every term over the steps, and relative to its value before training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LossPoint:
 
 
 def require_finite(phase: str, step: int, means: Mapping[str, float], rate: float) -> None:
-    """Stop a run whose losses are no longer numbers.
+    """Raise if a loss is not finite.
 
     Raises:
         TrainingError: naming the terms.
