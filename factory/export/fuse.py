@@ -23,7 +23,7 @@ def write_fused(
 
     Args:
         half: weights and arithmetic in float16, for CUDA; inputs and logits keep their types.
-            Labels may differ where float32 all but ties, so measure the agreement with fp32.
+            Labels may differ where two classes almost tie, so measure the agreement with fp32.
 
     Returns:
         Fused operators by name, and the largest difference from torch per batch and length.
@@ -62,10 +62,10 @@ def write_fused(
 
 
 def _count_fused(graph: Any, config: Any) -> dict[str, int]:
-    """How many of each fused operator there are.
+    """The number of each fused operator.
 
     Raises:
-        ParityError: fewer than the student's layers call for.
+        ParityError: fewer than the student's layers require.
     """
     layers = config.num_hidden_layers
     wanted = {

@@ -31,7 +31,7 @@ class Nodes:
         """Add a node; returns the name of its output.
 
         Args:
-            name: of the output, where others must know it.
+            name: of the output; empty: generated.
         """
         from onnx import helper
 

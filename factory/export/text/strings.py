@@ -31,7 +31,7 @@ SENTENCES = (
 
 @lru_cache(maxsize=1)
 def _scripts() -> list[str]:
-    """The characters of each script, which is the first word of their names, largest first.
+    """The characters of each script, named by the first word of their names, largest first.
 
     Characters without names, such as controls and unassigned ones, are grouped by category.
     """

@@ -45,7 +45,7 @@ class RowFormat:
 
     @property
     def specials(self) -> int:
-        """How many special pieces a row has."""
+        """The number of special pieces in a row."""
         return 3 if self.text_pair else 2
 
 

@@ -42,7 +42,7 @@ WHOLE = 2**20  # a max_length that truncates nothing
 
 @dataclass(frozen=True, slots=True)
 class TextModelFacts:
-    """What was written and compared.
+    """Facts about a written text model and its comparison.
 
     Args:
         code_points: compared one by one, alone and within a word; surrogates are no text.
