@@ -57,7 +57,7 @@ def partial_output(
     """Open the partial output, new or of an earlier process; removed when the block succeeds.
 
     Args:
-        about: what the logits depend on.
+        about: the values that decide the logits, by their names in messages.
 
     Raises:
         PredictError: the partial output depends on something else, or its process still runs.

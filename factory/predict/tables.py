@@ -312,7 +312,7 @@ def _gathered(rows: Sequence[Row]) -> Any:
 
 @contextlib.contextmanager
 def _create_bytes(path: Path, file: OutputFile) -> Iterator[Any]:
-    """Create the file at `path`, gzipped if wanted; the same content gives the same bytes."""
+    """Create the file at `path`, optionally gzipped; the same content gives the same bytes."""
     if file.standard:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -130,7 +130,7 @@ def on_main_process(compute: Callable[[], Result]) -> Result:
     """Run `compute` on rank 0 and broadcast its result to every rank.
 
     Raises:
-        Exception: what `compute` raised, on rank 0; MainProcessError on the others.
+        Exception: the one of `compute`, on rank 0; MainProcessError on the others.
     """
     own = current()
     if own.world_size == 1:
@@ -171,7 +171,7 @@ def gather(value: Result) -> list[Result]:
 
 
 def barrier() -> None:
-    """Wait until every rank has come this far."""
+    """Wait until every rank reaches this point."""
     gather(None)
 
 
