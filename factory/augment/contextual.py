@@ -99,7 +99,7 @@ class ContextualMode:
             guesser.hide(source.text(group[0]).input_ids, [source.word(word) for word in group])
             for group in groups
         ]
-        # the word itself may be among them, both as the text and as the vocabulary spells it
+        # the word itself may be among them, in the spelling of the text and of the vocabulary
         count = self._settings.candidates + 2 * self._spellings
         order = [word for group in groups for word in group]
         for word, ids in zip(order, guesser.guess(texts, count).tolist(), strict=True):

@@ -57,7 +57,7 @@ def choose(
 
 @lru_cache(maxsize=2**17)
 def word_key(word: str) -> int:
-    """`text_key` with a cache, because the same words come again and again."""
+    """`text_key` with a cache, because words repeat often."""
     return text_key(word)
 
 

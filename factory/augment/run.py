@@ -135,7 +135,7 @@ def _write_parts(directory: Path, train: Split, maker: ExampleMaker) -> None:
 
 
 def _finish(directory: Path, train: Split, settings: AugmentSettings) -> dict[str, Any]:
-    """Merge the parts, write the index, remove the parts; does only what is not done yet."""
+    """Merge the parts, write the index, remove the parts; skips finished steps."""
     file = directory / INDEX_NAME
     if not file.is_file():
         shards, counts = merge_parts(directory, len(parts_of(len(train))), train, settings)

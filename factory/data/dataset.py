@@ -111,7 +111,7 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
 
 
 def read_dataset(directory: Path) -> Dataset:
-    """Read what `write_dataset` wrote.
+    """Read the files of `write_dataset`.
 
     Raises:
         DataError: it is missing or damaged.

@@ -1,4 +1,4 @@
-"""Where the data comes from: local files, a local data set folder, or a hub name."""
+"""The sources of the data: local files, a local data set folder, or a hub name."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
         "num_attention_heads",
         "intermediate_size",
         "vocab_size",
-        # transformers would only log what it cannot load from these, and leave it random
+        # transformers would initialize the other weights at random, with only a log message
         "max_position_embeddings",
         "type_vocab_size",
         "model_type",

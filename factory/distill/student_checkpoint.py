@@ -159,7 +159,7 @@ def _misfit(found: Projections, projections: nn.ModuleList) -> str | None:
 
 
 def _stored_projections(source: ModelSource) -> Projections:
-    """Every projection among the checkpoint's weights, by layer; `SHARED` for the one of all."""
+    """Every projection among the checkpoint's weights, by layer; `SHARED` for one of all layers."""
     found: dict[int, dict[str, Tensor]] = {}
     for file in _weight_files(source):
         for name, tensor in _matching_tensors(file).items():

@@ -43,7 +43,7 @@ def write_fused(
             model_type="bert",
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
-            opt_level=0,  # this tool's fusions alone: onnxruntime's own ones come at load
+            opt_level=0,  # only this tool's fusions: onnxruntime applies its own at load
             optimization_options=FusionOptions("bert"),
         )
     counts = _count_fused(model.model.graph, config)

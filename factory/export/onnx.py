@@ -96,7 +96,7 @@ def check_interface(file: Path) -> None:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Silence the warnings of other libraries, and what these loggers log below errors."""
+    """Silence the warnings of other libraries, and messages of these loggers below errors."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)

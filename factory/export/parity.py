@@ -1,4 +1,4 @@
-"""Run an ONNX file on token ids, and check that it computes what the torch model does."""
+"""Run an ONNX file on token ids, and check that its outputs equal those of the torch model."""
 
 from __future__ import annotations
 

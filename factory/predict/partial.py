@@ -21,7 +21,7 @@ ABOUT_FILE = "about.json"
 class PartialOutput:
     """The logits of the first rows of an input, in a file that is only appended to.
 
-    Only complete rows count, so the file is usable however the process ended.
+    Only complete rows count, so the file is usable even after a crash.
     """
 
     def __init__(self, directory: Path, stream: IO[bytes], labels: int) -> None:

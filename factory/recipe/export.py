@@ -94,7 +94,7 @@ class TargetSettings(Section):
     )
     batch_size: PositiveInt = 1
     tokens: PositiveInt | None = Field(
-        default=None, description="per text; unset: dev texts as they are"
+        default=None, description="per text; unset: the dev texts, unchanged"
     )
     threads: PositiveInt = 1
 

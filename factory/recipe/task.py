@@ -1,4 +1,4 @@
-"""The tasks that a recipe can choose, and what it can set for each; their code: models/tasks.py."""
+"""The tasks of a recipe and their properties; their code is in `factory.models.tasks`."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Run:
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.
-        device: auto, cpu or cuda; changes speed, not what is made.
+        device: auto, cpu or cuda; changes speed, not the result.
         keys: of every stage of the run, by name.
         artifacts: of the stages finished so far, by name.
     """

@@ -115,7 +115,7 @@ def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) ->
     """Permute the classifier so that output i means the data's label i.
 
     Raises:
-        TeacherError: no layer of the model's head has that many outputs.
+        TeacherError: no layer of the model's head has as many outputs as labels.
     """
     import torch
 

@@ -46,7 +46,7 @@ def require_finite(phase: str, step: int, means: Mapping[str, float], rate: floa
 def points_of(
     phase: str, step: int, means: Mapping[str, float], start: Mapping[str, float]
 ) -> list[LossPoint]:
-    """One point per term; a term that began at 0 has no ratio to it."""
+    """One point per term; `of_start` is NaN for a term that started at 0."""
     return [
         LossPoint(phase, step, term, value, value / start[term] if start[term] else math.nan)
         for term, value in means.items()

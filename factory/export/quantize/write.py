@@ -1,4 +1,4 @@
-"""Write an integer form of a plain fp32 ONNX file, and check what was written."""
+"""Write an integer form of a plain fp32 ONNX file, and verify the written file."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _scripts() -> list[str]:
     scripts: dict[str, list[str]] = {}
     for character in map(chr, range(sys.maxunicode + 1)):
         category = unicodedata.category(character)
-        if category != "Cs":  # a surrogate is no text
+        if category != "Cs":  # surrogates are not characters
             name = unicodedata.name(character, category).partition(" ")[0]
             scripts.setdefault(name, []).append(character)
     large = [characters for characters in scripts.values() if len(characters) >= SMALLEST_SCRIPT]
