@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Bundle:
     """A finished bundle: its directory and its manifest.
 
-    Every function that takes a path takes it too; notebooks show its table of scores.
+    Pass it to any function that takes a path. Notebooks show its table of scores.
     """
 
     directory: Path
@@ -72,7 +72,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
-    """What `run` would do with each stage of a recipe, and why."""
+    """The plan of a run: for each stage whether it would run, and why."""
 
     stages: tuple[StageStatus, ...]
 
@@ -121,7 +121,7 @@ def plan(
     base: Path | str | None = None,
     store: Path | str = "runs",
 ) -> Plan:
-    """What `run` would do with the same arguments; nothing is run.
+    """Plan a run with the same arguments, without running anything.
 
     Raises:
         FactoryError: the recipe is invalid, or a file or model is missing.
@@ -190,7 +190,7 @@ def _loaded(
 ) -> tuple[Recipe, Path]:
     if isinstance(recipe, Recipe):
         if overrides:
-            raise ValueError("overrides belong to a recipe file; give its path")
+            raise ValueError("overrides require a recipe file; give its path")
         return recipe, Path(base or ".")
     path = Path(recipe)
     return load_recipe(path, overrides), path.parent if base is None else Path(base)

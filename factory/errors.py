@@ -102,7 +102,7 @@ class ComparisonError(FactoryError):
 
 
 class TrackingError(FactoryError):
-    """A requested tracker does not start."""
+    """A requested tracker cannot be started."""
 
 
 class MissingDependencyError(FactoryError):

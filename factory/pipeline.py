@@ -109,7 +109,7 @@ def _close_failed_run(plan: RunPlan, store: Store, report: bool) -> None:
 
 
 def _write_report(plan: RunPlan, store: Store) -> None:
-    """Write the report; an error in it must not cost what took hours to train."""
+    """Write the report; an error is only printed, because the trained models are finished."""
     from factory.report.page import report_recipe
 
     try:

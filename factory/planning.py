@@ -14,7 +14,7 @@ from factory.stages.sources import Sources, find_sources
 from factory.stages.stage import Stage
 from factory.store import ArtifactKey, Status, Store
 
-# Why a recipe does not have a stage.
+# Messages about stages that a recipe does not have.
 MISSING_SECTIONS = {
     "augment": "this recipe has no section [augment]",
     "general": "this recipe has no section [general] with a corpus",
@@ -26,7 +26,7 @@ class RunPlan:
     """The stages of one run.
 
     Args:
-        stages: those that the recipe wants, in the order they run.
+        stages: those that the recipe needs, in the order they run.
         keys: of their artifacts, by stage.
     """
 
@@ -44,7 +44,7 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """What a run would do with one stage, and why."""
+    """The status of one stage in a plan, and the reason."""
 
     key: ArtifactKey
     status: Status
@@ -91,7 +91,7 @@ def _needed(recipe: Recipe, until: str, wanted: Sequence[Stage]) -> tuple[Stage,
 
 
 def stage_statuses(plan: RunPlan, store: Store) -> list[StageStatus]:
-    """What a run would do with each stage, and what changed since this recipe last ran."""
+    """The status of each stage, and the changes since the last run of this recipe."""
     statuses = []
     for stage in plan.stages:
         key = plan.keys[stage.name]

@@ -205,7 +205,7 @@ def test_a_student_at_chance_level_stops_the_run_before_gate_1(
 def test_a_gate_about_labels_the_data_lacks_is_refused_before_any_training(
     stages: StandIns, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="'spam' is none of the labels 'a', 'b'"):
+    with pytest.raises(RecipeError, match="'spam' is not one of the labels 'a', 'b'"):
         run(stages, tmp_path, {"gate.metric": "f1", "gate.positive_label": "spam"})
     assert stages.ran == ["data"]
 

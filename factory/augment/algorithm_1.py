@@ -51,7 +51,7 @@ class Algorithm1:
     begin with ## continue a word and cannot replace one, and special and unused tokens are not
     text, so all three are skipped. (The reference takes the K most probable tokens and drops
     those with ##, which leaves fewer.) A word of several tokens is replaced by one of its K
-    nearest words in the recipe's other sources; the first source that knows the word decides.
+    nearest words in the recipe's other sources; the first source that has the word is used.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Algorithm1:
         return new
 
     def _next_guess(self, walk: _Walk, source: SourceRows, new: NDArray[np.object_]) -> int | None:
-        """Advance to the next word for the model, inserting new long words on the way."""
+        """Advance to the next word of one token; insert the new words that come before it."""
         while walk.words:
             number = walk.words.pop(0)
             word = source.word(number)
@@ -139,7 +139,7 @@ class Algorithm1:
         mask: ReplacementMask,
         new: NDArray[np.object_],
     ) -> None:
-        """Replace one word in each of the waiting walks."""
+        """Replace one word in each of the given walks."""
         guesser = self._guesser
         texts = [
             guesser.hide(walk.input_ids, [source.word(word)], walk.shift) for walk, word in waiting

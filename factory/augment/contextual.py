@@ -1,6 +1,6 @@
 """The mode "corrected": candidates for words of the original text, which are hidden from the model.
 
-Candidates are computed once per word, whatever the number of copies. The word itself is never one.
+Candidates are computed once per word, for any number of copies, and exclude the word itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from factory.recipe.augment import AugmentSettings
 if TYPE_CHECKING:
     from factory.augment.proposers import Proposers
 
-# Ask for twice the wanted number of neighbours: the word itself may be among them in another
+# Request twice the required number of neighbours: the word itself may be among them in another
 # case, and lists contain tokens that are not words.
 SPARE_NEIGHBOURS = 2
 
@@ -99,7 +99,7 @@ class ContextualMode:
             guesser.hide(source.text(group[0]).input_ids, [source.word(word) for word in group])
             for group in groups
         ]
-        # the word itself may be among them, both as the text and as the vocabulary spells it
+        # the word itself may be among them, in the spelling of the text and of the vocabulary
         count = self._settings.candidates + 2 * self._spellings
         order = [word for group in groups for word in group]
         for word, ids in zip(order, guesser.guess(texts, count).tolist(), strict=True):

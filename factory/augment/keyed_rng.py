@@ -1,4 +1,4 @@
-"""Random numbers looked up by key (seed, row, copy, word): the order of work does not matter."""
+"""Random numbers looked up by key (seed, row, copy, word), independent of the order of work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def choose(
 
 @lru_cache(maxsize=2**17)
 def word_key(word: str) -> int:
-    """`text_key` with a cache, because the same words come again and again."""
+    """`text_key` with a cache, because words repeat often."""
     return text_key(word)
 
 

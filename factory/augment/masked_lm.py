@@ -68,7 +68,7 @@ def load_masked_lm(source: ModelSource, device: str) -> MaskedLanguageModel:
 
 
 def _lack(tokenizer: Any, config: Any, missing_weights: Iterable[str]) -> str | None:
-    """What a model lacks to propose words, as a predicate."""
+    """The reason why a model cannot propose words, as a predicate; None if it can."""
     if not tokenizer.is_fast:
         return "has no fast tokenizer (tokenizer.json), required to find words; name another model"
     for token in ("mask", "pad"):

@@ -1,4 +1,4 @@
-"""What proposes replacement words: the models and word lists that the recipe names."""
+"""The sources of replacement words: the models and word lists that the recipe names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_augment_sources(recipe: Recipe, base_directory: Path) -> AugmentSources
 
 @dataclass(frozen=True, slots=True)
 class Proposers:
-    """What proposes words, and how much of a row a student sees.
+    """The sources of replacement words, and the limit of the text that a student sees.
 
     Args:
         tokenizer: the teacher's; with `max_length` it determines the visible part of a row.

@@ -91,7 +91,7 @@ class ExampleMaker:
         return split_rows(self._train, rows, self._splitter, tokenizer, max_length)
 
     def make(self, rows: range) -> tuple[list[AugmentedExample], Counter[str]]:
-        """The examples of some rows, by row and copy, and counts of what led to them.
+        """The examples of some rows, by row and copy, and counts of copies and words.
 
         Examples equal to their row, or to an earlier example of it, are dropped.
 
@@ -135,7 +135,7 @@ def _write_parts(directory: Path, train: Split, maker: ExampleMaker) -> None:
 
 
 def _finish(directory: Path, train: Split, settings: AugmentSettings) -> dict[str, Any]:
-    """Merge the parts, write the index, remove the parts; does only what is not done yet."""
+    """Merge the parts, write the index, remove the parts; skips finished steps."""
     file = directory / INDEX_NAME
     if not file.is_file():
         shards, counts = merge_parts(directory, len(parts_of(len(train))), train, settings)

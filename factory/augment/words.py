@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 APOSTROPHES = ("'", "\u2019")
-# What follows the apostrophe in "it's", "we're", "I'll", "I've", "don't", "I'd", "I'm".
+# Endings after the apostrophe in "it's", "we're", "I'll", "I've", "don't", "I'd", "I'm".
 CLITICS = frozenset({"s", "re", "ll", "ve", "t", "d", "m"})
 CONTINUATION = "##"
 

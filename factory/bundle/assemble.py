@@ -33,7 +33,7 @@ MODEL_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class BundleParts:
-    """What the manifests of a bundle have in common, whichever form they serve.
+    """The fields of a bundle's manifest that do not depend on the served form.
 
     Args:
         lineage: fingerprint of each stage that the bundle was made from.
@@ -63,7 +63,7 @@ def copy_files(directory: Path, model_directory: Path, forms: Mapping[FormName, 
 
 
 def write_max_length(directory: Path, max_length: int) -> None:
-    """Write max_length where other loaders look for it, so that they truncate at the same length.
+    """Write max_length into the files of other loaders, so that they truncate at the same length.
 
     `tokenizer_config.json` is read by transformers and transformers.js, `sentence_bert_config.json`
     by text-embeddings-inference.

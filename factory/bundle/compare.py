@@ -38,10 +38,10 @@ OTHER_CONDITIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """The rows of one class by which bundle is right about them.
+    """Counts of the rows of one class by which of the two bundles predicts them right.
 
     Args:
-        rows: of the class; for multilabel all rows, as every row is right or wrong about the label.
+        rows: of the class; for multilabel all rows, because every row is a decision on the label.
         lost: right in the old bundle, wrong in the new one.
         gained: the reverse.
     """
@@ -60,7 +60,7 @@ class Comparison:
 
     Args:
         rows_sha256: of the rows that both bundles labelled.
-        agreement: share of the rows that both label alike; None for regression.
+        agreement: share of the rows that get equal labels; None for regression.
         costs: old and new size_bytes of the served form and, where both were measured, its p50_ms
             and p95_ms.
         same_conditions: whether both latencies were measured on the same kind of machine and in
@@ -128,7 +128,7 @@ def compare(
     kinds = [f"{each.task}{' of pairs' if each.text_pair else ''}" for each in (one, other)]
     if kinds[0] != kinds[1]:
         raise ComparisonError(
-            f"{old} is {kinds[0]}, {new} is {kinds[1]}; give two bundles of one kind"
+            f"{old} is {kinds[0]}, {new} is {kinds[1]}; give two bundles of the same kind"
         )
     if data is not None:
         split, names = rows_of_file(data, other, shared_labels(after.labels, before.labels))

@@ -1,4 +1,4 @@
-"""What a run measured of its models: the typed form of a manifest's scores and measurements."""
+"""The measurements of a run's models: the manifest's scores and measurements, typed."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Score]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMeasurements:
-    """What a run measured of its torch models and of every exported form.
+    """The measurements of a run: its torch models and every exported form.
 
     Args:
         scores: by model, split and metric.
         size_bytes, parameters: of each model's weights.
         latency: of each form, and of teacher and student in torch.
-        latency_conditions: shape, threads and machine of the latencies, for people.
+        latency_conditions: shape, threads and machine of the latencies, as text.
         machine: where the latencies were measured.
-        agreement: by form and split, the share of rows labelled as the fp32 file labels them.
+        agreement: with the fp32 file, by form and split.
         verdicts: the results of gate 2 for each form, in the order in which forms are tried.
-        choice: why the served form was chosen, for people; empty when no form passed.
+        choice: the reason for the served form, as text; empty when no form passed.
         vocabulary: facts of the trim stage, when the vocabulary was trimmed.
         predecessor: the bundle to be replaced and how each form compares with it.
     """
@@ -63,7 +63,7 @@ class RunMeasurements:
     predecessor: Mapping[str, Any] | None = None
 
     def to_facts(self) -> dict[str, Any]:
-        """The measurements as JSON data; what was not measured is left out."""
+        """The measurements as JSON data; missing ones are left out."""
         facts: dict[str, Any] = msgspec.to_builtins(self)
         return {name: value for name, value in facts.items() if value}
 

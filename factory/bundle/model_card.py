@@ -112,7 +112,7 @@ def _results(manifest: Manifest, datasets: list[str]) -> list[EvalResult]:
 
 
 def card_text(manifest: Manifest) -> str:
-    """The card without its metadata: what the model is, how good, what it costs, how to use it."""
+    """The card without its metadata: description, results, gate results, usage."""
     rows = manifest.data["rows"]
     tables = "\n\n".join(
         f"### {split} ({rows[split]} rows)\n\n{result_table(manifest, split)}"
@@ -155,7 +155,7 @@ python -m serving PATH_OF_THIS_FOLDER
 
 
 def _threshold_note(manifest: Manifest) -> str:
-    """How a multilabel model decides which labels apply, as a paragraph; else nothing."""
+    """A paragraph about the thresholds of a multilabel model; empty for other tasks."""
     if not TASK_TRAITS[manifest.task].has_label_sets:
         return ""
     value = manifest.recipe["evaluate"]["thresholds"]

@@ -196,7 +196,7 @@ def _existing_files(
 
 @contextlib.contextmanager
 def _explained_errors(api: HfApi, repository: str) -> Iterator[None]:
-    """Turn the client's errors into PublishErrors that say what to do."""
+    """Turn the client's errors into PublishErrors with advice."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from requests.exceptions import RequestException
 

@@ -108,7 +108,7 @@ def ship(
     (output / "README.md").write_text(card, encoding="utf-8")
     listed = {**describe_files(output, ["README.md"]), **manifest.files}
     write_manifest(output, structs.replace(manifest, files=listed))
-    Predictor.open(output)  # verifies the very bytes that are published
+    Predictor.open(output)  # verifies the bytes that are published
     return {
         "form": chosen,
         "gate": manifest.gate,
@@ -187,7 +187,7 @@ def _run_measurements(
     trim: Artifact | None,
     forms: MeasuredForms,
 ) -> RunMeasurements:
-    """Everything that was measured before the gate."""
+    """All measurements, before the gate is applied."""
     sizes = {name: weights_size(artifact.directory) for name, artifact in models.items()}
     _, exported = weights_size((trim or models["student"]).directory)
     fp32 = forms.evaluations["fp32"]
@@ -256,7 +256,7 @@ def _gate_measurements(
     forms: MeasuredForms,
     difference: Difference | None,
 ) -> gate.Measurements:
-    """What gate 2 checks: teacher and baseline as in gate 1, everything else of this form."""
+    """The values that gate 2 checks: those of the form, and teacher and baseline as in gate 1."""
     of_student = gate.measure_student(recipe, evaluations)
     split = recipe.gate.split
     result = forms.evaluations[form][split]

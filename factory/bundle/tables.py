@@ -55,7 +55,7 @@ def result_table(manifest: Manifest, split: str | None = None) -> str:
 
 
 def pareto_front(costs: Mapping[str, tuple[float, ...]]) -> list[str]:
-    """The names that no other one equals or beats in every cost while it beats one."""
+    """The Pareto front: no other one is at least as good in every cost and better in one."""
 
     def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
         return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
@@ -66,7 +66,7 @@ def pareto_front(costs: Mapping[str, tuple[float, ...]]) -> list[str]:
 
 
 def gate_metric(manifest: Manifest) -> str:
-    """The metric of the gate: the recipe's, or the usual one of the task."""
+    """The metric of the gate: the recipe's, or the default one of the task."""
     metric: str | None = manifest.recipe["gate"]["metric"]
     return metric or TASK_TRAITS[manifest.task].metrics[0]
 
@@ -77,7 +77,7 @@ def gate_lines(manifest: Manifest) -> list[str]:
 
 
 def label_list(manifest: Manifest) -> str:
-    """The labels on one line, only the first of many."""
+    """The labels on one line; long lists are shortened."""
     labels = manifest.labels
     shown = ", ".join(labels[:LABELS_SHOWN])
     hidden = len(labels) - LABELS_SHOWN

@@ -266,7 +266,7 @@ def compare(
 @click.option("--update", is_flag=True, help="Replace existing files.")
 @quiet_option
 def publish(bundle: Path, target: str, private: bool, update: bool) -> None:
-    """Verify BUNDLE, then copy or upload it; prints where it is.
+    """Verify BUNDLE, then copy or upload it; prints its new location.
 
     The hub's token is read from HF_TOKEN or from `hf auth login`, the hub's address from
     HF_ENDPOINT. Either all files are published or none.

@@ -33,7 +33,7 @@ SHELLS = ("bash", "zsh", "fish")
     help="Labelled file: delimited text, JSON Lines or Parquet (gzip, too), in any encoding.",
 )
 @click.option("--dev", type=click.Path(path_type=Path), help="Default: rows held out from train.")
-@click.option("--test", type=click.Path(path_type=Path), help="File that is only reported.")
+@click.option("--test", type=click.Path(path_type=Path), help="Test file; not used for selection.")
 @click.option("--text", help="Text column; default: detected.")
 @text_pair_option
 @click.option("--label", help="Label column; default: detected.")

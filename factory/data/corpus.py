@@ -99,7 +99,7 @@ def row_layout(tokenizer: Any, max_length: int) -> RowLayout:
 
 
 def corpus_identity(settings: GeneralSettings, base_directory: Path) -> dict[str, object]:
-    """What identifies the corpus: SHA-256 of each file in order, or name and revision on the hub.
+    """The identity of the corpus: SHA-256 of each file in order, or hub name and revision.
 
     Raises:
         DataError: a file or folder is missing, or a file has an unknown ending.

@@ -42,7 +42,7 @@ class Split:
         return len(self.texts)
 
     def inputs(self) -> list[str] | list[tuple[str, str]]:
-        """What a tokenizer takes: texts, or pairs of texts."""
+        """The inputs of a tokenizer: texts, or pairs of texts."""
         if self.text_pairs is None:
             return list(self.texts)
         return list(zip(self.texts, self.text_pairs, strict=True))
@@ -55,7 +55,7 @@ class Dataset:
     Args:
         labels: class names in the order of the class indices; ("value",) for regression.
         dev: rows for selection and the gate.
-        test: rows that are only reported.
+        test: rows that are scored, but not used for selection.
     """
 
     task: Task
@@ -111,7 +111,7 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
 
 
 def read_dataset(directory: Path) -> Dataset:
-    """Read what `write_dataset` wrote.
+    """Read the files of `write_dataset`.
 
     Raises:
         DataError: it is missing or damaged.
@@ -138,7 +138,7 @@ def select(split: Split, name: str, rows: Sequence[int]) -> Split:
         name,
         [split.texts[row] for row in rows],
         None if pairs is None else [pairs[row] for row in rows],
-        cast("list[int]", [split.targets[row] for row in rows]),  # whichever it is
+        cast("list[int]", [split.targets[row] for row in rows]),  # any of the three types
     )
 
 

@@ -1,6 +1,6 @@
 """Detect the format of a data file: compression, encoding, delimiter, quoting and header.
 
-The content decides; the file name only breaks ties. No file is read into memory as a whole.
+The file name only breaks ties. No file is read into memory as a whole.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class DataFile:
 
     @property
     def unit(self) -> Literal["line", "row"]:
-        """What the number of a row counts."""
+        """The unit of row numbers."""
         return "row" if self.format.kind in ("parquet", "json") else "line"
 
 
@@ -107,7 +107,7 @@ def find_format(
     """Detect a file's format; reads all of its bytes only where the encoding depends on them.
 
     Args:
-        name: what messages call the file; unset: its path.
+        name: the file's name in messages; unset: its path.
         columns: expected names. They decide delimiter and header, so that detection does not
             depend on the number of rows.
         quoting: of a delimited file; unset: "none" for tabs, else "standard"; "guess": detected.

@@ -14,7 +14,7 @@ from factory.data.table import Table
 from factory.errors import short_list
 from factory.recipe.data import DataSettings
 
-UNLABELLED = -1  # what GLUE writes into its test splits
+UNLABELLED = -1  # GLUE's value for the hidden labels of its test splits
 NO_LABELS_ADVICE = "an empty list means that no label applies"
 WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*")
 
@@ -307,7 +307,7 @@ def _check_train(
     settings: DataSettings,
     findings: Findings,
 ) -> None:
-    """Note classes without a row in train, and a single class."""
+    """Note classes without a row in train, and data with a single class."""
     present = {name for name in names if name is not None}
     absent = [name for name in order if name not in present]
     missing = f"{table.source}: no row has the label {short_list(absent)}"

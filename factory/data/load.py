@@ -19,7 +19,7 @@ from factory.recipe.data import DataSettings
 from factory.recipe.task import TASK_TRAITS
 from serving.bundle import Task
 
-HEADLINE = "the data cannot be used as it is"
+HEADLINE = "the data cannot be used"
 SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
 
 

@@ -24,7 +24,7 @@ INDEX_NAME = "index.json"
 SPECIAL_TOKENS = 2  # [CLS] and [SEP] of a row
 # A shard is written after this many tokens; after a kill, at most this many are tokenized again.
 SHARD_TOKENS = 2**22
-# Pieces tokenized together, on all cores; a batch ends at whichever limit comes first.
+# Pieces tokenized together, on all cores; a batch ends at the first limit reached.
 BATCH_PIECES = 1024
 BATCH_CHARACTERS = 2**20
 

@@ -1,4 +1,4 @@
-"""Where the data comes from: local files, a local data set folder, or a hub name."""
+"""The sources of the data: local files, a local data set folder, or a hub name."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def hub_folder(name: str, base_directory: Path, key: str) -> Path | None:
         key: the recipe key that holds the name, for messages.
 
     Raises:
-        DataError: the name is a path to nothing, or `datasets` would read a folder of the
+        DataError: the name is a path that does not exist, or `datasets` would read a folder of the
             working directory instead of the hub.
     """
     path = base_directory / name
@@ -101,7 +101,7 @@ def hub_folder(name: str, base_directory: Path, key: str) -> Path | None:
 
 
 def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, object]:
-    """What identifies the source: SHA-256 and format of each file, or hub name and revision.
+    """The source's identity: SHA-256 and format of each file, or hub name and revision.
 
     Raises:
         DataError: a file is missing, empty, or in no known format.
@@ -117,7 +117,7 @@ def source_identity(settings: DataSettings, base_directory: Path) -> dict[str, o
 def hub_identity(
     name: str, config: str | None, revision: str | None, base_directory: Path, key: str
 ) -> dict[str, object]:
-    """What identifies a hub data set: its name and revision; of a local folder also its content.
+    """A hub data set's identity: name and revision; for a local folder also its content.
 
     Raises:
         DataError: see `hub_folder`.
@@ -129,10 +129,10 @@ def hub_identity(
 
 
 def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[str, object] | None:
-    """What identifies the unlabelled text; None when there is none.
+    """The identity of the unlabelled text; None when there is none.
 
     Raises:
-        DataError: a file is missing, empty, in no known format, or cannot hold what is needed.
+        DataError: a file is missing, empty, in no known format, or without the pairs of the recipe.
     """
     files = unlabelled_files(settings, base_directory)
     splits = settings.unlabelled_split
@@ -143,5 +143,5 @@ def unlabelled_identity(settings: DataSettings, base_directory: Path) -> dict[st
 
 
 def file_identity(file: DataFile) -> dict[str, object]:
-    """What decides the rows of a file: its bytes, and how they are read."""
+    """The identity of a file's rows: its bytes, and the format that they are read in."""
     return {"sha256": sha256_file(file.path), "format": asdict(file.format)}

@@ -46,7 +46,7 @@ class Table:
     Args:
         split: train, dev, test or unlabelled.
         source: the file or hub split, as messages name it.
-        unit: what `numbers` count.
+        unit: the unit of `numbers`.
         numbers: line (or row) number where each row begins, from 1.
         texts: one or two columns of texts; None is a null of the source.
         labels: the label column, as typed by the source; empty for unlabelled rows.
@@ -83,7 +83,7 @@ def columns_of(settings: DataSettings, split: str) -> Columns:
 def column_problems(
     source: str, columns: Sequence[str], wanted: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """One problem for each wanted column that does not exist."""
+    """One problem for each required column that does not exist."""
     missing = {name: option for name, option in wanted if name not in columns}
     return [missing_column(source, option, name, columns) for name, option in missing.items()]
 
@@ -129,7 +129,7 @@ def _fill(
     names = [name for name, _ in wanted]
     texts = names[: len(table.texts)]
     reasons: dict[str, list[int]] = {}
-    keys: dict[str, None] = {}  # of JSON objects that lack a wanted one
+    keys: dict[str, None] = {}  # of JSON objects that lack a required one
     enclosed: list[int] = []
     for row in read_rows(file, names):
         if isinstance(row, BadRow):

@@ -17,7 +17,7 @@ from factory.errors import DataError
 from factory.recipe.data import DataSettings
 
 ROWS_FILE = "unlabelled.parquet"
-HEADLINE = "the unlabelled text cannot be used as it is"
+HEADLINE = "the unlabelled text cannot be used"
 REASONS = {
     "empty": "empty",
     "repeated": "repeated",
@@ -94,7 +94,7 @@ def write_unlabelled(inputs: Inputs, directory: Path) -> None:
 
 
 def read_unlabelled(directory: Path) -> Inputs:
-    """Read what `write_unlabelled` wrote: texts, or pairs of texts.
+    """Read the file of `write_unlabelled`: texts, or pairs of texts.
 
     Raises:
         DataError: the rows are missing or damaged.

@@ -1,4 +1,4 @@
-"""The undistilled baseline: the same student on the annotations alone, for equal steps."""
+"""The undistilled baseline: the same student trained on hard labels, for as many steps."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ from factory.errors import RecipeError
 from factory.models.classifier import TorchClassifier
 from factory.models.encoding import EncodedRows
 
-# Added to the diagonal of second moments, relative to their mean diagonal, so that directions the
-# calibration rows never use do not blow up a solution.
+# Added to the diagonal of second moments, relative to their mean diagonal: bounds the solution in
+# directions that the calibration rows do not use.
 RIDGE = 1e-4
-# The pull of a refitted layer towards its first weights; see docs/log.md for others.
+# Ridge that pulls a refitted layer towards its initial weights; other values: docs/log.md.
 REFIT_RIDGE = 1e-2
 
 
@@ -37,7 +37,7 @@ def derive_student(
     layer_map: tuple[int, ...],
     calibration: EncodedRows,
 ) -> None:
-    """Overwrite the student's weights and width projections with ones taken from the teacher.
+    """Overwrite the student's weights and width projections with ones derived from the teacher.
 
     Raises:
         RecipeError: the student is wider than the teacher.

@@ -76,11 +76,11 @@ def load_base_teacher(
     that vary most; nothing else reads the classifier.
 
     Raises:
-        TeacherError: it cannot be loaded, is no BERT, or has no weights for part of its encoder.
+        TeacherError: it cannot be loaded, is not a BERT, or lacks weights of its encoder.
     """
     config, tokenizer = load_base_model(source, settings.max_length)
     config.num_labels = 2
-    torch.manual_seed(settings.seed)  # a pooler the checkpoint lacks is drawn while loading
+    torch.manual_seed(settings.seed)  # for a pooler that the checkpoint lacks
     try:
         model, new = load_bert_classifier(source, config)
     except UnloadableError as error:
@@ -91,7 +91,7 @@ def load_base_teacher(
     if absent:
         raise TeacherError(
             f"the base teacher in {source.location} has no weights for {absent[0]} "
-            f"({len(absent)} in all); it is no complete BERT"
+            f"({len(absent)} in all); it is not a complete BERT"
         )
     with torch.no_grad():
         model.classifier.weight.fill_(1.0)

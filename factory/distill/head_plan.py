@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class HeadSource:
-    """Where one student head comes from; heads counted from 0.
+    """The teacher heads that one student head starts from; heads are counted from 0.
 
     Args:
         scores: teacher head whose attention scores it takes.

@@ -1,7 +1,7 @@
 """The distillation losses as pure functions of tensors and masks (TinyBERT, eq. 7 to 10).
 
 The losses of the intermediate phase are means over real tokens or pairs of them. Differences are
-taken in float32, whatever the models compute in. The loss of logits (eq. 10) depends on the task
+taken in float32, also under autocast. The loss of logits (eq. 10) depends on the task
 and is in `factory.models.tasks`.
 """
 

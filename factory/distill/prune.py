@@ -79,7 +79,7 @@ def prune(
     model, temperature = student.model, distill_settings.prediction.temperature
     before = {"neurons": model.config.intermediate_size, "parameters": _size(model)}
     importance_kept = _remove(model, data, settings, distill_settings)
-    phase = replace(  # the prediction phase once more, at its own length and rate
+    phase = replace(  # the prediction phase again, with other epochs and learning rate
         prediction_phase(distill_settings),
         name="recovery",
         epochs=settings.epochs,

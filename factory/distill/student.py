@@ -131,7 +131,7 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
         "num_attention_heads",
         "intermediate_size",
         "vocab_size",
-        # transformers would only log what it cannot load from these, and leave it random
+        # transformers would initialize the other weights at random, with only a log message
         "max_position_embeddings",
         "type_vocab_size",
         "model_type",
@@ -152,7 +152,7 @@ def _load_checkpoint(source: ModelSource, config: Any) -> Any:
     if lacking:  # transformers would leave parts of the encoder random
         problem = (
             f"{source.location} has no weights for {lacking[0]} and {len(lacking) - 1} more of "
-            "the student; it is damaged, or no BERT checkpoint"
+            "the student; it is damaged, or not a BERT checkpoint"
         )
         raise RecipeError("student.start", [problem])
     if any(name.startswith("bert.pooler.") for name in new):
@@ -187,7 +187,7 @@ def _not_loadable(source: ModelSource, error: Exception) -> RecipeError:
 
 @dataclass(frozen=True, slots=True)
 class StudentVocabulary:
-    """The student's tokenizer and what of its shape belongs to it.
+    """The student's tokenizer, and the parts of its shape that depend on it.
 
     Args:
         config: configuration that vocabulary size, positions and token types are taken from.
@@ -212,7 +212,7 @@ def student_vocabulary(
         source: the checkpoint when `settings.start` names one, else None.
 
     Raises:
-        RecipeError: a teacher that is no BERT and no checkpoint with a tokenizer to start from, or
+        RecipeError: the teacher is not a BERT and no checkpoint with a tokenizer is named; or
             a checkpoint that reads fewer tokens than `data.max_length`.
     """
     from transformers import BertConfig
@@ -287,7 +287,7 @@ def _load_tokenizer(source: ModelSource) -> Any | None:
 
 
 def save_student(output: Path, student: Any, tokenizer: Any, points: Iterable[LossPoint]) -> None:
-    """Write `model/` and `losses.csv`, and remove what only a resumed run would need.
+    """Write `model/` and `losses.csv`, and remove files that only a resumed run needs.
 
     Raises:
         TrainingError: a weight is not a finite number.

@@ -1,7 +1,7 @@
-"""What a student's checkpoint holds besides its encoder: width projections and a classifier.
+"""Width projections and classifier of a student's checkpoint.
 
-General students made here have the projections in a file beside the weights; the public ones have
-them among the weights.
+General students of this product have the projections in a separate file; the public ones have them
+among the weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def save_projections(projections: nn.ModuleList, directory: Path) -> None:
 
 
 def load_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
-    """Load the projections from the file beside a checkpoint, if there is one and it fits.
+    """Load the projections from their own file in a checkpoint's folder, if it exists and fits.
 
     Returns:
         Whether they were loaded.
@@ -69,7 +69,7 @@ def load_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
 
 
 def take_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
-    """Load the projections from a checkpoint's weights, if they fit; logs what was done.
+    """Load the projections from a checkpoint's weights, if they fit; logs the outcome.
 
     The public general students have them as `fit_denses.LAYER` (0 is the embedding output), older
     ones as one `fit_dense` for every layer.
@@ -99,10 +99,10 @@ def take_projections(projections: nn.ModuleList, source: ModelSource) -> bool:
 def settle_classifier(
     model: Any, labels: Sequence[str] | None, loaded: bool, source: ModelSource
 ) -> None:
-    """Keep a checkpoint's classifier if it was trained on the same labels, else draw a new one.
+    """Keep a checkpoint's classifier if it was trained on the same labels, else initialize one.
 
-    Equal labels in another order are put into the data's order. A new one is drawn even where the
-    checkpoint's has the right shape: other labels have other meanings.
+    Equal labels in another order are put into the data's order. A classifier for other labels is
+    replaced even if its shape fits.
 
     Args:
         labels: the checkpoint's label names by output number; None when it has none.
@@ -159,7 +159,7 @@ def _misfit(found: Projections, projections: nn.ModuleList) -> str | None:
 
 
 def _stored_projections(source: ModelSource) -> Projections:
-    """Every projection among the checkpoint's weights, by layer; `SHARED` for the one of all."""
+    """Every projection among the checkpoint's weights, by layer; `SHARED` for one of all layers."""
     found: dict[int, dict[str, Tensor]] = {}
     for file in _weight_files(source):
         for name, tensor in _matching_tensors(file).items():

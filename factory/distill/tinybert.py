@@ -56,14 +56,14 @@ def distill(
 ) -> dict[str, Any]:
     """Train a student on the teacher in both phases and save it as a plain BERT classifier.
 
-    All that is learned comes from the teacher, which labels every row of the transfer set anew.
+    Annotations are not used: the teacher labels every row of the transfer set.
 
     Args:
         output: the student's directory; an interrupted run resumes from its checkpoints there.
         source: the checkpoint the student starts from, when the recipe names one.
 
     Raises:
-        RecipeError: student and teacher do not fit together as the recipe asks for.
+        RecipeError: the student of the recipe does not fit the teacher.
     """
     vocabulary = student_vocabulary(student, source, teacher)
     if vocabulary.logits_only is None:
@@ -107,7 +107,7 @@ def _train_student(
     data: DistillationData,
     settings: DistillSettings,
 ) -> tuple[list[LossPoint], float | None]:
-    """Both phases in place; the loss log, and the loss on the held-out rows if there are any."""
+    """Train both phases in place; return the loss log, and the held-out loss if there is one."""
     points: list[LossPoint] = []
     compares_layers = settings.intermediate.epochs > 0
     models = [start.model, data.teacher.model][: 1 + compares_layers]
@@ -129,7 +129,7 @@ def _train_student(
 class IntermediateLoss(BatchLoss):
     """The losses of the embeddings and of every mapped layer (eq. 7 to 9), and their weighted sum.
 
-    It trains what these losses reach: the student's embeddings and layers, and the projections.
+    Only the student's embeddings and layers, and the projections, are trained.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class IntermediateLoss(BatchLoss):
 def train_on_logits(
     phase: Phase, student: Any, data: DistillationData, temperature: float, checkpoint_file: Path
 ) -> tuple[list[LossPoint], float | None]:
-    """Train the student on the teacher's logits; the loss log, and the loss on the held-out rows.
+    """Train the student on the teacher's logits; return the loss log and the held-out loss.
 
     Where rows are held out, the epoch with the lowest loss on them is kept.
     """

@@ -1,6 +1,6 @@
 """Checks that a model is better than chance, that is, than any model that ignores the text.
 
-Each check returns what is wrong, as a predicate ("is no better than chance on dev: ..."), or None.
+Each check returns the problem as a predicate ("is no better than chance on dev: ..."), or None.
 `min_margin` is the required margin over chance; a margin of 0 never passes.
 """
 
@@ -29,7 +29,7 @@ def chance_problem_of_classes(
     predicted = np.flatnonzero(counts.sum(axis=0))
     if len(occurring) == 1:
         return (
-            f"cannot be judged: every row of dev has the label {dataset.labels[occurring[0]]!r}, "
+            f"cannot be checked: every row of dev has the label {dataset.labels[occurring[0]]!r}, "
             "so always predicting it would be perfect; give a dev set with rows of every label"
         )
     if len(predicted) == 1:

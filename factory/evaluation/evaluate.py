@@ -143,7 +143,7 @@ def score_predictions(
 
 
 def agreement(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Share of the rows that two models predict alike, in all labels where there are several.
+    """Agreement: the share of the rows with equal predictions of two models, in every label.
 
     Shapes:
         one, other: `predicted` of two evaluations of the same split

@@ -1,7 +1,7 @@
-"""The gate: one table of rules, what is measured against them, and the result.
+"""The gate: a table of rules, the measurements that they check, and the result.
 
-Adding a rule means a row in `RULES`, its key in `factory.recipe.gate.GateSettings`, and, if it
-looks at something new, a field of `Measurements`.
+To add a rule, add a row to `RULES`, its key to `factory.recipe.gate.GateSettings`, and, if it
+compares a new quantity, a field to `Measurements`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Measurements:
     Args:
         value, teacher, baseline, student: the gate's metric on the gate's split.
         class_recalls: recall by label, of the labels that occur in the split.
-        agreement: share of the split's rows that the form labels as the fp32 file does.
+        agreement: with the fp32 file, on the split.
         unknown: share of [UNK] among the split's tokens.
         size_bytes: of the ONNX file.
         latency_ms: p50 at the shape of section [target].
@@ -80,7 +80,7 @@ class Rule:
         direction: ">=" if the limit is a minimum, "<=" if it is a maximum.
         measure: the number to compare with the limit; None: not measured, the rule does not apply.
         message: a format string with `metric`, `measured` and the measurements `m`.
-        needs: what the recipe lacks for this rule, as a predicate; None if nothing.
+        needs: the requirement of the rule that the recipe does not meet, as a predicate, or None.
         is_quality: whether this rule alone is enough for a gate.
     """
 
@@ -241,9 +241,8 @@ def check_labels(settings: GateSettings, metric: str, labels: Sequence[str]) -> 
         problem = f"needs data with two labels, this has {len(labels)}; remove it"
         raise RecipeError("gate.positive_label", [problem])
     if positive is not None and positive not in labels:
-        raise RecipeError(
-            "gate.positive_label", [f"{positive!r} is none of the labels {short_list(labels)}"]
-        )
+        problem = f"{positive!r} is not one of the labels {short_list(labels)}"
+        raise RecipeError("gate.positive_label", [problem])
 
 
 def measure_student(recipe: Recipe, evaluations: Evaluations) -> Measurements:

@@ -1,4 +1,4 @@
-"""Measure the latency of several models in turn, so that drift of the machine affects all alike."""
+"""Measure the latency of several models in turn, so that drift affects all of them equally."""
 
 from __future__ import annotations
 

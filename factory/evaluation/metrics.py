@@ -160,8 +160,8 @@ def resample_label_sets(
 ) -> dict[str, Resampled]:
     """Micro and macro F1 of sets of labels; `positive` is unused.
 
-    Micro F1 counts every (row, label) alike: 2 TP / (true + predicted) over all labels. Macro F1 is
-    the mean of the labels' own, over the labels that occur on either side.
+    Micro F1 counts every (row, label) equally: 2 TP / (true + predicted) over all labels. Macro F1
+    is the mean of the labels' own, over the labels that occur on either side.
 
     Shapes:
         targets, predicted: (rows, labels) booleans

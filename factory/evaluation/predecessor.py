@@ -54,8 +54,8 @@ def find_predecessor(recipe: Recipe, base_directory: Path) -> Predecessor | None
     if (manifest.task, manifest.text_pair) != (recipe.data.task, takes_pairs):
         texts = "pairs" if manifest.text_pair else "single texts"
         problem = (
-            f"{directory} is a bundle for {manifest.task} of {texts}, which is not what this "
-            "recipe makes; name a bundle of the same task"
+            f"{directory} is a bundle for {manifest.task} of {texts}, unlike the bundle of this "
+            "recipe; name a bundle for the same task"
         )
         raise RecipeError(KEY, [problem])
     return Predecessor(directory, sha256_file(directory / MANIFEST_NAME))
@@ -77,7 +77,7 @@ class PredecessorScores:
     positive: int | None
 
     def difference(self, predicted: NDArray[Any]) -> Difference:
-        """The gate's metric of a new model beside the predecessor's.
+        """The gate's metric of a new model compared with the predecessor's.
 
         Args:
             predicted: by the new model, on the same rows and in the data set's order of labels.

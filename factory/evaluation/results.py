@@ -1,4 +1,4 @@
-"""What an evaluation found: typed in code, JSON facts in the store."""
+"""The results of an evaluation: typed in code, JSON facts in the store."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ Evaluations = Mapping[str, Mapping[str, Evaluation]]  # by model and split
 
 
 def evaluations_from_facts(facts: Mapping[str, Any]) -> Evaluations:
-    """Read what the evaluate stage measured."""
+    """Read the results of the evaluate stage."""
     return {
         model: {split: Evaluation.from_facts(one) for split, one in splits.items()}
         for model, splits in facts.items()

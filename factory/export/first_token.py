@@ -1,4 +1,4 @@
-"""The last encoder layer computed for the first token only: all that a classifier reads of it."""
+"""The last encoder layer computed for the first token only, which is all a classifier reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from factory.errors import ParityError
 
 
 class FirstTokenLayer(nn.Module):
-    """What a BERT layer computes for `[CLS]`, in eval mode and with the same weights.
+    """A BERT layer in eval mode that computes only the output for `[CLS]`, with the same weights.
 
     Query, attention output and both feed-forward products shrink from one row per token to one
     row per text. Keys and values of the tokens are never formed: with head h's query q_h and the
@@ -20,7 +20,7 @@ class FirstTokenLayer(nn.Module):
     is (softmax(s_h) X) V_h, one row per head instead of one per token. The key's bias adds the
     same number to all scores of a head, which the softmax cancels. Heads are kept apart by
     multiplying their rows with an identity matrix, so that every product with weights is a plain
-    matrix product, which quantizers know.
+    matrix product, which quantizers support.
     """
 
     identity: torch.Tensor
@@ -67,7 +67,7 @@ class FirstTokenLayer(nn.Module):
         return self.heads * self.head_size
 
     def _by_head(self, rows: torch.Tensor) -> torch.Tensor:
-        """One row, or one per head, with what is not the head's own zeroed.
+        """One row, or one per head, with the numbers of all other heads set to zero.
 
         Args:
             rows: (batch, 1 or heads, heads * head size).
@@ -79,12 +79,12 @@ class FirstTokenLayer(nn.Module):
 
 
 def shorten_last_layer(model: Any) -> None:
-    """Let the last layer of a `BertForSequenceClassification` answer for the first token only.
+    """Make the last layer of a `BertForSequenceClassification` compute the first token only.
 
-    The logits stay what they are, up to the order of additions.
+    The logits do not change, except for the order of additions.
 
     Raises:
-        ParityError: the model's attention has terms of its own for distances between tokens.
+        ParityError: the model's attention uses relative positions.
     """
     kind = getattr(model.config, "position_embedding_type", "absolute")
     if kind != "absolute":

@@ -1,6 +1,6 @@
-"""The forms of an exported student: one row per form, read by every other module.
+"""The forms of an exported student, as one table: one row per form.
 
-A form is one ONNX file: the exported fp32 file itself, or what is written from it. To add a form,
+A form is one ONNX file: the exported fp32 file, or a file written from it. To add a form,
 name it in `FormName` and give it a row in `FORMS`. The measurements behind the numbers are in
 docs/log.md.
 """
@@ -29,20 +29,20 @@ Facts = dict[str, Any]
 CPUS: tuple[Hardware, ...] = ("avx2", "avx512-vnni", "arm64", "web")
 
 # Where onnxruntime adds pairs of 8-bit products in 16 bits, which overflow: x86 without VNNI, and
-# WebAssembly. Weights of 7 bits cannot overflow, and such a file answers alike everywhere.
+# WebAssembly. With weights of 7 bits, no product overflows on any processor.
 SEVEN_BIT_HARDWARE: tuple[Hardware, ...] = ("avx2", "web")
 
 
 @dataclass(frozen=True)
 class FormSource:
-    """What every form is written from.
+    """The inputs from which every form is written.
 
     Args:
         file: the plain fp32 export.
-        student: whose tokenizer encodes the calibration rows.
-        train: where the calibration rows come from; dev and test measure.
-        calibration_rows: how many, spread evenly over train.
-        smoothing: how much of the outliers of activations static forms move into the weights.
+        student: its tokenizer encodes the calibration rows.
+        train: source of the calibration rows; dev and test are for measuring.
+        calibration_rows: number of rows, spread evenly over train.
+        smoothing: strength of SmoothQuant in the static forms.
         seven_bits: whether 8-bit weights use 7 bits only.
     """
 
@@ -74,9 +74,9 @@ class Form:
         file: its name in a bundle, one that transformers.js, optimum and text-embeddings-inference
             look for.
         write: writes the file to a path and checks it; raises ParityError.
-        hardware: on which `quantize.forms = "auto"` tries it.
-        neighbour_independent: whether an answer is the same whatever else is in the batch; the
-            server runs other forms one text at a time.
+        hardware: kinds of machine on which `quantize.forms = "auto"` tries it.
+        neighbour_independent: whether the result for a text is independent of the other texts in
+            its batch; the server runs all other forms one text at a time.
     """
 
     name: FormName
@@ -148,13 +148,13 @@ def write_forms(directory: Path, names: Sequence[FormName], source: FormSource) 
     """Write `NAME.onnx` for each form; returns the facts per form.
 
     Raises:
-        ParityError: a file is not what its name says.
+        ParityError: a written file fails its check.
     """
     return {name: FORMS[name].write(source, directory / f"{name}.onnx") for name in names}
 
 
 def calibration_rows(student: TorchClassifier, train: Split, count: int) -> EncodedRows:
-    """Rows spread evenly over the training split, as the student reads them."""
+    """Rows spread evenly over the training split, encoded for the student."""
     import numpy as np
 
     from factory.models.encoding import encode_inputs

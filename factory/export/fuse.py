@@ -23,7 +23,7 @@ def write_fused(
 
     Args:
         half: weights and arithmetic in float16, for CUDA; inputs and logits keep their types.
-            Labels may differ where float32 all but ties, so measure the agreement with fp32.
+            Labels may differ where two classes almost tie, so measure the agreement with fp32.
 
     Returns:
         Fused operators by name, and the largest difference from torch per batch and length.
@@ -43,7 +43,7 @@ def write_fused(
             model_type="bert",
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
-            opt_level=0,  # this tool's fusions alone: onnxruntime's own ones come at load
+            opt_level=0,  # only this tool's fusions: onnxruntime applies its own at load
             optimization_options=FusionOptions("bert"),
         )
     counts = _count_fused(model.model.graph, config)
@@ -62,10 +62,10 @@ def write_fused(
 
 
 def _count_fused(graph: Any, config: Any) -> dict[str, int]:
-    """How many of each fused operator there are.
+    """The number of each fused operator.
 
     Raises:
-        ParityError: fewer than the student's layers call for.
+        ParityError: fewer than the student's layers require.
     """
     layers = config.num_hidden_layers
     wanted = {

@@ -23,7 +23,7 @@ ATOL = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class MobileFacts:
-    """What was written.
+    """Facts about a written `model.ort`.
 
     Args:
         largest_difference: of a logit from the ONNX file's, on random batches.
@@ -34,7 +34,7 @@ class MobileFacts:
 
 
 def write_mobile(source: Path, directory: Path, config: Any) -> MobileFacts:
-    """Write `model.ort` and the list of operators for a build of onnxruntime that has no others.
+    """Write `model.ort` and the list of operators that a minimal build of onnxruntime needs.
 
     The file holds the graph as optimized by this version of onnxruntime. Pass
     `required_operators_and_types.config` to its build as `--include_ops_by_config`.

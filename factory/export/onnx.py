@@ -21,8 +21,8 @@ def export_onnx(
 ) -> None:
     """Write the model of a folder as fp32 ONNX through optimum's exporter.
 
-    Eager attention exports a smaller graph than fused attention, and the only one that ONNX
-    Runtime's transformer optimizer recognizes.
+    Eager attention is exported as a smaller graph than fused attention, and ONNX Runtime's
+    transformer optimizer recognizes only this graph.
 
     Args:
         first_token: compute the last layer for the first token only, the only one the classifier
@@ -96,7 +96,7 @@ def check_interface(file: Path) -> None:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Silence the warnings of other libraries, and what these loggers log below errors."""
+    """Silence the warnings of other libraries, and messages of these loggers below errors."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)

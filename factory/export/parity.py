@@ -1,4 +1,4 @@
-"""Run an ONNX file on token ids, and check that it computes what the torch model does."""
+"""Run an ONNX file on token ids, and check that its outputs equal those of the torch model."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def check_parity(file: Path, student: TorchClassifier, atol: float) -> dict[str,
                     f"torch gives {expected.shape}"
                 )
             differences[cell] = float(np.abs(found - expected).max())
-    # a NaN counts as the worst: max() alone would pass over it
+    # a NaN counts as the worst: max() alone would ignore it
     worst = max(differences, key=lambda cell: (np.isnan(differences[cell]), differences[cell]))
     if not differences[worst] <= atol:
         raise ParityError(
@@ -102,7 +102,7 @@ def check_agreement(
     thresholds: Thresholds | None = None,
     atol: float = 0.0,
 ) -> int:
-    """Check that every prediction on a split is torch's; returns the number of rows that agree.
+    """Check that every prediction on a split equals torch's; returns the number of equal rows.
 
     Args:
         thresholds: of a multilabel student.

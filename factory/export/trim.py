@@ -56,7 +56,7 @@ def choose_pieces(model_directory: Path, counts: Mapping[str, int], general: int
 
     Args:
         counts: of `needed_pieces`.
-        general: how many of the others are kept for text not seen yet.
+        general: number of the others to keep, for unseen text.
 
     Raises:
         VocabularyError: the tokenizer is not a WordPiece tokenizer.
@@ -88,7 +88,7 @@ def trim_student(source: Path, target: Path, kept: Collection[str]) -> dict[str,
         Pieces before and after.
 
     Raises:
-        VocabularyError: no WordPiece, no safetensors file, a piece the student does not know, or
+        VocabularyError: no WordPiece, no safetensors file, a piece the student does not have, or
             special tokens left out.
     """
     data = _wordpiece(source)
@@ -156,7 +156,7 @@ def _wordpiece(folder: Path) -> dict[str, Any]:
     """The parsed tokenizer.json.
 
     Raises:
-        VocabularyError: there is none, or it is of another kind.
+        VocabularyError: the file is missing, or describes another kind of tokenizer.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
@@ -199,7 +199,7 @@ def _taken_before_failing(
     taken: list[str] = []
     start = 0
     if len(word) > settings["max_input_chars_per_word"]:
-        return taken  # [UNK] by its length alone, whatever the pieces
+        return taken  # longer words are always [UNK]
     while start < len(word):
         prefix = settings["continuing_subword_prefix"] if start else ""
         for end in range(len(word), start, -1):

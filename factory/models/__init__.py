@@ -1,1 +1,1 @@
-"""Models: where they come from, loading them, and encoding texts for them."""
+"""Models: finding and loading them, and encoding texts for them."""

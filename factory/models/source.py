@@ -32,8 +32,8 @@ def find_model(
     """Resolve a model name without loading or downloading anything.
 
     Args:
-        name: `package:NAME`, a folder (relative to `base_directory`), or a hub id. A bundle in
-            its store means the student it was made from.
+        name: `package:NAME`, a folder (relative to `base_directory`), or a hub id. For a bundle
+            in its store, the student that it was made from is used.
         key: the recipe key that holds the name, for messages.
 
     Raises:
@@ -54,7 +54,7 @@ def find_model(
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise RecipeError(key, [f"no such folder: {directory}{_similar(directory)}"])
     if similar := _similar(directory):
-        # a hub id has one slash too, but a folder of almost that name is hardly a coincidence
+        # this could be a hub id, but a folder with a similar name suggests a typing error
         problem = f"no such folder: {directory}{similar}; the hub is not searched for this name"
         raise RecipeError(key, [problem])
     return ModelSource(name, revision, f"hub:{name}@{revision or 'main'}")

@@ -1,4 +1,4 @@
-"""What differs between the tasks: one row of a table per task.
+"""The tasks: targets, losses, metrics and outputs of each, as one row of a table.
 
 A new task also needs its name in `serving.bundle.Task`, a row in `factory.recipe.task.TASK_TRAITS`,
 and code where its targets are read and its predictions are returned.
@@ -49,7 +49,7 @@ class TaskType:
         targets: a split's targets as an array, given the number of labels: (rows,) class numbers
             or values, or (rows, labels) booleans.
         predict: logits to predictions, shaped as `targets`.
-        activation: logits to what users see: probabilities or values, (rows, labels).
+        activation: logits to the outputs for users: probabilities or values, (rows, labels).
         resample: every metric but `row_metric`, and its values on resamples of the rows; from
             targets, predictions, the positive class and the number of resamples.
         chance_problem: see `factory.evaluation.chance`.
@@ -81,7 +81,7 @@ def task_of(split: Split) -> TaskType:
 
 
 def task_of_model(config: Any) -> TaskType:
-    """The task of a classifier; without a problem_type, what transformers takes it for."""
+    """The task of a classifier; without a problem_type, the one that transformers infers."""
     if config.problem_type is None:
         return TASKS["regression" if config.num_labels == 1 else "classification"]
     return next(task for task in TASKS.values() if task.problem_type == config.problem_type)
@@ -176,8 +176,8 @@ def _soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: fl
 def _base_rates(targets: Rows) -> NDArray[np.float32]:
     """The log odds of each label among the training rows.
 
-    From 0.5 for all, the first hundreds of steps would only teach that most labels do not apply
-    (docs/log.md).
+    With a probability of 0.5 for all labels, the first hundreds of steps would only reduce the
+    probabilities, because most labels do not apply (docs/log.md).
     """
     rates = (targets.sum(axis=0) + 0.5) / (len(targets) + 1.0)
     log_odds: NDArray[np.float32] = np.log(rates / (1 - rates)).astype(np.float32)

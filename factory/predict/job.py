@@ -41,7 +41,7 @@ class PredictOptions:
 
     Args:
         text: the text column; None: as in the bundle's recipe, or "text".
-        text_pair: the second one, of a bundle for pairs; None: likewise, or "text_pair".
+        text_pair: the second one, for pairs; None: as in the bundle's recipe, or "text_pair".
         on_error: whether rows that cannot be scored stop the command or are skipped.
         restart: discard partial output.
     """
@@ -226,7 +226,7 @@ def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _about(bundle: Path, source: DataFile, wanted: Wanted) -> dict[str, object]:
-    """What the logits depend on, by the names used in the message about a change."""
+    """The values that decide the logits, by their names in messages."""
     import onnxruntime
 
     return {

@@ -21,7 +21,7 @@ ABOUT_FILE = "about.json"
 class PartialOutput:
     """The logits of the first rows of an input, in a file that is only appended to.
 
-    Only complete rows count, so the file is usable however the process ended.
+    Only complete rows count, so the file is usable even after a crash.
     """
 
     def __init__(self, directory: Path, stream: IO[bytes], labels: int) -> None:
@@ -57,7 +57,7 @@ def partial_output(
     """Open the partial output, new or of an earlier process; removed when the block succeeds.
 
     Args:
-        about: what the logits depend on.
+        about: the values that decide the logits, by their names in messages.
 
     Raises:
         PredictError: the partial output depends on something else, or its process still runs.

@@ -31,7 +31,7 @@ class Wanted:
     Args:
         texts: the one or two text columns.
         new: the columns that will be added.
-        same_fields: refuse JSON rows with a field that the first row does not have.
+        same_fields: reject JSON rows with a field that the first row does not have.
     """
 
     texts: tuple[str, ...]

@@ -287,7 +287,7 @@ class _ParquetWriter:
             except pyarrow.ArrowException as error:
                 raise PredictError(
                     f"rows {rows[0].number} to {rows[-1].number} have values of another type than "
-                    f"the first ({error}); write jsonl, which keeps each as it is"
+                    f"the first ({error}); write jsonl, which keeps every value"
                 ) from error
         added = pyarrow.Table.from_pylist(list(answers), schema=pyarrow.schema(fields[width:]))
         for field, column in zip(fields[width:], added.columns, strict=True):
@@ -312,7 +312,7 @@ def _gathered(rows: Sequence[Row]) -> Any:
 
 @contextlib.contextmanager
 def _create_bytes(path: Path, file: OutputFile) -> Iterator[Any]:
-    """Create the file at `path`, gzipped if wanted; the same content gives the same bytes."""
+    """Create the file at `path`, optionally gzipped; the same content gives the same bytes."""
     if file.standard:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

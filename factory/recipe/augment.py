@@ -21,7 +21,7 @@ class AugmentSettings(Section):
     )
     sources: Annotated[list[CandidateSource], Field(min_length=1)] | None = Field(
         default=None,
-        description="sources of words; the first that has a word decides; unset: mlm and vectors "
+        description="sources of words; the first that has a word is used; unset: mlm and vectors "
         "if set, then the teacher's own embeddings (not in paper mode with vectors)",
     )
     mlm: str | None = Field(

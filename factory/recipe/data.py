@@ -18,7 +18,9 @@ class DataSettings(Section):
         default=None, description="training file: delimited text, JSON Lines or Parquet (gzip, too)"
     )
     dev: str | None = Field(default=None, description="file used for selection and for the gate")
-    test: str | None = Field(default=None, description="file with rows that are only reported")
+    test: str | None = Field(
+        default=None, description="file that is scored, but not used for selection"
+    )
     dev_fraction: Fraction | None = Field(
         default=None, description="fraction of train held out as dev if there is no dev file"
     )
@@ -29,7 +31,9 @@ class DataSettings(Section):
     dev_split: str | None = Field(
         default="validation", description="hub split used for selection and for the gate"
     )
-    test_split: str | None = Field(default=None, description="hub split that is only reported")
+    test_split: str | None = Field(
+        default=None, description="hub split that is scored, but not used for selection"
+    )
     text: str | Annotated[list[str], Field(min_length=2, max_length=2)] = Field(
         default="text", description="text column, or two columns for sentence pairs"
     )
@@ -77,7 +81,7 @@ class DataSettings(Section):
 
     @property
     def traits(self) -> TaskTraits:
-        """What the task allows to set."""
+        """The properties of the task."""
         return TASK_TRAITS[self.task]
 
     @property

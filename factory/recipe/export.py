@@ -73,7 +73,7 @@ class QuantizeSettings(Section):
         return tuple(dict.fromkeys(names))
 
     def written(self, hardware: Hardware) -> tuple[FormName, ...]:
-        """The wanted forms except fp32, which is always written."""
+        """The requested forms except fp32, which is always written."""
         return tuple(name for name in self.wanted(hardware) if name != "fp32")
 
 
@@ -94,7 +94,7 @@ class TargetSettings(Section):
     )
     batch_size: PositiveInt = 1
     tokens: PositiveInt | None = Field(
-        default=None, description="per text; unset: dev texts as they are"
+        default=None, description="per text; unset: the dev texts, unchanged"
     )
     threads: PositiveInt = 1
 

@@ -1,4 +1,4 @@
-"""The tasks that a recipe can choose, and what it can set for each; their code: models/tasks.py."""
+"""The tasks of a recipe and their properties; their code is in `factory.models.tasks`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MultilabelMetric = Literal["micro_f1", "macro_f1", "exact_match"]
 
 @dataclass(frozen=True, slots=True)
 class TaskTraits:
-    """What the recipe, the report and the bundle distinguish tasks by.
+    """The differences between tasks for the recipe, the report and the bundle.
 
     Args:
         title: for people.

@@ -178,7 +178,7 @@ class GeneralSettings(IntermediateSettings):
     split: str = Field(default="train", description="split of the hub data set")
     text: str = Field(default="text", description="text column of .jsonl files and hub data sets")
     max_tokens: PositiveInt | None = Field(
-        default=None, description="use this many tokens from the start of the corpus; unset: all"
+        default=None, description="number of tokens to use from the start of the corpus; unset: all"
     )
     max_length: Annotated[int, Field(ge=8, le=512)] = Field(
         default=128, description="tokens per row"

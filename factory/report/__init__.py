@@ -1,1 +1,1 @@
-"""The page of a run, `report.html`: what was built, how good it is, what it costs, and why."""
+"""The report of a run, `report.html`: gate results, scores, costs, errors, training."""

@@ -32,7 +32,7 @@ Rule = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Outcome:
-    """What is known of a run; the reports are written from it.
+    """The outcome of a run, from which both reports are written.
 
     Args:
         recipe_file: as given on the command line.

@@ -1,4 +1,4 @@
-"""Read what the charts of the report draw: loss curves of the stages, lengths of the inputs."""
+"""Read the data of the report's charts: loss curves of the stages, lengths of the inputs."""
 
 from __future__ import annotations
 

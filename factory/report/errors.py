@@ -42,7 +42,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class ConfusedPair:
-    """How often each model takes rows of one class for another."""
+    """How often each model confuses one class with another."""
 
     true: str
     predicted: str

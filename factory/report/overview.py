@@ -21,12 +21,12 @@ OFTEN_TRUNCATED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One model of the run; what was not measured is None.
+    """One model of the run; missing measurements are None.
 
     Args:
         scores: in the gate's metric by split.
         retention: the score divided by the teacher's, on the gate's split.
-        agreement: share of the gate's split labelled as by the fp32 file.
+        agreement: with the fp32 file, on the gate's split.
         gate_2: served, passed, not tried, or the rules that failed; empty for torch models.
     """
 
@@ -46,7 +46,7 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyFigure:
-    """One number of the first row, and what it is compared with."""
+    """One key figure, and a note to compare it with."""
 
     label: str
     value: str
@@ -133,7 +133,7 @@ def cost_charts(facts: RunFacts, rows: Sequence[ModelRow]) -> list[str]:
 
 
 def summary(facts: RunFacts) -> str:
-    """What was built, in two sentences."""
+    """A description of the run in two sentences."""
     data, student = facts.recipe.data, facts.recipe.student
     teacher = facts.stage("teacher")
     kind = "pairs of texts" if len(data.text_columns) == 2 else "single texts"
@@ -147,7 +147,7 @@ def summary(facts: RunFacts) -> str:
 
 
 def remarks(facts: RunFacts, quality: Quality | None, data: DataSection | None) -> list[str]:
-    """Short sentences about what limits the numbers, the most important first."""
+    """Short sentences about the limits of the numbers, most important first."""
     split, result = facts.split, []
     for pair, count in () if data is None else data.facts.duplicates_across.items():
         first, _, second = pair.partition("/")

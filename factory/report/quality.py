@@ -59,7 +59,7 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Teacher and student on the gate's split; what does not fit the task is empty.
+    """Teacher and student on the gate's split; fields of other tasks are empty.
 
     Args:
         differing: rows with different predictions; None for regression.

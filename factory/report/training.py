@@ -92,7 +92,7 @@ def layer_map(facts: RunFacts) -> LayerMap | None:
 
 
 def training_lines(facts: RunFacts) -> list[tuple[str, str]]:
-    """What the student was initialized from and trained on, as names and values."""
+    """The start and the training data of the student, as names and values."""
     stage = next((stage for stage in facts.stages if stage.record["stage"] == "distill"), None)
     if stage is None:
         return []
@@ -146,7 +146,7 @@ def _tokenizer(facts: RunFacts) -> Path | None:
 
 
 def _balance(data: DataFacts) -> tuple[list[BalanceRow], int]:
-    """The labels, most frequent first; of many only both ends, and how many are left out."""
+    """The labels, most frequent first; a long list is cut in the middle, with the number cut."""
     balance = data.label_balance
     total = max(1, data.rows["train"])
     rows = [

@@ -98,7 +98,7 @@ def process_group(device: str) -> Iterator[None]:
     on_cuda = place.startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(place)
-    # objects and barriers go through gloo on the CPU in any case
+    # gloo transfers objects and barriers on the CPU for every device
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
     try:
         distributed.init_process_group(backend, timeout=LONGEST_WAIT)
@@ -130,7 +130,7 @@ def on_main_process(compute: Callable[[], Result]) -> Result:
     """Run `compute` on rank 0 and broadcast its result to every rank.
 
     Raises:
-        Exception: what `compute` raised, on rank 0; MainProcessError on the others.
+        Exception: that of `compute` on rank 0; MainProcessError on the others.
     """
     own = current()
     if own.world_size == 1:
@@ -171,7 +171,7 @@ def gather(value: Result) -> list[Result]:
 
 
 def barrier() -> None:
-    """Wait until every rank has come this far."""
+    """Wait until every rank reaches this point."""
     gather(None)
 
 

@@ -43,7 +43,7 @@ EXTRAS = {
 }
 
 GIBIBYTE = 2**30
-# What a run with the default shapes needs: weights, optimizer, activations; models and caches.
+# Needs of a run with the default shapes: weights, optimizer, activations; models and caches.
 NEEDED_MEMORY = 4 * GIBIBYTE
 NEEDED_DISK = 3 * GIBIBYTE
 # `factory run recipes/quickstart.toml` took 6 minutes on 2 cores with AVX-512 VNNI.
@@ -75,7 +75,7 @@ class Examination:
     errors: list[str]
 
     def lines(self) -> list[str]:
-        """The examination as text."""
+        """The results as text."""
         width = max(len(name) for name in self.versions)
         installed = [name for name, complete in self.extras.items() if complete]
         machine, memory = self.machine, self.machine["memory_bytes"]
@@ -106,7 +106,7 @@ def examine(
 
     Args:
         store: directory of runs; its disk is measured.
-        meminfo, cpuinfo: where Linux describes memory and processor.
+        meminfo, cpuinfo: the files in which Linux describes memory and processor.
     """
     errors = both_runtimes()
     machine = _machine(store, meminfo, cpuinfo)

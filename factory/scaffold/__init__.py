@@ -1,1 +1,1 @@
-"""init: a data file never seen before becomes a recipe that runs."""
+"""`factory init`: inspect a data file and write a recipe for it."""

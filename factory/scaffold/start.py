@@ -56,7 +56,7 @@ def start_recipe(
 ) -> Start:
     """Inspect the data and write a commented recipe that `factory run` accepts.
 
-    If a run would refuse rows of a file (no text or no label, or also in dev or test), a cleaned
+    If a run would reject rows of a file (no text or no label, or also in dev or test), a cleaned
     copy is written to RECIPE-SPLIT.jsonl; the file itself stays unchanged.
 
     Args:
@@ -140,7 +140,7 @@ def _data_settings(
     recipe: Path,
     decided: list[str],
 ) -> DataSettings:
-    """The table [data]; names cleaned copies where a run refuses the files themselves."""
+    """The table [data]; names cleaned copies if a run would reject the files themselves."""
     settings: dict[str, Any] = {
         "text": roles.text[0] if len(roles.text) == 1 else list(roles.text),
         "label": roles.label,

@@ -87,7 +87,7 @@ def write_template(path: Path, data: DataSettings, teacher: str, choices: Choice
         name=_toml(re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-") or "recipe"),
         train=_toml(str(data.train)),
         dev=dev if data.dev is None else f"dev = {_toml(data.dev)}",
-        test="" if data.test is None else f"test = {_toml(data.test)}   # only reported, once\n",
+        test="" if data.test is None else f"test = {_toml(data.test)}   # not used for selection\n",
         text=_toml(columns[0] if len(columns) == 1 else columns),
         label=_toml(data.label),
         task=TASK_LINES[data.task].format(separator=_toml(data.label_separator)),

@@ -1,4 +1,4 @@
-"""Stage baseline: train the same student on the labels alone, to compare distillation with."""
+"""Stage baseline: train the same student on hard labels alone, to measure the gain."""
 
 from __future__ import annotations
 

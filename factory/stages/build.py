@@ -76,7 +76,7 @@ def check_same_fingerprint(fingerprint: str) -> None:
 
 
 def _wait_until_seen(directory: Path) -> None:
-    """Wait until a shared file system shows what rank 0 made."""
+    """Wait until the artifact of rank 0 is visible on a shared file system."""
     deadline = time.monotonic() + SECONDS_UNTIL_SEEN
     while not distributed.current().is_main and not directory.is_dir():
         if time.monotonic() > deadline:

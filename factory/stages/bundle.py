@@ -1,4 +1,4 @@
-"""Stage bundle: assemble what ships; gate 2 scores every form as served and chooses one."""
+"""Stage bundle: assemble the bundle; gate 2 scores every form as served and selects one."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def _make(output: Path, run: Run) -> Facts:
 
 
 def _check(run: Run) -> None:
-    """Refuse a corpus of less than one batch."""
+    """Reject a corpus smaller than one batch."""
     general = run.recipe.general
     assert general is not None, "wanted"
     what = f"general distillation (rows of {general.max_length} tokens)"

@@ -33,7 +33,7 @@ def _make(output: Path, run: Run) -> Facts:
 
 
 def _check(run: Run) -> None:
-    """Refuse data that the later stages cannot use, before anything is trained."""
+    """Reject data that the later stages cannot use, before anything is trained."""
     recipe, dataset = run.recipe, run.dataset
     fine_tune = recipe.teacher.batch_size if recipe.teacher.fine_tune else 1
     check_batch(len(dataset.train), max(recipe.distill.batch_size, fine_tune), "train")

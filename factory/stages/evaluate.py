@@ -1,4 +1,4 @@
-"""Stage evaluate: score every torch model on dev and test; then gate 1 judges the student."""
+"""Stage evaluate: score every torch model on dev and test, then apply gate 1 to the student."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _make(output: Path, run: Run) -> Facts:
 
 
 def _check(run: Run) -> None:
-    """Refuse a student that is no better than chance, or fails gate 1, before any export."""
+    """Reject a student that is not better than chance, or fails gate 1, before any export."""
     from factory.evaluation.evaluate import check_student
     from factory.evaluation.results import evaluations_from_facts
     from factory.runtime.progress import say

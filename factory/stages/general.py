@@ -10,7 +10,7 @@ from factory.stages import corpus
 from factory.stages.sources import Sources
 from factory.stages.stage import Facts, Run, Stage, section
 
-# Keys that decide the corpus: where it is, and how it is read.
+# Keys that define the corpus: its location and format.
 CORPUS_KEYS = ("corpus", "hub", "config", "revision", "split", *sorted(corpus.READING))
 
 

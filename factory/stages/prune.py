@@ -1,4 +1,4 @@
-"""Stage prune: remove the least important neurons of the distilled student, and let it recover."""
+"""Stage prune: remove the least important neurons of the student, then train it to recover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage quantize: write every quantized form of the ONNX file that the recipe asks for."""
+"""Stage quantize: write the forms of the ONNX file that the recipe requests."""
 
 from __future__ import annotations
 

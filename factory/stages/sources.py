@@ -1,4 +1,4 @@
-"""What a recipe names outside its store: data files, models, word vectors, an older bundle."""
+"""The sources of a recipe: data files, models, word vectors, a predecessor bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Identity = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What was found, identified by content, or by name and revision on the hub.
+    """The sources of a run, identified by content, or by name and revision on the hub.
 
     None: not named in the recipe, or not read by the stages of the run.
     """
@@ -42,7 +42,7 @@ class Sources:
 
 
 def find_sources(recipe: Recipe, base_directory: Path, stages: Set[str]) -> Sources:
-    """Find what some stages read, without loading or downloading anything.
+    """Find the sources of some stages, without loading or downloading anything.
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.

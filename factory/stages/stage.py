@@ -1,4 +1,4 @@
-"""What a stage is, and what it sees of the run it belongs to."""
+"""The type `Stage`, and `Run`, the input of every stage."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a recipe, as its stages see it.
+    """One run of a recipe: the input of every stage.
 
     Args:
         base_directory: the recipe's folder; relative paths in the recipe start there.
-        device: auto, cpu or cuda; changes speed, not what is made.
+        device: auto, cpu or cuda; changes speed, not the result.
         keys: of every stage of the run, by name.
         artifacts: of the stages finished so far, by name.
     """
@@ -45,12 +45,12 @@ class Run:
 
     @property
     def models(self) -> dict[str, Artifact]:
-        """The models to score: teacher, student, and the others that the recipe asks for."""
+        """The models to score: teacher, student, and the others that the recipe requests."""
         return {model: self.artifacts[stage] for model, stage in model_stages(self.recipe).items()}
 
     @property
     def student(self) -> Artifact:
-        """The distilled student, pruned if the recipe asks for it."""
+        """The distilled student, pruned if the recipe requests it."""
         return self.artifacts[model_stages(self.recipe)["student"]]
 
     @property
@@ -66,7 +66,7 @@ class Run:
         return None if made is None else read_unlabelled(made.directory)
 
     def augmented(self) -> AugmentedRows | None:
-        """The augmented rows, if the recipe asks for them."""
+        """The augmented rows, if the recipe requests them."""
         from factory.augment.shards import read_augmented
         from factory.distill.transfer_set import AugmentedRows
 
@@ -80,7 +80,7 @@ class Run:
         """Open the model of an artifact as a classifier.
 
         Args:
-            device: another one than the run's.
+            device: overrides the run's device.
         """
         from factory.models.classifier import load_torch_classifier
         from factory.runtime.distributed import pick_device
@@ -96,13 +96,13 @@ class Stage:
     """One step from the recipe to the bundle, with a directory of its own in the store.
 
     Args:
-        version: raised by hand when the stage's code makes something else from the same inputs.
-        inputs: names of the stages it reads; those that the recipe does not want are left out.
+        version: raise it when the stage's code writes other bytes from the same inputs.
+        inputs: names of the stages it reads; those that the recipe does not need are left out.
         settings: exactly what decides its bytes besides the inputs, as JSON data.
-        make: writes into the directory it is given, where it finds what an interrupted run left,
-            and returns facts to record. Heavy imports happen inside.
+        make: writes into the given directory, which may hold files of an interrupted run, and
+            returns facts to record. Heavy imports happen inside.
         wanted: whether the recipe needs it.
-        check: raises when a run must not go on with the artifact, also with a cached one.
+        check: raises if the run must stop, also with a cached artifact.
         on_every_rank: runs on every process of a distributed run; else on rank 0 alone.
     """
 

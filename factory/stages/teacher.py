@@ -35,7 +35,7 @@ def _make(output: Path, run: Run) -> Facts:
 
 
 def _check(run: Run) -> None:
-    """Refuse a teacher that is no better than chance."""
+    """Reject a teacher that is not better than chance."""
     from factory.teacher.fine_tune import check_teacher
 
     facts = run.artifacts["teacher"].facts

@@ -24,7 +24,7 @@ def _make(output: Path, run: Run) -> Facts:
 
     recipe, dataset, augmented = run.recipe, run.dataset, run.augmented()
     source, target = run.student.directory / "model", output / "model"
-    shutil.rmtree(target, ignore_errors=True)  # what an interrupted run left
+    shutil.rmtree(target, ignore_errors=True)  # files of an interrupted run
     rows = [*dataset.train.inputs(), *(run.unlabelled() or ())]
     rows += [] if augmented is None else augmented.inputs
     texts = (text for row in rows for text in ((row,) if isinstance(row, str) else row))

@@ -119,6 +119,6 @@ def fine_tune(
             rows,
             output / CHECKPOINT,
             device,
-            # other architectures may hold weights that their forward pass leaves out
+            # other architectures may have weights that their forward pass does not use
             find_unused_parameters=model.config.model_type != "bert",
         )

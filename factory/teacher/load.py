@@ -18,7 +18,7 @@ def load_pretrained(
     """Load model and tokenizer with the outputs in the data's label order.
 
     Args:
-        only_bert: refuse other architectures, which need a student that starts from a checkpoint.
+        only_bert: reject other architectures, which need a student that starts from a checkpoint.
 
     Raises:
         TeacherError: not found, another architecture, no usable tokenizer, or labels that do not
@@ -28,7 +28,7 @@ def load_pretrained(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    torch.manual_seed(settings.seed)  # a new classifier's first weights are drawn while loading
+    torch.manual_seed(settings.seed)  # a new classifier is initialized while loading
     place = {"revision": source.revision}
     try:
         config = AutoConfig.from_pretrained(source.location, **place)
@@ -115,7 +115,7 @@ def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) ->
     """Permute the classifier so that output i means the data's label i.
 
     Raises:
-        TeacherError: no layer of the model's head has that many outputs.
+        TeacherError: no layer of the model's head has as many outputs as labels.
     """
     import torch
 
@@ -131,7 +131,7 @@ def _reorder_outputs(model: Any, order: list[int], settings: TeacherSettings) ->
     ]
     if not outputs:
         raise TeacherError(
-            f"teacher.model {settings.model}: the layer that gives its outputs was not found, so "
+            f"teacher.model {settings.model}: its output layer was not found, so "
             "they cannot be put into the data's order; name data.labels in the teacher's order"
         )
     with torch.no_grad():
@@ -152,7 +152,7 @@ def _initialize_bias(classifier: Any, dataset: Dataset) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, settings: TeacherSettings) -> None:
-    """Refuse a tokenizer that cannot make batches padded on the right."""
+    """Reject a tokenizer that cannot make batches padded on the right."""
     name = f"teacher.model {settings.model}"
     if not tokenizer.is_fast:
         raise TeacherError(f"{name} has no fast tokenizer (tokenizer.json)")

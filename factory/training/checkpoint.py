@@ -1,4 +1,4 @@
-"""The checkpoint of a training phase: all that resuming it exactly requires, in one file."""
+"""The checkpoint of a training phase: one file with everything for an exact resume."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ class TrainingState:
         self.points += points_of(phase, self.step, means, self.start_values)
 
     def keep_if_best(self, score: float) -> None:
-        """Copy the weights when no earlier score was as high."""
+        """Keep a copy of the weights if the score is the highest so far."""
         if score > self.best_score:
             self.best_score = score
             self.best_weights = [weight.detach().clone() for weight in self.model.parameters()]
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Leave the best weights in the module, or the last where nothing was scored."""
+        """Load the best weights into the module; without scores, keep the last ones."""
         for parameter, weight in zip(self.model.parameters(), self.best_weights, strict=False):
             parameter.copy_(weight)
         self.best_weights = []

@@ -48,7 +48,7 @@ def embedding_subset(rows: EncodedRows, *models: Any) -> Iterator[None]:
 
     When the context closes, the whole tables are back in place with the trained rows in them. Rows
     that no text uses keep their values exactly: they get no gradient and no weight decay. Models
-    whose word embeddings are not a plain `nn.Embedding` are left alone.
+    whose word embeddings are not a plain `nn.Embedding` are not changed.
     """
     tables = [model.get_input_embeddings() for model in models]
     pads = [table.padding_idx or 0 for table in tables if isinstance(table, nn.Embedding)]

@@ -1,4 +1,4 @@
-"""The loss log: every term over the steps, beside its value before training."""
+"""The loss log: every term over the steps, and relative to its value before training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LossPoint:
 
 
 def require_finite(phase: str, step: int, means: Mapping[str, float], rate: float) -> None:
-    """Stop a run whose losses are no longer numbers.
+    """Raise if a loss is not finite.
 
     Raises:
         TrainingError: naming the terms.
@@ -46,7 +46,7 @@ def require_finite(phase: str, step: int, means: Mapping[str, float], rate: floa
 def points_of(
     phase: str, step: int, means: Mapping[str, float], start: Mapping[str, float]
 ) -> list[LossPoint]:
-    """One point per term; a term that began at 0 has no ratio to it."""
+    """One point per term; `of_start` is NaN for a term that started at 0."""
     return [
         LossPoint(phase, step, term, value, value / start[term] if start[term] else math.nan)
         for term, value in means.items()

@@ -1,7 +1,7 @@
 """The training loop of every model: seeded batches, AdamW, linear decay, exact resume.
 
-Hugging Face accelerate handles the device, bf16 autocast on CUDA and DistributedDataParallel. What
-is trained is a module whose forward returns the loss of a batch.
+Hugging Face accelerate handles the device, bf16 autocast on CUDA and DistributedDataParallel. The
+trained module returns the loss of a batch from its forward.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """How long and how fast to train; `warmup` is a share of the steps."""
+    """The settings of one training phase; `warmup` is a share of the steps."""
 
     name: str
     epochs: float
@@ -59,7 +59,7 @@ def phase_of(name: str, settings: TeacherSettings | GeneralSettings) -> Phase:
 
 
 class BatchLoss(nn.Module):
-    """What `train` trains: the loss of a batch, with every parameter to train below it.
+    """Base class of the modules to train: the loss of a batch as forward, and its parameters.
 
     A frozen model that the loss only reads must not be a submodule: it would be wrapped and saved.
     """

@@ -69,7 +69,7 @@ def test_bad_data_exits_with_1_and_names_the_lines(line: Line, tmp_path: Path) -
     (tmp_path / "train.tsv").write_text("\n".join(train) + "\n", encoding="utf-8")
     recipe = write_recipe(tmp_path / "r.toml")
     message = error_of(factory_here("run", recipe, "--store", tmp_path / "runs"), 1)
-    assert "error: the data cannot be used as it is:" in message
+    assert "error: the data cannot be used:" in message
     assert "train.tsv, line 4" in message or "train.tsv: line 4" in message
     assert not [path for path in (tmp_path / "runs").glob("data-*") if path.suffix != ".partial"]
 

@@ -305,7 +305,7 @@ def test_settings_that_fit_the_labels() -> None:
         (
             {"metric": "f1", "positive_label": "Spam"},
             SPAM,
-            "gate.positive_label:\n.*'Spam' is none of the labels 'ham', 'spam'",
+            "gate.positive_label:\n.*'Spam' is not one of the labels 'ham', 'spam'",
         ),
     ],
 )

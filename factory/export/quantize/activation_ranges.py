@@ -1,4 +1,4 @@
-"""Ranges and second moments of what enters a student's products, measured on calibration rows."""
+"""Ranges and second moments of the inputs of a student's products, from calibration rows."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class ActivationStatistics:
 def measure_activations(source: Path, rows: EncodedRows) -> dict[str, ActivationStatistics]:
     """Run a plain fp32 file over calibration rows; returns statistics per input of a product.
 
-    Rows run one at a time, so that padding does not take part.
+    Rows run one at a time, so that no statistic includes padding.
 
     Args:
-        rows: of the train split; dev and test measure the result.
+        rows: of the train split; dev and test are for measuring the result.
 
     Raises:
         ParityError: there are no rows, or an activation is not finite.
     """
     if not len(rows):
-        raise ParityError("there are no calibration rows; give some of the train split")
+        raise ParityError("no calibration rows; pass rows of the train split")
     low: dict[str, Floats] = {}
     high: dict[str, Floats] = {}
     moments: dict[str, Floats] = {}

@@ -59,11 +59,11 @@ def quantize_nibbles(
 def compensated_rounding(
     weight: Floats, steps: Floats, moments: Floats, low: int, high: int
 ) -> Floats:
-    """Whole numbers for weight / steps that keep the product close, not each weight.
+    """Round weight / steps so that the error of the product is small, not that of each weight.
 
-    Inputs are rounded one after the other; what a rounding changes in the product is taken back by
-    the inputs not rounded yet, as far as they move together (GPTQ, arXiv 2210.17323, algorithm 1,
-    with one percent of the mean moment added to the diagonal and the largest moments first).
+    Inputs are rounded one after the other; the weights of correlated inputs that are not rounded
+    yet compensate the error (GPTQ, arXiv 2210.17323, algorithm 1, with one percent of the mean
+    moment added to the diagonal and the largest moments first).
 
     Shapes:
         weight, steps: (inputs, outputs)
@@ -89,8 +89,8 @@ def compensated_rounding(
 def quantize_blocks(rows: Floats, block_size: int) -> tuple[NDArray[np.uint8], Floats]:
     """Unsigned 4-bit integers around 8, with one scale per block of each row.
 
-    The scale is the one of some shrunken candidates with the smallest squared error: with few
-    levels it pays to cut the largest number of a block.
+    Of several scales for a block, the one with the smallest squared error is used: with few levels,
+    clipping the largest number can reduce the error of the others.
 
     Shapes:
         rows: (rows, width)
@@ -102,7 +102,7 @@ def quantize_blocks(rows: Floats, block_size: int) -> tuple[NDArray[np.uint8], F
     padded = np.zeros((count, blocks * block_size), dtype=np.float32)
     padded[:, :width] = rows
     values = padded.reshape(count, blocks, block_size)
-    # the number farthest from zero takes the one level that the negative side has more
+    # the number farthest from zero gets level -8, which has no positive counterpart
     farthest = np.take_along_axis(values, np.abs(values).argmax(axis=2)[..., None], axis=2)
     full = (farthest / -8).astype(np.float32)
     full[full == 0] = 1.0
@@ -118,7 +118,7 @@ def quantize_blocks(rows: Floats, block_size: int) -> tuple[NDArray[np.uint8], F
 
 
 def block_values(levels: NDArray[np.uint8], scales: Floats, width: int) -> Floats:
-    """The numbers that the result of `quantize_blocks` stands for: (rows, width)."""
+    """The numbers that the result of `quantize_blocks` represents: (rows, width)."""
     values = (levels.astype(np.float32) - 8) * scales[..., None]
     return np.ascontiguousarray(values.reshape(len(levels), -1)[:, :width], dtype=np.float32)
 
@@ -141,7 +141,7 @@ def asymmetric_scale(low: float, high: float) -> tuple[np.float32, np.uint8]:
 
 
 def smoothing_factors(maxima: Floats, weights: list[Floats], strength: float) -> Floats:
-    """What to divide each input channel by, and multiply its weights with.
+    """Smoothing factors: each input channel is divided by its own, its weights multiplied by it.
 
     s_j = max|x_j|^strength / max|w_j|^(1 - strength) (SmoothQuant, arXiv 2211.10438, equation 4).
 

@@ -1,4 +1,4 @@
-"""What an integer form is, and which products and tables of a graph it applies to."""
+"""The settings of an integer form, and the products and tables of a graph to quantize."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class IntegerForm:
     """How weights, activations and embedding tables are quantized.
 
     Weights are signed and symmetric, with one scale per output channel. Each input's weights are
-    rounded so that they make up for the error of those rounded before, on the calibration rows
+    rounded so that they compensate the error of those rounded before, on the calibration rows
     (GPTQ, arXiv 2210.17323).
 
     Args:
-        activations: where the scale of a product's input comes from. "rows": each token at run
+        activations: source of the scale of a product's input. "rows": each token at run
             time; "static": a constant from calibration; None: the products stay in float.
         bits: of weights and tables. With 4, products still run with 8 bits, and tables have one
             scale per 512 numbers instead of one per row.

@@ -30,7 +30,7 @@ ROW_STEP = ("rows/step", np.float32(1 / 127))  # the scale of rows that reach fr
 
 @dataclass(slots=True)
 class Rewriting:
-    """What replaces a part of a graph.
+    """The replacement of a part of a graph.
 
     Args:
         statistics: of the activations, with channels divided by the factors.
@@ -208,7 +208,7 @@ def add_table(rewriting: Rewriting, table: Table) -> None:
 def _add_nibble_rows(
     rewriting: Rewriting, weight: NDArray[np.float32], indices: str, name: str, output: str
 ) -> NDArray[np.float32]:
-    """A lookup in a 4-bit table of even width; returns the numbers it holds."""
+    """A lookup in a 4-bit table of even width; returns the unpacked numbers."""
     levels, scales = quantize_blocks(weight, TABLE_BLOCK)
     width = weight.shape[1]
     packed = pack_nibbles(levels.reshape(len(levels), -1)[:, :width])

@@ -1,4 +1,4 @@
-"""Write an integer form of a plain fp32 ONNX file, and check what was written."""
+"""Write an integer form of a plain fp32 ONNX file, and verify the written file."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Floats = NDArray[np.float32]
 Values = dict[str, NDArray[Any]]
 
 INTEGERS = (2, 3)  # uint8 and int8 of onnx.TensorProto
-# The largest relative error of an output channel or table row, by bits: several times what
-# rounding leaves, far below what a wrong scale does.
+# The largest relative error of an output channel or table row, by bits: several times the error of
+# rounding, far below that of a wrong scale.
 LARGEST_ERROR = {8: 0.15, 4: 0.7}
-# Where one weight is far larger than the others of its channel, 8-bit rounding alone leaves more:
-# this many times the error of uniform rounding, step / sqrt(12) per weight.
+# If one weight is far larger than the others of its channel, 8-bit rounding alone has a larger
+# error: up to this many times that of uniform rounding, step / sqrt(12) per weight.
 ROUNDINGS = 4
 
 
@@ -57,7 +57,7 @@ def write_integer(
         table; `size_bytes`.
 
     Raises:
-        ParityError: the file does not contain what it should.
+        ParityError: weights are left in float, or far from the float weights.
     """
     import onnx
 
@@ -167,7 +167,7 @@ def check_stored(
         factors: smoothing factors per activation.
 
     Raises:
-        ParityError: an output channel or a table row is far from what it was.
+        ParityError: an output channel or a table row is far from the float one.
     """
     import onnx
 
@@ -190,7 +190,7 @@ def check_stored(
 
 
 def _product_weight(values: Values, name: str, inputs: int) -> Floats:
-    """The weights that the constants of a quantized product stand for: (inputs, outputs)."""
+    """The weights that the constants of a quantized product represent: (inputs, outputs)."""
     scale = values[f"{name}/scale"]
     if f"{name}/nibbles" not in values:
         return np.asarray(values[f"{name}/weight"] * scale, dtype=np.float32)
@@ -201,7 +201,7 @@ def _product_weight(values: Values, name: str, inputs: int) -> Floats:
 
 
 def _nibble_rows(values: Values, name: str, width: int) -> Floats:
-    """The rows that the constants of a 4-bit table stand for: (rows, width)."""
+    """The rows that the constants of a 4-bit table represent: (rows, width)."""
     packed, scale = values[f"{name}/rows"], values[f"{name}/scale"]
     levels = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), width)
     padding = ((0, 0), (0, scale.shape[1] * TABLE_BLOCK - width))

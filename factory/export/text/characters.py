@@ -30,7 +30,7 @@ BLANK: Expansion = ((" ", Kind.BLANK),)
 
 
 class CharacterMapping(IntEnum):
-    """What a raw character is mapped to."""
+    """The result of mapping a raw character."""
 
     LETTER = 0  # itself, a letter
     REMOVED = 1
@@ -46,7 +46,7 @@ class Characters:
         others: expansions of the characters whose mapping is OTHER.
         sorts_marks: whether adjacent combining marks are sorted. This is the one step of BERT's
             normalizer that does not work character by character: to strip accents it applies
-            Unicode's NFD, then removes marks of category Mn, but a few others have an order too.
+            Unicode's NFD, which also sorts marks of other categories than Mn, and removes Mn.
 
     Shapes:
         mappings: (0x110000,) a CharacterMapping per code point
@@ -117,7 +117,7 @@ def _every_character() -> str:
 
 @lru_cache(maxsize=1)
 def _kinds() -> dict[str, Kind]:
-    """The kinds of all characters that are no letters."""
+    """The kinds of all characters that are not letters."""
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     split = BertPreTokenizer().pre_tokenize_str

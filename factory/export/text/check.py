@@ -18,7 +18,7 @@ from serving.tokenization import TextTokenizer
 
 CONTEXT_POINTS = 128  # code points in one text, each within a word and alone
 BATCH_TEXTS = 32
-SCORE_TEXTS = 3  # not 1: padding and the order of rows take part
+SCORE_TEXTS = 3  # not 1, to test padding and the order of rows
 ATOL = 1e-5
 
 Inputs = list[str] | list[tuple[str, str]]

@@ -178,7 +178,7 @@ def _longest_match(nodes: Nodes, marked: str, pieces: PieceArrays) -> str:
     """The slot in the trie that each position reaches: (symbols,). Children have larger slots."""
     longest = pieces.longest
     symbol, base = nodes.table("symbol", pieces.symbol), nodes.table("base", pieces.base)
-    # free slots have symbol 0, so what follows the end must be a symbol no piece has
+    # free slots have symbol 0, so the end is followed by a symbol that no piece has
     padded = nodes.add("Concat", marked, nodes.int32([ROW_START] * longest), axis=0)
     slots: list[str] = []
     for step in range(longest):

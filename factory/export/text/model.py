@@ -79,8 +79,8 @@ def build_text_model(model: Any, tables: TextTables, rows: RowFormat, form: Text
         {entry.domain: entry.version for entry in model.opset_import} | {"": opset},
     )
     result.functions.extend(model.functions)
-    # known shapes let onnxruntime fuse what it fuses in the network alone: the order of additions,
-    # and with it what is rounded where in an int8 file, is then the same
+    # with known shapes, onnxruntime applies the same fusions as in the network alone, so that the
+    # order of additions, and with it the rounding in an int8 file, is the same
     result.graph.value_info.extend([*inner.input, *inner.value_info])
     described = {
         "task": form.task,

@@ -31,7 +31,7 @@ class Nodes:
         """Add a node; returns the name of its output.
 
         Args:
-            name: of the output, where others must know it.
+            name: of the output; empty: generated.
         """
         from onnx import helper
 
@@ -48,7 +48,7 @@ class Nodes:
         return self.add("Cast", value, name=name, to=kind)
 
     def slice(self, value: str, first: int, last: int | None, axis: int = 0) -> str:
-        """Add a Slice along one axis; None goes to the end."""
+        """Add a Slice along one axis; None: to the end."""
         end = self.int64([2**62 if last is None else last])
         return self.add("Slice", value, self.int64([first]), end, self.int64([axis]))
 

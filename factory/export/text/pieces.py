@@ -1,8 +1,8 @@
 """A WordPiece vocabulary as a trie in two arrays, walked by additions and lookups.
 
 A double array (Aoe 1989): every node of the trie has a slot, every inner node a base, and its child
-by symbol `c` stands in slot `base + c`, which remembers `c`. No two nodes share a base, so a slot
-that remembers the symbol it was reached by belongs to the node it was reached from.
+by symbol `c` is in slot `base + c`, which stores `c`. No two nodes share a base, so a slot that
+stores the symbol by which it was reached belongs to the node from which it was reached.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _place(children: list[dict[int, int]], ends: dict[int, int], reach: int) -> 
     symbols: dict[int, int] = {0: 0}  # per slot
     bases: dict[int, int] = {}  # per slot
     used = {0}
-    searched: defaultdict[int, int] = defaultdict(int)  # so many children fit nowhere before here
+    searched: defaultdict[int, int] = defaultdict(int)  # first slot to try, by number of children
     found = {0: (0, 0)}  # length and id of the longest piece on the way to a slot
     level, depth = [(0, 0)], 0  # nodes with their slots
     while level:

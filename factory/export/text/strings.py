@@ -31,14 +31,14 @@ SENTENCES = (
 
 @lru_cache(maxsize=1)
 def _scripts() -> list[str]:
-    """The characters of each script, which is the first word of their names, largest first.
+    """The characters of each script, named by the first word of their names, largest first.
 
     Characters without names, such as controls and unassigned ones, are grouped by category.
     """
     scripts: dict[str, list[str]] = {}
     for character in map(chr, range(sys.maxunicode + 1)):
         category = unicodedata.category(character)
-        if category != "Cs":  # a surrogate is no text
+        if category != "Cs":  # surrogates are not characters
             name = unicodedata.name(character, category).partition(" ")[0]
             scripts.setdefault(name, []).append(character)
     large = [characters for characters in scripts.values() if len(characters) >= SMALLEST_SCRIPT]

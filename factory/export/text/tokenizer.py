@@ -1,4 +1,4 @@
-"""Read a tokenizer.json into tables for the graph, and reject what the graph cannot reproduce."""
+"""Read a tokenizer.json into tables for the graph, and reject unsupported tokenizers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from factory.export.text.pieces import (
 TOKENIZER_FILE = "tokenizer.json"
 UNKNOWN, EMPTY, ROW, ALONE = range(4)  # the classes every tokenizer has
 LARGEST_NUMBER = 2**62  # a literal's characters are compared as one number
-LONG_RANGE = 64  # so many characters of one class in a row are written as a range
+LONG_RANGE = 64  # at least this many adjacent characters of one class are written as a range
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RowFormat:
 
     @property
     def specials(self) -> int:
-        """How many special pieces a row has."""
+        """The number of special pieces in a row."""
         return 3 if self.text_pair else 2
 
 
@@ -57,7 +57,7 @@ class CharacterClasses:
 
     Args:
         keys: classes of characters; those missing here and in `ranges` are unknown letters.
-        ranges: code points of a class, first and last; a key within a range goes first.
+        ranges: code points of a class, first and last; a key within a range takes precedence.
         literals: classes of the literal tokens.
         spellings: the classes of each literal's characters.
 

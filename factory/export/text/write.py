@@ -42,10 +42,10 @@ WHOLE = 2**20  # a max_length that truncates nothing
 
 @dataclass(frozen=True, slots=True)
 class TextModelFacts:
-    """What was written and compared.
+    """Facts about a written text model and its comparison.
 
     Args:
-        code_points: compared one by one, alone and within a word; surrogates are no text.
+        code_points: compared one by one, alone and within a word; without surrogates.
         strings: difficult ones compared, whole and truncated to max_length.
         largest_difference: of a score from those of tokenizer and network run separately.
     """
@@ -60,7 +60,7 @@ def write_bundle_text_model(bundle: Path, target: Path) -> TextModelFacts:
     """Write the text model of a bundle.
 
     Raises:
-        BundleError: this is no bundle.
+        BundleError: the directory is not a bundle.
         TextModelError, ParityError: as `write_text_model`.
     """
     manifest = read_manifest(bundle)
