@@ -139,7 +139,6 @@ def test_without_a_file_the_rows_come_from_the_runs(pair: tuple[Path, Path]) -> 
     assert found["rows_sha256"] == rows_fingerprint(truth, LABELS)
     assert "no split test" in call(old, new, "--split", "test", code=1).stderr
     call(old, new, "--data", "x.tsv", "--split", "dev", code=2)
-    call(old, new, "--label", "x", code=2)  # needs --data
 
 
 def test_runs_on_different_rows_are_not_compared(pair: tuple[Path, Path]) -> None:
