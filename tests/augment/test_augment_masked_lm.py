@@ -117,6 +117,15 @@ def test_texts_are_truncated_at_the_models_limit() -> None:
         guesser.guess([hidden], 1)
 
 
+def test_the_decoder_is_computed_at_hidden_positions_only() -> None:
+    mlm = tiny_mlm()
+    shapes: list[torch.Size] = []
+    mlm.model.cls.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    guesser = WordGuesser(mlm, MAX_LENGTH, "letters")
+    guesser.guess(hidden_words(guesser), 3)
+    assert shapes == [torch.Size([5, 24])]
+
+
 def out_of_memory_beyond(mlm: MaskedLanguageModel, tokens: int, sizes: list[int]) -> None:
     forward = mlm.model.bert.forward
 

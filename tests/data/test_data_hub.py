@@ -85,3 +85,14 @@ def test_rows_with_surplus_or_missing_fields(load: Load) -> None:
 def test_an_empty_folder(load: Load, tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
     assert len(load({}, hub="h").problems) == 1
+
+
+def test_labels_of_minus_one_are_hidden_labels(load: Load, tmp_path: Path) -> None:
+    """Also where no class names are declared."""
+    (tmp_path / "h").mkdir()
+    for name, labels in {"train": [0, 1], "validation": [1, 0], "test": [-1, -1]}.items():
+        table = pa.table({"text": [f"{name} {i}" for i in range(2)], "label": labels})
+        pq.write_table(table, tmp_path / "h" / f"{name}.parquet")
+    loaded = load({}, hub="h", test_split="test")
+    loaded.problem("h, split test, rows 1, 2: the split has no labels")
+    assert load({}, hub="h").dataset.train.targets == [0, 1]

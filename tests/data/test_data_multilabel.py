@@ -159,7 +159,8 @@ def test_held_out_rows_keep_the_shares_and_the_rare_labels(load: Load, share: fl
         names += ["single"] if row == 77 else []
         rows.append(f"text {row}\t{','.join(names)}\n")
     files = {"t.tsv": "text\tlabel\n" + "".join(rows)}
-    loaded = load(files, train="t.tsv", dev_fraction=share, task="multilabel")
+    settings: dict[str, Any] = {"train": "t.tsv", "dev_fraction": share, "task": "multilabel"}
+    loaded = load(files, **settings)
     train, dev = loaded.dataset.train, loaded.dataset.dev
     rows_of = Counter(label for target in train.targets for label in target)
     assert set(rows_of) == {0, 1, 2, 3}  # dev may lack a label, train may not
@@ -170,3 +171,5 @@ def test_held_out_rows_keep_the_shares_and_the_rare_labels(load: Load, share: fl
         assert balance["tenth"] == 5  # a quarter of 20
         assert abs(balance["common"] - 25) <= 1
         loaded.notice("dev has no row of", "'single'")
+        assert load(files, **settings).dataset.dev.texts == dev.texts
+        assert load(files, **settings, seed=1).dataset.dev.texts != dev.texts

@@ -146,6 +146,14 @@ def test_every_term_is_logged_and_falls(tmp_path: Path, base: Path) -> None:
         )
 
 
+def test_the_derived_start_is_nearer_to_the_teacher(
+    tmp_path: Path, finished: tuple[Path, dict[str, Any]], base: Path
+) -> None:
+    random = run(tmp_path, base, {"general.start": "random", "general.epochs": 0.5})["losses"]
+    derived = finished[1]["losses"]
+    assert derived["general.total"]["first"] < 0.5 * random["general.total"]["first"]
+
+
 def test_the_losses_are_those_of_the_saved_models(tmp_path: Path, base: Path) -> None:
     """All rows in one step that moves nothing: the log equals what plain transformers gives."""
     rows = rows_of(base)

@@ -95,6 +95,17 @@ def test_it_recovers(tmp_path: Path, distilled: Path, trained_folder: Path) -> N
     assert recovered < 0.8 * cut
 
 
+def test_the_most_important_neurons_are_kept(
+    tmp_path: Path, distilled: Path, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = SETTINGS.model_copy(update={"epochs": 0.0})
+    pruned(tmp_path / "most", distilled, trained_folder, none)
+    original = prune_module.neuron_importance
+    monkeypatch.setattr(prune_module, "neuron_importance", lambda *given: -original(*given))
+    pruned(tmp_path / "least", distilled, trained_folder, none)
+    assert far(tmp_path / "most", distilled) < far(tmp_path / "least", distilled)
+
+
 def test_the_teacher_is_asked_again_only_when_its_logits_are_gone(
     tmp_path: Path, distilled: Path, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,12 @@ def test_retention_of_a_teacher_at_or_below_zero_is_zero(
     assert result.passed is (retention > 0)
 
 
+def test_a_student_better_than_the_teacher_passes_every_comparison() -> None:
+    better = replace(GOOD, value=0.95, teacher=0.9, student=0.94)
+    assert all(result.passed for result in check_rules(ALL_RULES, "accuracy", better))
+    assert only(ALL_RULES, better, "max_drop").measured == pytest.approx(-0.05)
+
+
 @pytest.mark.parametrize(
     ("missing", "rule"),
     [
@@ -237,6 +243,7 @@ def test_require_raises_with_the_failed_rules_first() -> None:
     assert marks == sorted(marks)
     assert set(marks) == {"FAIL", "pass"}
     assert sorted(error.problems) == sorted(verdict_lines(results))
+    assert error.verdicts == {"gate 1": [result.to_facts() for result in results]}
     assert "min_value: accuracy 0.7900, required >= 0.8" in str(error)
 
 

@@ -181,6 +181,22 @@ def test_the_bootstrap_interval_is_near_the_theoretical_one() -> None:
     assert (pearson.low, pearson.high) == pytest.approx((low, high), abs=0.01)
 
 
+def test_intervals_resample_rows_with_a_seed_of_their_own() -> None:
+    same = np.array([0, 1, 2, 0, 1, 2, 1, 0])
+    scores = score_classes(same, same)
+    assert scores["macro_f1"] == Score(1.0, 1.0, 1.0)  # each prediction stays with its target
+    assert scores["mcc"].value == pytest.approx(1.0)
+    np.random.seed(1)
+    few = score_classes(TARGETS, PREDICTED)
+    np.random.seed(2)
+    assert score_classes(TARGETS, PREDICTED) == few
+    many = score_classes(np.tile(TARGETS, 20), np.tile(PREDICTED, 20))
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "mcc"):
+        assert many[metric].value == pytest.approx(few[metric].value)
+        assert few[metric].low < few[metric].value < few[metric].high
+        assert many[metric].high - many[metric].low < (few[metric].high - few[metric].low) / 2
+
+
 def test_numbers_per_label() -> None:
     numbers = per_label(TARGETS, PREDICTED, LABELS)
     assert list(numbers) == ["no", "yes", "maybe"]

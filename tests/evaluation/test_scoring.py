@@ -12,6 +12,7 @@ from helpers.tiny_models import LABELS, open_tiny, save_tiny, tiny_bert, tiny_re
 from factory.errors import DataError, FactoryError
 from factory.evaluation.evaluate import evaluation_lines, score_file
 from serving.bundle import read_manifest
+from serving.errors import BundleError
 from serving.predictor import Predictor
 
 
@@ -51,6 +52,22 @@ def test_the_dev_file_gives_the_manifests_score(line: Line) -> None:
     assert (found.value, found.low, found.high) == pytest.approx(
         (recorded["value"], recorded["low"], recorded["high"])
     )
+
+
+def test_other_column_names(line: Line, rows: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "renamed.tsv"
+    _, _, body = rows.read_text("utf-8").partition("\n")
+    renamed.write_text(f"body\tqueue\n{body}", encoding="utf-8")
+    plain = score_file(line.bundle, rows, ["text"], "label", None)
+    found = score_file(line.bundle, renamed, ["body"], "queue", None)
+    assert found.scores["accuracy"] == plain.scores["accuracy"]
+
+
+def test_a_damaged_bundle_is_not_scored(line: Line, tmp_path: Path, rows: Path) -> None:
+    bundle = stage_directory(line.copy_store(tmp_path), "bundle")
+    (bundle / "vocab.txt").write_text("other", encoding="utf-8")
+    with pytest.raises(BundleError, match=r"vocab\.txt"):
+        score_file(bundle, rows, ["text"], "label", None)
 
 
 def test_a_label_that_the_model_lacks(line: Line, rows: Path) -> None:

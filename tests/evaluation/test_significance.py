@@ -52,6 +52,16 @@ def test_the_one_sided_p_is_small_only_for_a_worse_model(
     assert mcnemar("accuracy", *right(lost, gained)).p_not_worse == pytest.approx(worse)
 
 
+def test_few_of_many_equal_models_are_called_worse() -> None:
+    """A test at 5 % errs at most in about 5 % of the cases."""
+    random = np.random.default_rng(7)
+    alarms = 0
+    for _ in range(200):
+        old, new = random.random((2, 150)) < 0.8
+        alarms += mcnemar("accuracy", old, new).p_not_worse < 0.05
+    assert alarms <= 15
+
+
 def test_the_interval_of_a_share_is_near_the_normal_one() -> None:
     found = mcnemar("accuracy", *right(40, 60, both=500, neither=400))
     rows, expected = 1000, 0.02

@@ -109,6 +109,19 @@ def test_their_commands_exist_with_these_options(line: str) -> None:
         command.make_parser(context).parse_args(arguments)
 
 
+def test_both_plan_run_and_attach_the_report_on_a_schedule() -> None:
+    for file in (GITHUB, GITLAB):
+        text = "\n".join(scripts(load(file)))
+        assert "factory plan" in text
+        assert re.search(r"factory run .*--junit", text.replace("\\\n", " "))
+    assert load(GITHUB)["on"]["schedule"]
+    assert "schedule" in str(load(GITLAB)["workflow"]["rules"])
+    steps = [step for job in load(GITHUB)["jobs"].values() for step in job["steps"]]
+    uploads = [step for step in steps if "upload-artifact" in step.get("uses", "")]
+    assert any("reports" in step["with"]["path"] for step in uploads)
+    assert load(GITLAB)["train"]["artifacts"]["reports"]["junit"]
+
+
 def cache_tool(*arguments: object, plan: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, FOLDER / "store_cache.py", *map(str, arguments)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 from helpers.tiny_models import tiny_bert
 
 from factory.errors import ParityError
-from factory.export.first_token import shorten_last_layer
+from factory.export.first_token import FirstTokenLayer, shorten_last_layer
+from factory.export.onnx import export_onnx
+from factory.export.parity import check_parity
 
 
 def ragged_batch(rows: int, length: int) -> dict[str, torch.Tensor]:
@@ -97,3 +100,21 @@ def test_the_last_layer_runs_one_row_per_text() -> None:
     last = [(batch, 24, 24), (heads, 24, 24), (heads, 24, 24), (batch, 24, 24)]
     last += [(batch, 24, 48), (batch, 48, 24)]
     assert ran == 2 * layer + last + [(batch, 24, 24), (batch, 24, 3)]
+
+
+def test_a_layer_that_answers_for_the_last_token_is_caught(
+    tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parity finds the error that this form invites; it also proves that the export uses it."""
+    original = FirstTokenLayer.forward
+
+    def last_token(self: Any, hidden_states: Any, attention_mask: Any, *_: Any, **__: Any) -> Any:
+        return original(self, hidden_states.flip(1), attention_mask.flip(-1))
+
+    monkeypatch.setattr(FirstTokenLayer, "forward", last_token)
+    export_onnx(exported.folder, tmp_path / "model.onnx", opset=17)
+    with pytest.raises(ParityError, match="does not compute this model"):
+        check_parity(tmp_path / "model.onnx", exported.student, atol=1e-4)
+    # without it, the whole last layer is exported, and computes the same
+    export_onnx(exported.folder, tmp_path / "whole.onnx", opset=17, first_token=False)
+    check_parity(tmp_path / "whole.onnx", exported.student, atol=1e-4)

@@ -10,15 +10,17 @@ import numpy as np
 import onnx
 import pytest
 from forms_of_student import TRAIN, StudentForms
-from helpers.tiny_models import tiny_split
+from helpers.tiny_models import open_tiny, save_tiny, tiny_bert, tiny_split
 
 from factory.export.forms import (
     FORMS,
     FormName,
+    FormSource,
     auto_forms,
     calibration_rows,
     write_forms,
 )
+from factory.export.onnx import export_onnx
 from factory.export.parity import open_session, session_logits
 from factory.models.encoding import encode_inputs
 
@@ -61,6 +63,26 @@ def test_what_is_quantized(forms: StudentForms) -> None:
     }
     sizes = {name: forms.file(name).stat().st_size for name in FORMS}
     assert sizes["int4"] < sizes["int8-static"] < sizes["int8-embeddings"] < sizes["fp32"]
+
+
+def test_the_shipped_shape_fits_in_15_megabytes(tmp_path: Path) -> None:
+    """4 layers, 312 wide, 12 heads, vocabulary 30,522: the size that the documentation names."""
+    shape = {"hidden_size": 312, "intermediate_size": 1200, "num_hidden_layers": 4}
+    shape |= {"num_attention_heads": 12, "max_position_embeddings": 512}
+    model = tiny_bert(vocab_size=30522, **shape)
+    folder = save_tiny(model, tmp_path / "model")
+    export_onnx(folder, tmp_path / "plain.onnx", opset=17)
+    source = FormSource(tmp_path / "plain.onnx", open_tiny(folder), TRAIN, 2, 0.8, False)
+    facts = write_forms(tmp_path, ["int8-static"], source)["int8-static"]
+    assert (tmp_path / "plain.onnx").stat().st_size > 57e6
+    assert 14e6 < (tmp_path / "int8-static.onnx").stat().st_size < 15.5e6
+    assert facts["products"] == 4 * 6 + 1  # the pooler; the classifier stays in float
+    tables = [
+        tensor.data_type
+        for tensor in onnx.load(tmp_path / "int8-static.onnx").graph.initializer
+        if list(tensor.dims) == [30522, 312]
+    ]
+    assert tables in ([onnx.TensorProto.INT8], [onnx.TensorProto.UINT8])
 
 
 def test_calibration_rows_are_spread_over_train(forms: StudentForms) -> None:

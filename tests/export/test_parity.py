@@ -64,11 +64,27 @@ def test_rows_come_back_in_their_order(exported: Any) -> None:
     np.testing.assert_allclose(found, exported.student.logits(inputs), atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_a_session_runs_on_the_cpu_with_the_threads_requested(exported: Any, threads: int) -> None:
+    session = open_session(exported.file, threads)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.get_session_options().intra_op_num_threads == threads
+
+
 def test_a_true_export_passes_on_the_whole_grid(exported: Any) -> None:
     differences = check_parity(exported.file, exported.student, atol=1e-4)
     assert set(differences) == GRID
     assert all(0 <= value < 1e-4 for value in differences.values())
     assert any(value > 0 for value in differences.values())  # two engines, not one compared twice
+
+
+def test_parity_up_to_512_tokens(tmp_path: Path) -> None:
+    model = tiny_bert(max_position_embeddings=512, num_hidden_layers=1)
+    folder = save_tiny(model, tmp_path / "student")
+    export_onnx(folder, tmp_path / "model.onnx", opset=17)
+    differences = check_parity(tmp_path / "model.onnx", open_tiny(folder), atol=1e-5)
+    lengths = (2, 3, 16, 61, 128, 512)
+    assert set(differences) == {f"{batch}x{length}" for batch in (1, 2, 7) for length in lengths}
 
 
 def test_noise_in_any_weight_is_caught(

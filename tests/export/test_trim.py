@@ -27,6 +27,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer
 
 from factory.errors import VocabularyError
+from factory.export.onnx import export_onnx
+from factory.export.parity import check_parity
 from factory.export.trim import (
     EMBEDDINGS,
     choose_pieces,
@@ -173,6 +175,12 @@ def test_the_slow_tokenizers_template_is_renumbered(moved: Path, tmp_path: Path)
     trimmed = Tokenizer.from_file(str(tmp_path / "trimmed" / "tokenizer.json"))
     assert trimmed.encode("the").ids == [2, 5, 3, 0, 0, 0, 0, 0]
     assert trimmed.encode("the").tokens[:4] == ["[CLS]", "the", "[SEP]", "[PAD]"]
+
+
+def test_a_trimmed_student_is_exported_with_parity(moved: Path, tmp_path: Path) -> None:
+    trim_student(moved, tmp_path / "trimmed", choose_pieces(moved, {}, 5))
+    export_onnx(tmp_path / "trimmed", tmp_path / "model.onnx", 17)
+    check_parity(tmp_path / "model.onnx", open_tiny(tmp_path / "trimmed"), atol=1e-4)
 
 
 def test_what_the_trim_changes_is_measured(tmp_path: Path) -> None:

@@ -110,6 +110,11 @@ def test_a_folder_is_relative_to_the_recipe(
     assert source == ModelSource(str(model), None, f"sha256:{sha256_of_directory(model)}")
 
 
+def test_a_folder_may_be_absolute(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "bert")
+    assert find_model(str(model), tmp_path / "recipes", "k").location == str(model)
+
+
 def test_a_folders_identity_changes_with_its_content_and_not_its_place(tmp_path: Path) -> None:
     one, two = write_model(tmp_path / "one"), write_model(tmp_path / "two")
 

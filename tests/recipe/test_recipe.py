@@ -286,6 +286,7 @@ def test_unlabelled_splits_and_files_of_a_hub_set() -> None:
         ({"general.corpus": "c.txt", "general.config": "x"}, "belong to a hub data set"),
         ({"general.corpus": []}, "general.corpus: "),
         ({"general.corpus": "c.txt", "general.epochs": 0}, "general.epochs: "),
+        ({"general.corpus": "c.txt", "general.max_length": 513}, "general.max_length: "),
         (
             {"general.corpus": "c.txt", "general.layer_weights": [1.0, 1.0]},
             "general.layer_weights has 2 entries for the embedding output and 4 layers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_an_unknown_key_names_the_nearest_known_one(path: str, nearest: str) -> 
     with pytest.raises(RecipeError) as caught:
         parse_recipe(recipe_tree({path: 1}))
     assert f"{path}: unknown key; did you mean {nearest}?" in caught.value.problems
+
+
+def keys_of(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a stored recipe."""
+    for name, value in tree.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{name}.")
+
+
+def test_the_known_keys_are_those_of_a_recipe_with_every_section() -> None:
+    sections = {"general.corpus": "corpus.txt", "augment.mode": "corrected", "prune.neurons": 8}
+    recipe = parse_recipe(recipe_tree(sections))
+    # a shape is stored as its four numbers
+    assert sorted({*keys_of(recipe.model_dump()), "student.shape"}) == KNOWN
 
 
 def test_every_key_is_found_from_a_misspelling() -> None:

@@ -179,3 +179,14 @@ def test_a_store_that_is_not_there_yet_has_a_disk(tmp_path: Path) -> None:
     assert found.machine["disk_free_bytes"] > 0
     assert found.machine["quickstart_minutes_estimated"] >= 1
     assert "memory    unknown" in found.lines()
+
+
+@pytest.mark.parametrize("only", ["onnxruntime", "onnxruntime-gpu"])
+def test_one_runtime_is_no_problem(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
+    def version(name: str) -> str:
+        if name == only:
+            return "1.31.1"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert both_runtimes() == []

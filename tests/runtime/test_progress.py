@@ -92,3 +92,16 @@ def test_long_work_without_a_terminal_writes_lines() -> None:
 def test_a_quiet_process_writes_nothing() -> None:
     result = run("from factory.runtime import progress\nprogress.set_quiet(True)\n" + BOTH)
     assert (result.stdout, result.stderr) == (b"", b"")
+
+
+def test_an_exception_leaves_the_bar() -> None:
+    code = (
+        "from factory.runtime.progress import bar\n"
+        "try:\n"
+        "    with bar('train', 2, 'step'):\n"
+        "        raise KeyError('x')\n"
+        "except KeyError:\n"
+        "    print('caught')\n"
+    )
+    result = run(code)
+    assert (result.stdout, result.stderr) == (b"caught\n", b"")

@@ -64,6 +64,27 @@ def one_student(directory: str) -> None:
         distill(output, teacher, data.train, STUDENT, None, how)
 
 
+def rows_of_ranks(directory: str) -> None:
+    """Print the rows of every forward pass of one epoch over 35 rows in batches of 16."""
+    output, data = Path(directory), tiny_dataset(35, 6)
+    batches: list[list[int]] = []
+    original = trainer.collate
+
+    def collate(rows: Any, positions: Any, device: str) -> Any:
+        batches.append(positions.tolist())
+        return original(rows, positions, device)
+
+    trainer.collate = collate
+    with distributed.process_group("cpu"):
+        if distributed.current().is_main:
+            save_tiny(tiny_bert(LABELS), output / "base")
+        distributed.barrier()
+        settings = tuned(epochs=1.0, batch_size=16)
+        model, tokenizer = load_pretrained(source_of(output / "base"), settings, data)
+        fine_tune(output, model, tokenizer, settings, data.train, MAX_LENGTH, "cpu")
+    print(json.dumps(batches))  # noqa: T201
+
+
 def killed_distillation(directory: str, teacher_folder: str, kill_at: str) -> None:
     """Dropout, a checkpoint after every step; SIGKILL at an optimizer step."""
     trainer.CHECKPOINT_SECONDS = -1.0

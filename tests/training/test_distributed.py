@@ -25,6 +25,16 @@ def test_two_processes_train_one_student(forks: Forks, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp*"))
 
 
+def test_two_processes_share_the_rows_of_each_batch(forks: Forks, tmp_path: Path) -> None:
+    """One batch has 3 rows; one of them is in both shares."""
+    work = "distributed_runs:rows_of_ranks"
+    first, second = (json.loads(found) for found in forks.run(2, work, tmp_path))
+    batches = [[*one, *other] for one, other in zip(first, second, strict=True)]
+    assert sorted(map(len, first)) == sorted(map(len, second)) == [2, 8, 8]
+    assert sorted(len(set(batch)) for batch in batches) == [3, 16, 16]
+    assert set().union(*batches) == set(range(35))
+
+
 @pytest.mark.parametrize("kill_at", [3, 9])  # in the first phase, in the second
 def test_killed_at_any_step_the_weights_end_the_same_to_the_last_bit(
     forks: Forks, trained_folder: Path, tmp_path: Path, kill_at: int

@@ -131,6 +131,12 @@ def test_every_epoch_sees_every_row_once_in_a_new_order(tmp_path: Path) -> None:
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+def test_part_of_an_epoch_has_the_first_batches_of_the_whole(tmp_path: Path) -> None:
+    _, _, part = run(tmp_path / "part", Phase("part", 1.5, 4, 1e-2, 0.1, 0.01, seed=5))
+    _, _, whole = run(tmp_path / "whole")
+    assert part.batches == whole.batches[:9]
+
+
 def test_training_is_deterministic_and_the_seed_counts(tmp_path: Path) -> None:
     torch.manual_seed(99)
     first, points, _ = run(tmp_path / "first")
@@ -190,6 +196,25 @@ def test_an_interrupted_run_ends_with_the_same_weights_to_the_last_bit(
     log_every = max(1, STEPS // log_points)
     saved = cut_at // log_every * log_every
     assert resumed.batches == uncut.batches[saved:]
+
+
+def test_a_run_interrupted_twice_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _, _ = run(tmp_path / "whole")
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", -1.0)
+    for cut_at in (7, 4):
+        with pytest.raises(PowerCut):
+            run(tmp_path / "cut", cut_at=cut_at)
+    weights, _, resumed = run(tmp_path / "cut")
+    assert len(resumed.batches) == STEPS - 7 - 4
+    assert same(weights, whole)
+
+
+def test_no_checkpoint_is_written_before_its_time(tmp_path: Path) -> None:
+    with pytest.raises(PowerCut):
+        run(tmp_path / "state", cut_at=17)
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_half_written_checkpoint_is_never_in_place(
